@@ -1,0 +1,1120 @@
+"""Where interactions come in: columns are validated and ids become codes here, and only here.
+
+In front of this module everything speaks raw ids; behind it everything works on integer codes and
+on sequences packed into one array.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import chain, repeat
+from numbers import Integral, Real
+from typing import Any, Literal
+
+import narwhals.stable.v2 as nw
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy import sparse
+from sklearn.utils.validation import check_array, column_or_1d
+
+__all__ = [
+    "MISSING_ID",
+    "Histories",
+    "Interactions",
+    "ItemVocabulary",
+    "PackedSequences",
+    "build_histories",
+    "is_history",
+    "is_history",
+    "is_table",
+    "read_history",
+    "read_interactions",
+]
+
+# NumPy stores NaT as the smallest int64, so one value says "missing" in ids and in times.
+MISSING_ID: int = int(np.iinfo(np.int64).min)
+
+_ROLES = ("user", "item", "time")
+_COLUMN_NAMES = {
+    "user": ("user", "user_id"),
+    "item": ("item", "item_id"),
+    "time": ("time", "timestamp"),
+}
+_FEEDBACK_NAMES = ("rating", "feedback")
+
+# Below this size a lookup table costs nothing, however few ids there are.
+_SMALL_TABLE = 1 << 16
+
+_Mask = NDArray[np.bool_] | None  # None: no True in it
+_Where = Callable[[int], str]  # how an error names a position
+
+
+# -- Packed sequences ------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, eq=False)
+class PackedSequences:
+    """Many sequences in one array, without padding.
+
+    Parameters
+    ----------
+    values : ndarray of shape (n_values,), dtype=int64
+        The values of all sequences, one sequence after the other.
+    offsets : ndarray of shape (n_sequences + 1,), dtype=int64
+        Sequence ``i`` is ``values[offsets[i]:offsets[i + 1]]``: the offsets start at 0, never
+        decrease and end at ``n_values``.
+
+    Raises
+    ------
+    TypeError
+        If an array does not hold integers.
+    ValueError
+        If an array is not 1-D or the offsets do not cut up ``values``.
+
+    Examples
+    --------
+    >>> from posneg_rec.interactions import PackedSequences
+    >>> packed = PackedSequences.from_lists([[3, 1], [], [2]])
+    >>> packed.values, packed.offsets
+    (array([3, 1, 2]), array([0, 2, 2, 3]))
+    >>> packed[0]
+    array([3, 1])
+    """
+
+    values: NDArray[np.int64]
+    offsets: NDArray[np.int64]
+
+    def __post_init__(self) -> None:
+        """Check that the offsets cut up the values."""
+        for name in ("values", "offsets"):
+            array = np.asarray(getattr(self, name))
+            if array.ndim != 1:
+                raise ValueError(f"{name} must be a 1-D array, got {array.ndim} dimension(s).")
+            if array.dtype.kind not in "iu":
+                raise TypeError(f"{name} must hold integers, got dtype {array.dtype}.")
+            object.__setattr__(self, name, array.astype(np.int64, copy=False))
+        offsets, n_values = self.offsets, len(self.values)
+        if len(offsets) == 0 or offsets[0] != 0 or offsets[-1] != n_values:
+            raise ValueError(
+                f"offsets must run from 0 to len(values) = {n_values}, got {_preview(offsets)}."
+            )
+        falls = offsets[1:] < offsets[:-1]
+        if falls.any():
+            first = int(np.argmax(falls))
+            raise ValueError(
+                f"offsets must not decrease, got {offsets[first]} before {offsets[first + 1]} "
+                f"at position {first}."
+            )
+
+    def __len__(self) -> int:
+        """Return the number of sequences."""
+        return len(self.offsets) - 1
+
+    def __getitem__(self, index: int) -> NDArray[np.int64]:
+        """Return one sequence as a view of ``values``."""
+        index = range(len(self))[index]
+        return self.values[self.offsets[index] : self.offsets[index + 1]]
+
+    @property
+    def lengths(self) -> NDArray[np.int64]:
+        """Length of each sequence, shape (n_sequences,)."""
+        return np.diff(self.offsets)
+
+    @classmethod
+    def from_lists(cls, lists: Iterable[Sequence[int] | NDArray[Any]]) -> PackedSequences:
+        """Pack lists of integers, one list per sequence."""
+        lists = list(lists)
+        values = np.array(list(chain.from_iterable(lists)))
+        return cls(
+            values if len(values) else values.astype(np.int64), _offsets(list(map(len, lists)))
+        )
+
+    @classmethod
+    def slices(cls, values: ArrayLike, starts: ArrayLike, stops: ArrayLike) -> PackedSequences:
+        """Pack the slices ``values[start:stop]``, which may overlap."""
+        starts = _indices(starts)
+        lengths = _indices(stops) - starts
+        return cls(np.asarray(values)[_ranges(starts, lengths)], _offsets(lengths))
+
+    def to_lists(self) -> list[list[int]]:
+        """Return the sequences as lists of integers."""
+        return [self[index].tolist() for index in range(len(self))]
+
+    def take(self, indices: ArrayLike) -> PackedSequences:
+        """Return the sequences at `indices`, in that order."""
+        indices = _indices(indices)
+        starts, stops = self.offsets[:-1], self.offsets[1:]
+        return self.slices(self.values, starts[indices], stops[indices])
+
+    @classmethod
+    def slices(
+        cls, values: NDArray[np.int64], starts: NDArray[np.int64], stops: NDArray[np.int64]
+    ) -> PackedSequences:
+        """Pack the slices ``values[start:stop]``, which may overlap."""
+        lengths = stops - starts
+        return cls(values[_ranges(starts, lengths)], _offsets(lengths))
+
+    def last(self, n: int) -> PackedSequences:
+        """Return the last `n` values of each sequence, all values of a shorter one."""
+        if n < 0:
+            raise ValueError(f"n must not be negative, got {n}.")
+        starts, stops = self.offsets[:-1], self.offsets[1:]
+        return self.slices(self.values, np.maximum(starts, stops - n), stops)
+
+
+def _offsets(lengths: ArrayLike) -> NDArray[np.int64]:
+    lengths = np.asarray(lengths, dtype=np.int64)
+    offsets = np.zeros(len(lengths) + 1, dtype=np.int64)
+    np.cumsum(lengths, out=offsets[1:])
+    return offsets
+
+
+def _ranges(starts: NDArray[np.int64], lengths: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return ``arange(start, start + length)`` of all pairs, one after the other."""
+    offsets = _offsets(lengths)
+    return np.repeat(starts - offsets[:-1], lengths) + np.arange(offsets[-1])
+
+
+def _indices(indices: ArrayLike) -> NDArray[Any]:
+    indices = np.asarray(indices)
+    # An empty list is float64 to NumPy, and no index.
+    return indices if indices.size else indices.astype(np.int64)
+
+
+def _preview(values: Any, n: int = 5) -> str:
+    shown = ", ".join(str(value) for value in values[:n])
+    return f"[{shown}{', ...' if len(values) > n else ''}]"
+
+
+# -- Ids and their codes ---------------------------------------------------------------------
+
+
+class ItemVocabulary:
+    """The catalogue: raw ids and their codes ``0 .. n_items - 1``.
+
+    Ids compare by value and exactly: ``2**60 + 1`` stays itself, and ``1.0`` finds ``1``.
+
+    Parameters
+    ----------
+    items : array-like of shape (n_items,)
+        Distinct raw ids; the position of an id is its code.
+
+    Attributes
+    ----------
+    items : ndarray of shape (n_items,), dtype=int64, float64 or object
+        The raw ids by code. Strings, UUIDs and the like are held as objects.
+
+    Raises
+    ------
+    TypeError
+        If the ids are not of one sortable, hashable type, or are booleans.
+    ValueError
+        If an id is missing; at the first look-up, if an id appears twice.
+
+    Examples
+    --------
+    >>> from posneg_rec.interactions import ItemVocabulary
+    >>> vocabulary = ItemVocabulary.from_ids(["b", "a", "b"])
+    >>> vocabulary.encode(["b", "z"])
+    array([ 1, -1])
+    >>> vocabulary.decode([1, 0]).tolist()
+    ['b', 'a']
+    >>> vocabulary.extended(["aa"]).items.tolist()
+    ['a', 'b', 'aa']
+    """
+
+    def __init__(self, items: ArrayLike) -> None:
+        self.items: NDArray[Any] = _complete_ids(items, "items")
+
+    @classmethod
+    def from_ids(cls, ids: ArrayLike) -> ItemVocabulary:
+        """Build the vocabulary of all distinct `ids`, in ascending order."""
+        return cls(_sorted_unique(_complete_ids(ids, "ids")))
+
+    def __len__(self) -> int:
+        """Return the number of items."""
+        return len(self.items)
+
+    def __repr__(self) -> str:
+        """Return a short description."""
+        return f"ItemVocabulary({_preview(self.items)}, n_items={len(self)})"
+
+    def encode(self, ids: ArrayLike) -> NDArray[np.int64]:
+        """Return the code of each id, -1 for one that is unknown.
+
+        Ids of another type than the vocabulary's are unknown, not an error.
+        """
+        ids, _ = _as_ids(_vector(ids, "ids"), None, "ids")
+        if len(self) == 0 or (ids.dtype.kind == "O") != (self.items.dtype.kind == "O"):
+            return np.full(len(ids), -1)
+        if ids.dtype.kind == "O":
+            codes = map(self._code_of.get, ids, repeat(-1))
+            return np.fromiter(codes, dtype=np.int64, count=len(ids))
+        if ids.dtype != self.items.dtype:
+            ids, exact = _cast_exactly(ids, self.items.dtype)
+            return np.where(exact, self._encode_numbers(ids), -1)
+        return self._encode_numbers(ids)
+
+    def _encode_numbers(self, ids: NDArray[Any]) -> NDArray[np.int64]:
+        ascending = self.items[self._order]
+        low, high = ascending[0], ascending[-1]
+        if ids.dtype.kind == "i" and int(high) - int(low) < max(len(ids), _SMALL_TABLE):
+            table = np.full(high - low + 1, -1)
+            table[ascending - low] = self._order
+            inside = (ids >= low) & (ids <= high)
+            if inside.all():
+                return table[ids - low]
+            return np.where(inside, table[np.where(inside, ids, low) - low], -1)
+        places = np.minimum(np.searchsorted(ascending, ids), len(self) - 1)
+        return np.where(ascending[places] == ids, self._order[places], -1)
+
+    @cached_property
+    def _order(self) -> NDArray[np.int64]:
+        order = np.argsort(self.items, kind="stable")
+        ascending = self.items[order]
+        self._check_distinct(1 + int(np.count_nonzero(ascending[1:] != ascending[:-1])))
+        return order
+
+    @cached_property
+    def _code_of(self) -> dict[Any, int]:
+        code_of = {item: code for code, item in enumerate(self.items)}
+        self._check_distinct(len(code_of))
+        return code_of
+
+    def _check_distinct(self, n_distinct: int) -> None:
+        if n_distinct != len(self):
+            raise ValueError(f"items must be distinct: only {n_distinct} of {len(self)} ids are.")
+
+    def decode(self, codes: ArrayLike) -> NDArray[Any]:
+        """Return the raw id of each code."""
+        codes = _indices(codes)
+        if codes.size and (codes.min() < 0 or codes.max() >= len(self)):
+            raise ValueError(
+                f"codes must lie in [0, {len(self)}), got {codes.min()} to {codes.max()}."
+            )
+        return self.items[codes]
+
+    def extended(self, ids: ArrayLike) -> ItemVocabulary:
+        """Return a vocabulary with the unknown among `ids` added.
+
+        Old codes stay; new ids follow, sorted among themselves.
+        """
+        new = ItemVocabulary.from_ids(ids).items
+        new = new[self.encode(new) < 0]
+        if len(self) and len(new) and _kind(type(new[0])) != _kind(type(self.items[0])):
+            raise TypeError(
+                f"cannot add ids of type {_kind(type(new[0]))} to a vocabulary of "
+                f"{_kind(type(self.items[0]))} ids; convert them to one type."
+            )
+        return ItemVocabulary(np.concatenate([self.items, new]) if len(self) else new)
+
+
+def _sorted_unique(ids: NDArray[Any]) -> NDArray[Any]:
+    if ids.dtype.kind == "O":
+        return _objects(sorted(set(ids)))
+    if ids.dtype.kind == "i" and len(ids):
+        low, high = int(ids.min()), int(ids.max())
+        if high - low < max(len(ids), _SMALL_TABLE):
+            seen = np.zeros(high - low + 1, dtype=bool)
+            seen[ids - low] = True
+            return np.flatnonzero(seen) + low
+    return np.unique(ids)
+
+
+def _cast_exactly(ids: NDArray[Any], dtype: np.dtype[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Cast between int64 and float64; also tell which values survive."""
+    with np.errstate(invalid="ignore"):
+        cast = ids.astype(dtype)
+        return cast, (cast.astype(ids.dtype) == ids) & (np.abs(cast) < 2.0**63)
+
+
+def _kind(type_: type) -> str:
+    """Name the type of an id; ids of one kind can be sorted and compared."""
+    for kind, types in _KINDS.items():
+        if issubclass(type_, types):
+            return kind
+    return type_.__qualname__
+
+
+_KINDS: dict[str, tuple[type, ...]] = {
+    "bool": (bool, np.bool_),
+    "int": (Integral,),
+    "float": (float, np.floating),
+    "str": (str,),
+}
+
+
+def _objects(values: Any) -> NDArray[np.object_]:
+    # np.array would make a matrix of tuples, and text of mixed types.
+    return np.fromiter(values, dtype=object, count=len(values))
+
+
+def _vector(values: Any, name: str) -> NDArray[Any]:
+    """Turn one column of values into a 1-D array without changing a value."""
+    if isinstance(values, list | tuple):
+        return _objects(values)
+    if nw.dependencies.is_into_series(values):
+        values, missing = _from_series(nw.from_native(values, series_only=True))
+        if missing is not None:
+            values = values.astype(object)
+            values[missing] = None
+    if isinstance(values, str | bytes | dict | set):
+        raise TypeError(f"{name} must be a list, a 1-D array or a series, got {values!r:.50}.")
+    array = np.asarray(values)
+    if array.ndim != 1:
+        raise ValueError(f"{name} must be 1-D, got an array of shape {array.shape}.")
+    return array
+
+
+def _from_series(series: nw.Series[Any]) -> tuple[NDArray[Any], _Mask]:
+    missing = series.is_null().to_numpy()
+    if not missing.any():
+        return series.to_numpy(), None
+    # NumPy would get integers with a gap as floats, no longer exact.
+    if series.dtype.is_integer():
+        series = series.fill_null(MISSING_ID)
+    return series.to_numpy(), missing
+
+
+def _row(position: int) -> str:
+    return f"row {position}"
+
+
+def _complete_ids(ids: ArrayLike, name: str) -> NDArray[Any]:
+    array, missing = _as_ids(_vector(ids, name), None, name)
+    if missing is not None:
+        raise ValueError(f"{name}: the id at position {int(np.argmax(missing))} is missing.")
+    return array
+
+
+def _as_ids(
+    values: NDArray[Any], missing: _Mask, label: str, where: _Where = _row
+) -> tuple[NDArray[Any], _Mask]:
+    """Bring ids to int64, float64 or object without changing a value, and find the missing."""
+    kind = values.dtype.kind
+    if kind in "iuf":
+        return _as_numbers(values, missing, label, where)
+    if kind in "UST":
+        return _as_ids(values.astype(object), missing, label, where)
+    if kind != "O":
+        raise TypeError(
+            f"{label} has dtype {values.dtype}. Ids must be integers, strings, UUIDs or other "
+            "sortable objects of one type: convert them, for example to strings."
+        )
+    missing = _either(missing, _missing_objects(values))
+    kept = values if missing is None else values[~missing]
+    types = set(map(type, kept))
+    kinds = sorted(set(map(_kind, types)))
+    if kinds == ["bool"]:
+        raise TypeError(f"{label} holds booleans, which are not ids: convert them to integers.")
+    if len(kinds) > 1 or any(type_.__hash__ is None for type_ in types):
+        raise TypeError(
+            f"{label}: the ids of this argument must be uniformly strings, UUIDs or numbers, got "
+            f"{' and '.join(kinds)}. Convert them to one type."
+        )
+    if kinds == ["int"] or kinds == ["float"]:
+        try:
+            kept = kept.astype(np.int64 if kinds == ["int"] else np.float64)
+        except OverflowError:
+            raise ValueError(
+                f"{label} holds an integer outside int64: convert the ids to strings."
+            ) from None
+        return _as_numbers(_fill_missing(kept, missing), missing, label, where)
+    return values, missing
+
+
+def _as_times(
+    values: NDArray[Any], missing: _Mask, label: str
+) -> tuple[NDArray[Any], _Mask, str | None]:
+    """Bring times to int64 or float64, find the missing, and tell a datetime's unit."""
+    unit = None
+    if values.dtype.kind == "O":
+        missing = _either(missing, _missing_objects(values))
+        kept = values if missing is None else values[~missing]
+        values = _fill_missing(_times_from_objects(kept, label), missing)
+    if values.dtype.kind == "M":
+        unit = np.datetime_data(values.dtype)[0]
+        values = values.view(np.int64)
+    if values.dtype.kind not in "iuf":
+        raise TypeError(
+            f"{label} has dtype {values.dtype}. Times must be integers, floats or datetimes: "
+            "convert the column, name another one with time_column, or leave it out."
+        )
+    values, missing = _as_numbers(values, missing, label, _row)
+    return values, missing, unit
+
+
+def _times_from_objects(values: NDArray[Any], label: str) -> NDArray[Any]:
+    kinds = set(map(_kind, set(map(type, values))))
+    try:
+        if kinds <= {"int"}:
+            return values.astype(np.int64)
+        if kinds <= {"int", "float"}:
+            return values.astype(np.float64)
+        if kinds <= {"datetime", "Timestamp", "date", "datetime64"}:
+            # NumPy would drop a time zone with no more than a warning.
+            if all(getattr(value, "tzinfo", None) is None for value in values):
+                return values.astype("datetime64[us]")
+            kinds = {"datetime with a time zone"}
+    except (OverflowError, TypeError, ValueError) as error:
+        raise ValueError(f"{label} does not hold times: {error}.") from error
+    raise TypeError(
+        f"{label} holds objects of type {' and '.join(sorted(kinds))}. Times must be integers, "
+        "floats or datetimes: convert the column, name another one with time_column, or leave it "
+        "out."
+    )
+
+
+def _as_numbers(
+    values: NDArray[Any], missing: _Mask, label: str, where: _Where
+) -> tuple[NDArray[Any], _Mask]:
+    """Bring numbers to int64 or float64; MISSING_ID and NaN are missing, infinity is an error."""
+    if values.dtype.kind == "f":
+        values = np.ascontiguousarray(values, dtype=np.float64)
+        # Summing finds a NaN or an infinity without an array of its own.
+        if not len(values) or np.isfinite(values.sum()):
+            return values, missing
+        missing = _either(missing, np.isnan(values))
+        bad, problem = np.isinf(values), "is infinity (inf); it must be finite"
+    else:
+        top = np.iinfo(np.int64).max
+        bad = values > top if values.dtype == np.uint64 else np.zeros(0, dtype=bool)
+        problem = "is above the largest int64; convert the column to strings"
+        if not bad.any():
+            values = np.ascontiguousarray(values, dtype=np.int64)
+            if len(values) and values.min() == MISSING_ID:
+                missing = _either(missing, values == MISSING_ID)
+            return values, missing
+    if missing is not None:
+        bad = bad & ~missing
+    if bad.any():
+        position = int(np.argmax(bad))
+        raise ValueError(f"{label}, {where(position)}: {values[position]} {problem}.")
+    return values, missing
+
+
+def _is_missing(value: Any) -> bool:
+    # pandas.NA and NaT are known by name, so that pandas need not be imported.
+    return (
+        value is None
+        or type(value).__name__ in ("NAType", "NaTType")
+        or (isinstance(value, float | np.floating | np.datetime64) and bool(value != value))
+    )
+
+
+def _missing_objects(values: NDArray[Any]) -> _Mask:
+    # Types are few: mostly they alone rule out that anything is missing.
+    if all(_kind(type_) in ("int", "str", "UUID") for type_ in set(map(type, values))):
+        return None
+    return np.fromiter(map(_is_missing, values), dtype=bool, count=len(values))
+
+
+def _fill_missing(kept: NDArray[Any], missing: _Mask) -> NDArray[Any]:
+    """Spread the values that are there over all rows."""
+    if missing is None:
+        return kept
+    nothing: Any = {"i": MISSING_ID, "f": np.nan, "M": "NaT"}[kept.dtype.kind]
+    values = np.full(len(missing), nothing, dtype=kept.dtype)
+    values[~missing] = kept
+    return values
+
+
+def _either(one: _Mask, other: _Mask) -> _Mask:
+    joined = other if one is None else one if other is None else one | other
+    return joined if joined is not None and joined.any() else None
+
+
+# -- Reading ---------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, eq=False)
+class Interactions:
+    """Validated interactions: raw columns, one entry per kept row, in the caller's order.
+
+    Attributes
+    ----------
+    users, items : ndarray of shape (n_kept,), dtype=int64, float64 or object
+        Raw ids.
+    times : ndarray of shape (n_kept,), dtype=int64 or float64, or None
+        When it happened; None where row order is time order. A datetime is an integer here.
+    signs : ndarray of shape (n_kept,), dtype=int8
+        +1 liked, -1 disliked, 0 neutral.
+    rows : ndarray of shape (n_kept,), dtype=int64
+        The caller's row of each entry; a masked row has no entry. In a list of histories, rows
+        count the events of all histories.
+    n_rows : int
+        How many rows the caller passed.
+    feedback_coding : {"liked", "binary", "signed", "graded"}
+        How feedback was read: all liked, 0 as disliked, 0 as neutral, by threshold.
+    time_unit : str or None
+        NumPy's unit of a datetime column ("ns", "us", ...), None for plain numbers.
+    """
+
+    users: NDArray[Any]
+    items: NDArray[Any]
+    times: NDArray[Any] | None
+    signs: NDArray[np.int8]
+    rows: NDArray[np.int64]
+    n_rows: int
+    feedback_coding: str
+    time_unit: str | None = None
+
+
+def is_table(interactions: Any) -> bool:
+    """Tell a table, one row per interaction, from a list of histories, one entry per user."""
+    return not isinstance(interactions, list | tuple)
+
+
+def is_history(interactions: Any) -> bool:
+    """Tell one history, a flat list or 1-D array of item ids, from a table or many histories."""
+    if isinstance(interactions, list | tuple):
+        return not interactions or not isinstance(interactions[0], list | tuple | np.ndarray)
+    return getattr(interactions, "ndim", None) == 1 or nw.dependencies.is_into_series(interactions)
+
+
+def is_history(interactions: Any) -> bool:
+    """Tell one history, a flat list or 1-D array of item ids, from a table or list of histories."""
+    if isinstance(interactions, list | tuple):
+        return not any(isinstance(entry, list | tuple | np.ndarray) for entry in interactions[:1])
+    return nw.dependencies.is_into_series(interactions) or (
+        isinstance(interactions, np.ndarray) and interactions.ndim == 1
+    )
+
+
+def read_interactions(
+    interactions: Any,
+    feedback: Any = None,
+    *,
+    positive_threshold: float | tuple[float, float] | None = None,
+    user_column: str | int | None = None,
+    item_column: str | int | None = None,
+    time_column: str | int | None = None,
+    feedback_coding: str | None = None,
+) -> Interactions:
+    """Validate interactions and their feedback.
+
+    Parameters
+    ----------
+    interactions : dataframe, array of shape (n_rows, n_columns) or list of histories
+        A pandas, polars or pyarrow table or an array with the columns user, item and optionally
+        time; without time, row order is time order. Or a list with one history per user, oldest
+        item first. Other columns are not looked at. A row in which user, item and time are all
+        missing is masked: it is skipped.
+    feedback : array-like of shape (n_rows,), list of lists or None, default=None
+        One value per row; for a list of histories, one list per history. None: all liked.
+    positive_threshold : float or (low, high), default=None
+        Reads graded feedback. A number: from there on liked, below disliked. A pair: from `high`
+        on liked, below `low` disliked, neutral in between.
+    user_column, item_column, time_column : str or int, default=None
+        Name or position of a column. By default a frame's columns are found by the names user or
+        user_id, item or item_id, time or timestamp, and else taken from positions 0, 1 and 2.
+    feedback_coding : {"liked", "binary", "signed", "graded"}, default=None
+        The coding found in fit, so that 0 goes on meaning what it meant there.
+
+    Returns
+    -------
+    Interactions
+
+    Raises
+    ------
+    TypeError
+        If a column or the feedback has a type that cannot be read.
+    ValueError
+        If a value is missing or out of range, lengths differ or nothing is left.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from posneg_rec.interactions import read_interactions
+    >>> table = np.array([[7, 20, 3], [7, 10, 1]])
+    >>> read_interactions(table, [5, 2], positive_threshold=4).signs
+    array([ 1, -1], dtype=int8)
+    """
+    if is_table(interactions):
+        table = _read_table(interactions, user_column, item_column, time_column)
+    else:
+        table, feedback = _read_histories(interactions, feedback)
+    if len(table.rows) == 0:
+        raise ValueError(
+            f"Found array with 0 sample(s) to use (of {table.n_rows}) while a minimum of 1 is "
+            "required: interactions are empty or all rows are masked."
+        )
+    signs, coding = _read_signs(
+        feedback, table.rows, table.n_rows, positive_threshold, feedback_coding
+    )
+    return replace(table, signs=signs, feedback_coding=coding)
+
+
+def read_history(
+    history: Any,
+    feedback: Any = None,
+    *,
+    positive_threshold: float | tuple[float, float] | None = None,
+    feedback_coding: str | None = None,
+) -> tuple[NDArray[Any], NDArray[np.int8]]:
+    """Validate one history of raw ids, oldest first; return its ids and signs.
+
+    Parameters
+    ----------
+    history : array-like of shape (n_events,)
+        Raw item ids, oldest first. May be empty.
+    feedback : array-like of shape (n_events,), default=None
+        One value per event. None: all liked.
+    positive_threshold, feedback_coding
+        As in :func:`read_interactions`.
+
+    Returns
+    -------
+    items : ndarray of shape (n_events,), dtype=int64, float64 or object
+    signs : ndarray of shape (n_events,), dtype=int8
+
+    Examples
+    --------
+    >>> from posneg_rec.interactions import read_history
+    >>> read_history([10, 20], feedback=[True, False])
+    (array([10, 20]), array([ 1, -1], dtype=int8))
+    """
+    items = _complete_ids(history, "history")
+    signs, _ = _read_signs(
+        feedback, np.arange(len(items)), len(items), positive_threshold, feedback_coding
+    )
+    return items, signs
+
+
+def _read_table(
+    interactions: Any,
+    user_column: str | int | None,
+    item_column: str | int | None,
+    time_column: str | int | None,
+) -> Interactions:
+    """Read the columns of a table, all liked."""
+    explicit = {"user": user_column, "item": item_column, "time": time_column}
+    if nw.dependencies.is_into_dataframe(interactions):
+        frame = nw.from_native(interactions, eager_only=True)
+        n_rows, n_columns = frame.shape
+        if n_columns < 2 or n_rows < 1:
+            _raise_too_small(frame.shape)
+        names = list(frame.columns)
+        positions = _column_positions(names, n_columns, explicit)
+        labels = {role: f"column {names[place]!r}" for role, place in positions.items()}
+        raw = {role: _from_series(frame[:, place]) for role, place in positions.items()}
+    else:
+        array = _as_table(interactions)
+        n_rows, n_columns = array.shape
+        positions = _column_positions(None, n_columns, explicit)
+        labels = {role: f"column {place}" for role, place in positions.items()}
+        raw = {role: (array[:, place], None) for role, place in positions.items()}
+
+    masks: dict[str, _Mask] = {}
+    users, masks["user"] = _as_ids(*raw["user"], f"{labels['user']} (user)")
+    items, masks["item"] = _as_ids(*raw["item"], f"{labels['item']} (item)")
+    times, unit = None, None
+    if "time" in raw:
+        times, masks["time"], unit = _as_times(*raw["time"], f"{labels['time']} (time)")
+    kept = _kept_rows(masks, labels)
+    if kept is None:
+        rows = np.arange(n_rows)
+    else:
+        rows = np.flatnonzero(kept)
+        users, items = users[rows], items[rows]
+        times = None if times is None else times[rows]
+    liked = np.ones(len(rows), dtype=np.int8)
+    return Interactions(users, items, times, liked, rows, n_rows, "liked", unit)
+
+
+def _kept_rows(masks: dict[str, _Mask], labels: dict[str, str]) -> _Mask:
+    """Return which rows are not masked, None for all; a row missing in part is an error."""
+    if all(mask is None for mask in masks.values()):
+        return None
+    n_rows = next(len(mask) for mask in masks.values() if mask is not None)
+    full = {role: np.zeros(n_rows, bool) if mask is None else mask for role, mask in masks.items()}
+    masked = np.logical_and.reduce(list(full.values()))
+    for role, mask in full.items():
+        partly = mask & ~masked
+        if partly.any():
+            raise ValueError(
+                f"{labels[role]} ({role}), {_row(int(np.argmax(partly)))}: the value is missing "
+                "(NaN, None or NaT). Drop the row, or mask it by leaving all of "
+                f"{', '.join(full)} missing."
+            )
+    return ~masked
+
+
+def _as_table(interactions: Any) -> NDArray[Any]:
+    if isinstance(interactions, dict | str | bytes | set) or interactions is None:
+        raise TypeError(
+            "interactions must be a pandas, polars or pyarrow table, a 2-D array or a list of "
+            f"histories, got {type(interactions).__name__}."
+        )
+    if sparse.issparse(interactions):
+        raise TypeError(
+            "Sparse data was passed, but interactions are rows of (user, item[, time]). A sparse "
+            "users x items matrix turns into such rows with "
+            "np.column_stack(matrix.tocoo().coords), its data being the feedback."
+        )
+    return check_array(
+        interactions, dtype=None, ensure_all_finite=False, ensure_min_features=2,
+        input_name="interactions",
+    )  # fmt: skip
+
+
+def _raise_too_small(shape: tuple[int, int]) -> None:
+    what, n = ("feature", shape[1]) if shape[1] < 2 else ("sample", shape[0])
+    raise ValueError(
+        f"Found array with {n} {what}(s) (shape={shape}) while a minimum of "
+        f"{2 if what == 'feature' else 1} is required."
+    )
+
+
+def _column_positions(
+    names: list[Any] | None, n_columns: int, explicit: dict[str, str | int | None]
+) -> dict[str, int]:
+    """Find the columns: as told, else by name, else by position."""
+    positions: dict[str, int] = {}
+    for role in _ROLES:
+        wanted = explicit[role]
+        if wanted is not None:
+            positions[role] = _told_position(names, n_columns, role, wanted)
+        else:
+            named = [name for name in names or () if name in _COLUMN_NAMES[role]]
+            if len(named) > 1:
+                raise ValueError(
+                    f"columns {' and '.join(map(repr, named))} both name the {role}: pass "
+                    f"{role}_column."
+                )
+            if named and names is not None:
+                positions[role] = names.index(named[0])
+    for default, role in enumerate(_ROLES):
+        if role in positions or default >= n_columns:
+            continue
+        name = default if names is None else names[default]
+        if default in positions.values():
+            if role == "time":
+                continue
+            raise ValueError(f"no column is left for the {role}: pass {role}_column.")
+        if role == "time" and name in _FEEDBACK_NAMES:
+            raise ValueError(
+                f"the third column, {name!r}, would be read as time: pass it as feedback and "
+                "leave it out of interactions, or pass time_column."
+            )
+        positions[role] = default
+    taken = list(positions.values())
+    if len(set(taken)) < len(taken):
+        raise ValueError(
+            f"user, item and time must be different columns, got {positions}: pass user_column, "
+            "item_column and time_column."
+        )
+    return {role: positions[role] for role in _ROLES if role in positions}
+
+
+def _told_position(names: list[Any] | None, n_columns: int, role: str, wanted: str | int) -> int:
+    if isinstance(wanted, Integral) and not isinstance(wanted, bool):
+        if 0 <= wanted < n_columns:
+            return int(wanted)
+        raise ValueError(f"{role}_column={wanted} is no position in {n_columns} columns.")
+    if names is None:
+        raise ValueError(f"{role}_column={wanted!r} is a name, but an array has only positions.")
+    if names.count(wanted) != 1:
+        raise ValueError(
+            f"{role}_column={wanted!r} is not one of the columns {_preview(names, 10)}."
+        )
+    return names.index(wanted)
+
+
+def _read_histories(
+    histories: Sequence[Any], feedback: Any
+) -> tuple[Interactions, list[Any] | None]:
+    """Put all histories one after the other; the user is the position in the list."""
+    lengths = _list_lengths(histories, "interactions")
+    users = np.repeat(np.arange(len(lengths)), lengths)
+    offsets = _offsets(lengths)
+
+    def where(position: int) -> str:
+        return f"history {users[position]}, position {position - offsets[users[position]]}"
+
+    label = "interactions"
+    items, missing = _as_ids(_objects(list(chain.from_iterable(histories))), None, label, where)
+    if missing is not None:
+        raise ValueError(f"{label}, {where(int(np.argmax(missing)))}: the item is missing.")
+    if feedback is not None:
+        feedback_lengths = _list_lengths(feedback, "feedback")
+        if len(feedback_lengths) != len(lengths):
+            raise ValueError(
+                f"Found input variables with inconsistent numbers of samples: {len(lengths)} "
+                f"histories, {len(feedback_lengths)} feedback lists."
+            )
+        if not np.array_equal(lengths, feedback_lengths):
+            first = int(np.argmax(lengths != feedback_lengths))
+            raise ValueError(
+                f"history {first} has {lengths[first]} items and {feedback_lengths[first]} "
+                "feedback values; give one value per item."
+            )
+        feedback = list(chain.from_iterable(feedback))
+    rows = np.arange(len(users))
+    liked = np.ones(len(rows), dtype=np.int8)
+    return Interactions(users, items, None, liked, rows, len(rows), "liked"), feedback
+
+
+def _list_lengths(lists: Any, name: str) -> NDArray[np.int64]:
+    for position, entry in enumerate(lists if isinstance(lists, list | tuple) else [lists]):
+        if not isinstance(entry, list | tuple) and getattr(entry, "ndim", None) != 1:
+            raise TypeError(
+                f"{name}: a list holds one list or 1-D array per user, but entry {position} is "
+                f"{entry!r:.50}. Wrap a single history in a list; make a list of rows an array."
+            )
+    return np.fromiter(map(len, lists), dtype=np.int64, count=len(lists))
+
+
+# -- Feedback --------------------------------------------------------------------------------
+
+
+def _read_signs(
+    feedback: Any,
+    rows: NDArray[np.int64],
+    n_rows: int,
+    positive_threshold: float | tuple[float, float] | None,
+    feedback_coding: str | None,
+) -> tuple[NDArray[np.int8], str]:
+    """Return the sign of each kept row and the coding in which the feedback was read."""
+    threshold = _check_threshold(positive_threshold)
+    if feedback is None:
+        return np.ones(len(rows), dtype=np.int8), "liked"
+    values = column_or_1d(feedback, warn=True, input_name="feedback")
+    if len(values) != n_rows:
+        raise ValueError(
+            f"Found input variables with inconsistent numbers of samples: {n_rows} rows of "
+            f"interactions, {len(values)} feedback values."
+        )
+    if len(rows) < n_rows:
+        values = values[rows]
+    values = _feedback_numbers(values, rows)
+    if values.dtype.kind == "b":
+        return np.where(values, 1, -1).astype(np.int8), "binary"
+    if threshold is not None:
+        low, high = threshold
+        return (values >= high).astype(np.int8) - (values < low).astype(np.int8), "graded"
+
+    liked, disliked, zero = values == 1, values == -1, values == 0
+    other = ~(liked | disliked | zero)
+    if feedback_coding == "binary":
+        other |= disliked
+    if other.any():
+        first = int(np.argmax(other))
+        allowed = "{0, 1}, the feedback seen in fit"
+        if feedback_coding != "binary":
+            allowed = "booleans, {0, 1} or {-1, 0, 1}"
+        raise ValueError(
+            f"feedback, {_row(int(rows[first]))}: {values[first]} is not among {allowed}. For "
+            "graded feedback pass positive_threshold: the value from which an item is liked."
+        )
+    if disliked.any() or feedback_coding == "signed":
+        return liked.astype(np.int8) - disliked.astype(np.int8), "signed"
+    if zero.any() or feedback_coding == "binary":
+        return liked.astype(np.int8) - zero.astype(np.int8), "binary"
+    return liked.astype(np.int8), "liked"
+
+
+def _check_threshold(
+    threshold: float | tuple[float, float] | None,
+) -> tuple[float, float] | None:
+    if threshold is None:
+        return None
+    pair = threshold if isinstance(threshold, tuple | list) else (threshold, threshold)
+    if len(pair) != 2 or not all(
+        isinstance(bound, Real) and not isinstance(bound, bool) and np.isfinite(bound)
+        for bound in pair
+    ):
+        raise ValueError(
+            "positive_threshold must be a finite number or a pair (low, high) of such, got "
+            f"{threshold!r}."
+        )
+    if pair is threshold and not pair[0] < pair[1]:
+        raise ValueError(f"positive_threshold=(low, high) needs low < high, got {threshold!r}.")
+    return pair[0], pair[1]
+
+
+def _feedback_numbers(values: NDArray[Any], rows: NDArray[np.int64]) -> NDArray[Any]:
+    """Check feedback to be booleans or finite numbers."""
+    if values.dtype.kind == "O":
+        missing = _missing_objects(values)
+        if missing is not None and missing.any():
+            raise ValueError(
+                f"feedback, {_row(int(rows[np.argmax(missing)]))}: the value is missing (NaN or "
+                "None)."
+            )
+        kinds = set(map(_kind, set(map(type, values))))
+        if kinds == {"bool"}:
+            return values.astype(bool)
+        if kinds <= {"int", "float"}:
+            values = values.astype(np.float64)
+        else:
+            raise TypeError(
+                f"feedback holds {' and '.join(sorted(kinds))}; it must be booleans or numbers."
+            )
+    if values.dtype.kind not in "biuf":
+        raise TypeError(f"feedback has dtype {values.dtype}; it must be booleans or numbers.")
+    if values.dtype.kind == "f" and not np.isfinite(values.sum()):
+        bad = ~np.isfinite(values)
+        if bad.any():
+            first = int(np.argmax(bad))
+            raise ValueError(
+                f"feedback, {_row(int(rows[first]))}: {values[first]} (NaN or infinity) is no "
+                "feedback; drop the row or mask it."
+            )
+    return values
+
+
+# -- Histories -------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, eq=False)
+class Histories:
+    """The events of all users on one axis: by user, then by time, ties in row order.
+
+    Attributes
+    ----------
+    users : ndarray of shape (n_users,), dtype=int64, float64 or object
+        Raw ids, ascending.
+    items : ndarray of shape (n_events,), dtype=int64
+        Item codes; -1 for an item that the vocabulary does not know.
+    signs : ndarray of shape (n_events,), dtype=int8
+        +1 liked, -1 disliked, 0 neutral.
+    times : ndarray of shape (n_events,), dtype=int64 or float64, or None
+        When it happened.
+    rows : ndarray of shape (n_events,), dtype=int64
+        The caller's row of each event.
+    offsets : ndarray of shape (n_users + 1,), dtype=int64
+        User ``u`` has the events ``offsets[u]`` up to ``offsets[u + 1]``.
+    """
+
+    users: NDArray[Any]
+    items: NDArray[np.int64]
+    signs: NDArray[np.int8]
+    times: NDArray[Any] | None
+    rows: NDArray[np.int64]
+    offsets: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        """Return the number of users."""
+        return len(self.users)
+
+    @property
+    def lengths(self) -> NDArray[np.int64]:
+        """Number of events of each user, shape (n_users,)."""
+        return np.diff(self.offsets)
+
+    def take(self, user_indices: ArrayLike) -> Histories:
+        """Return the users at `user_indices`, in that order, with their events."""
+        user_indices = _indices(user_indices)
+        lengths = self.lengths[user_indices]
+        events = _ranges(self.offsets[:-1][user_indices], lengths)
+        return self._at(events, self.users[user_indices], _offsets(lengths))
+
+    def select(self, event_mask: ArrayLike) -> Histories:
+        """Return all users with only the events where `event_mask` is True."""
+        events = np.flatnonzero(np.asarray(event_mask, dtype=bool))
+        return self._at(events, self.users, np.searchsorted(events, self.offsets))
+
+    def known(self) -> Histories:
+        """Drop the events of items that the vocabulary does not know."""
+        return self.select(self.items >= 0)
+
+    def of_sign(self, sign: int) -> tuple[PackedSequences, NDArray[np.int64]]:
+        """Return the item codes of one sign by user, and the event index of each of them."""
+        events = np.flatnonzero(self.signs == sign)
+        offsets = np.searchsorted(events, self.offsets)
+        return PackedSequences(self.items[events], offsets), events
+
+    def _at(
+        self, events: NDArray[np.int64], users: NDArray[Any], offsets: NDArray[np.int64]
+    ) -> Histories:
+        return Histories(
+            users,
+            self.items[events],
+            self.signs[events],
+            None if self.times is None else self.times[events],
+            self.rows[events],
+            offsets,
+        )
+
+
+def build_histories(
+    interactions: Interactions,
+    vocabulary: ItemVocabulary,
+    *,
+    duplicates: Literal["all", "last"] = "all",
+) -> Histories:
+    """Sort interactions into histories, stably by user and time.
+
+    Parameters
+    ----------
+    interactions : Interactions
+        As returned by :func:`read_interactions`.
+    vocabulary : ItemVocabulary
+        Turns item ids into codes.
+    duplicates : {"all", "last"}, default="all"
+        "last" keeps of each user and item only the most recent event. Events of unknown items
+        all stay.
+
+    Returns
+    -------
+    Histories
+    """
+    user_ids = ItemVocabulary.from_ids(interactions.users)
+    users = user_ids.encode(interactions.users)
+    counts = np.bincount(users, minlength=len(user_ids))
+    order = _time_order(users, interactions.times, counts)
+    items = vocabulary.encode(interactions.items)[order]
+    histories = Histories(
+        user_ids.items,
+        items,
+        interactions.signs[order],
+        None if interactions.times is None else interactions.times[order],
+        interactions.rows[order],
+        _offsets(counts),
+    )
+    if duplicates == "last":
+        return histories.select(_is_last(users[order], items) | (items < 0))
+    return histories
+
+
+def _time_order(
+    users: NDArray[np.int64], times: NDArray[Any] | None, counts: NDArray[np.int64]
+) -> NDArray[np.int64]:
+    """Sort stably by user code, then time; `counts` has the number of events of each user."""
+    order = _grouped(users, len(counts))
+    if times is None:
+        return order
+    when = times[order]
+    falls = when[1:] < when[:-1]
+    falls[np.cumsum(counts)[:-1] - 1] = False
+    if not falls.any():
+        return order
+    low, span = when.min(), int(when.max()) - int(when.min()) + 1
+    if when.dtype.kind == "i" and len(counts) * span < 2**63:
+        key = np.repeat(np.arange(len(counts)) * span, counts)
+        when -= low
+        key += when
+        # Users are in place already: what is left to this merge sort is short stretches.
+        return order[np.argsort(key, kind="stable")]
+    by_time = np.argsort(times, kind="stable")
+    return by_time[_grouped(users[by_time], len(counts))]
+
+
+def _grouped(codes: NDArray[np.int64], n_codes: int) -> NDArray[np.int64]:
+    """Sort stably by code in linear time."""
+    n = len(codes)
+    # With one entry per column, turning columns into rows is a counting sort.
+    columns = sparse.csc_array((np.ones(n, np.int8), codes, np.arange(n + 1)), shape=(n_codes, n))
+    return columns.tocsr().indices.astype(np.int64)
+
+
+def _is_last(users: NDArray[np.int64], items: NDArray[Any]) -> NDArray[np.bool_]:
+    """Tell which events are the last of their user and item."""
+    order = np.lexsort((items, users))
+    last = np.ones(len(order), dtype=bool)
+    same = (users[order[1:]] == users[order[:-1]]) & (items[order[1:]] == items[order[:-1]])
+    last[order[:-1]] = ~same
+    return last

@@ -1,0 +1,350 @@
+"""The losses of PNFRec as pure functions on packed tensors.
+
+Shapes use these letters: ``T`` positions (tokens) of a batch, ``N`` catalogue items, ``d`` the
+embedding dimension, ``U`` users of a batch, ``M`` disliked events of a batch. Sequences are packed:
+``offsets`` of shape ``(U + 1,)`` say which rows of a ``(T, ...)`` tensor belong to which user.
+
+Every function returns a scalar, is >= 0, and is 0 over nothing: a batch in which nobody disliked
+anything trains like any other.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from posneg_rec.nn import padded_rows
+
+__all__ = [
+    "CompositeLoss",
+    "Dislikes",
+    "Positions",
+    "composite_loss",
+    "contrastive_loss",
+    "next_item_loss",
+]
+
+# One chunk of catalogue logits holds at most this many numbers (256 MiB in float32): a million
+# items stay affordable, and below 130,000 items only the row limits bind.
+_MAX_CHUNK_LOGITS = 2**26
+# Rows per chunk. On a CPU the logits of 512 rows of a few thousand items stay in its caches
+# between the three products; a GPU needs more rows to fill its cores.
+_MAX_CHUNK_ROWS = {"cpu": 512}
+_MAX_CHUNK_ROWS_ACCELERATOR = 8192
+
+
+def _chunk_rows(n_items: int, device: torch.device) -> int:
+    limit = _MAX_CHUNK_ROWS.get(device.type, _MAX_CHUNK_ROWS_ACCELERATOR)
+    return max(1, min(limit, _MAX_CHUNK_LOGITS // max(1, n_items)))
+
+
+class _CatalogueCrossEntropy(torch.autograd.Function):
+    """``sum_t w_t (logsumexp(h_t E') - h_t . e_target)``; gradients made in the same pass.
+
+    Kept logits would cost ``T x N`` numbers; recomputed ones a fourth product. Here a chunk of
+    logits turns into its own gradient while it is still in the cache and is then forgotten.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, hidden: Tensor, embedding: Tensor, targets: Tensor, weights: Tensor, rows: int
+    ) -> Tensor:
+        need_hidden, need_embedding = ctx.needs_input_grad[:2]
+        table = embedding.to(hidden.dtype)  # (N, d) in the dtype of the products
+        accumulate = torch.promote_types(hidden.dtype, torch.float32)
+        total = torch.zeros((), dtype=accumulate, device=hidden.device)
+        grad_hidden = torch.empty_like(hidden) if need_hidden else None
+        grad_table = torch.zeros_like(embedding, dtype=accumulate) if need_embedding else None
+        for start in range(0, len(hidden), rows):
+            chunk = slice(start, start + rows)
+            h, y, w = hidden[chunk], targets[chunk, None], weights[chunk, None].to(accumulate)
+            p = (h @ table.T).to(accumulate)  # (rows, N) logits, soon probabilities
+            target_logits = p.gather(1, y)  # (rows, 1)
+            top = p.amax(1, keepdim=True)
+            p.sub_(top).exp_()
+            mass = p.sum(1, keepdim=True)
+            total += (w * (mass.log() + top - target_logits)).sum()
+            if not (need_hidden or need_embedding):
+                continue
+            p.mul_(w / mass).scatter_add_(1, y, -w)  # d loss / d logits
+            gradient = p.to(hidden.dtype)
+            if grad_hidden is not None:
+                torch.mm(gradient, table, out=grad_hidden[chunk])
+            if grad_table is not None:
+                if gradient.dtype == accumulate:
+                    grad_table.addmm_(gradient.T, h)
+                else:
+                    grad_table += gradient.T @ h
+        ctx.save_for_backward(grad_hidden, grad_table)
+        ctx.dtypes = hidden.dtype, embedding.dtype
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
+        (scale,) = grad_outputs
+        grads = (
+            None if grad is None else (grad * scale).to(dtype)
+            for grad, dtype in zip(ctx.saved_tensors, ctx.dtypes, strict=True)
+        )
+        return (*grads, None, None, None)
+
+
+def _position_weights(like: Tensor, weights: Tensor | None, reduction: str) -> Tensor:
+    """Weights whose dot product with the positions' losses is the reduced loss."""
+    if reduction not in ("mean", "sum"):
+        raise ValueError(f"reduction must be 'mean' or 'sum', got {reduction!r}.")
+    dtype = torch.promote_types(like.dtype, torch.float32)
+    if weights is None:
+        weights = torch.ones(len(like), dtype=dtype, device=like.device)
+    weights = weights.to(dtype)
+    if reduction == "sum":
+        return weights
+    # The smallest normal number keeps 0 / 0 (no position, or none with weight) at 0.
+    return weights / weights.sum().clamp_min(torch.finfo(dtype).tiny)
+
+
+def next_item_loss(
+    hidden: Tensor,
+    item_embedding: Tensor,
+    targets: Tensor,
+    *,
+    weights: Tensor | None = None,
+    reduction: Literal["mean", "sum"] = "mean",
+    chunk_rows: int | None = None,
+) -> Tensor:
+    """Next-item cross-entropy over the whole catalogue (``CE_p`` and ``CE_n`` of the paper).
+
+    Position ``t`` costs ``logsumexp_i(h_t . e_i) - h_t . e_{target_t}``. At most one chunk of
+    logits exists at any time, whatever ``T`` and ``N`` are.
+
+    Parameters
+    ----------
+    hidden : Tensor of shape (T, d)
+        Encoder outputs. Their dtype is the dtype of the products; sums run in float32 or wider.
+    item_embedding : Tensor of shape (N, d)
+        The item vectors, which are the output layer as well (tied).
+    targets : int64 Tensor of shape (T,)
+        The code of the item that came next, ``0 <= target < N``.
+    weights : Tensor of shape (T,), default=None
+        Non-negative weights of the positions; None weighs all alike. They get no gradient.
+    reduction : {"mean", "sum"}, default="mean"
+        The (weighted) mean over positions, as in the paper, or the sum.
+    chunk_rows : int, default=None
+        Positions per chunk; None takes a size that suits the device and ``N``. It changes
+        memory and time, never the result beyond rounding.
+
+    Returns
+    -------
+    Tensor of shape ()
+        The loss in nats; 0 if there is no position.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from posneg_rec.losses import next_item_loss
+    >>> loss = next_item_loss(torch.zeros(3, 4), torch.zeros(8, 4), torch.tensor([0, 1, 2]))
+    >>> round(float(loss), 4)  # nothing is known yet: log 8
+    2.0794
+    """
+    weights = _position_weights(hidden, weights, reduction)
+    rows = chunk_rows or _chunk_rows(len(item_embedding), hidden.device)
+    loss: Tensor = _CatalogueCrossEntropy.apply(hidden, item_embedding, targets, weights, rows)
+    return loss
+
+
+def contrastive_loss(
+    hidden: Tensor,
+    item_embedding: Tensor,
+    targets: Tensor,
+    offsets: Tensor,
+    negatives: Tensor,
+    negative_offsets: Tensor,
+    *,
+    n_visible: Tensor | None = None,
+    similarity: Literal["dot", "cosine"] = "dot",
+    temperature: float = 1.0,
+    weights: Tensor | None = None,
+    reduction: Literal["mean", "sum"] = "mean",
+) -> Tensor:
+    """Contrast of the next liked item against the same user's disliked items (``L_c``).
+
+    Position ``t`` of user ``u`` costs ``log(1 + sum_j exp(f(h_t, e_j) - f(h_t, e_target)))`` over
+    the disliked items ``j`` of ``u``. A disliked item that is the target itself is left out of
+    the sum: it would be pulled and pushed at once.
+
+    Parameters
+    ----------
+    hidden : Tensor of shape (T, d)
+        Outputs of the positive encoder, packed by user.
+    item_embedding : Tensor of shape (N, d)
+        The item vectors.
+    targets : int64 Tensor of shape (T,)
+        The code of the next liked item.
+    offsets : int64 Tensor of shape (U + 1,)
+        User ``u`` owns the positions ``offsets[u]:offsets[u + 1]``.
+    negatives : int64 Tensor of shape (M,)
+        Codes of the disliked items, packed by user and oldest first.
+    negative_offsets : int64 Tensor of shape (U + 1,)
+        User ``u`` owns ``negatives[negative_offsets[u]:negative_offsets[u + 1]]``.
+    n_visible : int64 Tensor of shape (T,), default=None
+        How many of its user's disliked items, oldest first, a position is contrasted with: the
+        causal choice passes the number of dislikes before the target. None takes them all.
+    similarity : {"dot", "cosine"}, default="dot"
+        ``f``. The paper writes cosine; its published numbers come from the dot product.
+    temperature : float, default=1.0
+        Divides ``f``. Cosine needs about 0.1: at 1, fifty negatives cannot push the term below
+        ``log(1 + 50 exp(-2)) = 2.05``.
+    weights, reduction
+        As in :func:`next_item_loss`. The mean counts every position, also of users without
+        dislikes, whose cost is 0.
+
+    Returns
+    -------
+    Tensor of shape ()
+        The loss in nats; 0 without dislikes.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from posneg_rec.losses import contrastive_loss
+    >>> loss = contrastive_loss(
+    ...     hidden=torch.zeros(2, 4), item_embedding=torch.zeros(8, 4),
+    ...     targets=torch.tensor([0, 1]), offsets=torch.tensor([0, 2]),
+    ...     negatives=torch.tensor([5, 6, 7]), negative_offsets=torch.tensor([0, 3]))
+    >>> round(float(loss), 4)  # one liked against three disliked items, nothing known: log 4
+    1.3863
+    """
+    position_weights = _position_weights(hidden, weights, reduction)
+    if len(hidden) == 0 or len(negatives) == 0:
+        return hidden.sum() * 0.0 + item_embedding[:0].sum()  # 0, still part of the graph
+    wide = torch.promote_types(hidden.dtype, torch.float32)
+    scale = 1.0 / temperature
+    if similarity == "cosine":
+        hidden = F.normalize(hidden.to(wide), dim=-1)
+    elif similarity != "dot":
+        raise ValueError(f"similarity must be 'dot' or 'cosine', got {similarity!r}.")
+
+    def vectors(codes: Tensor) -> Tensor:
+        rows = F.embedding(codes, item_embedding)
+        return F.normalize(rows.to(wide), dim=-1) if similarity == "cosine" else rows
+
+    liked = (hidden * vectors(targets).to(hidden.dtype)).sum(-1, dtype=wide)  # (T,)
+    rows, filled = padded_rows(negative_offsets)  # (U, m), (U, m)
+    padded_negatives = negatives[rows]  # (U, m)
+    position_rows, is_position = padded_rows(offsets)  # (U, t), (U, t)
+    disliked = torch.bmm(
+        hidden[position_rows],  # (U, t, d)
+        vectors(padded_negatives).to(hidden.dtype).transpose(1, 2),  # (U, d, m)
+    )[is_position].to(wide)  # (T, m)
+
+    lengths = offsets.diff()
+    counts = torch.arange(rows.shape[1], device=rows.device)
+    counted = filled.repeat_interleave(lengths, 0, output_size=len(hidden))  # (T, m)
+    if n_visible is not None:
+        counted = counted & (counts < n_visible[:, None])
+    is_target = padded_negatives.repeat_interleave(lengths, 0, output_size=len(hidden))
+    counted = counted & (is_target != targets[:, None])
+    disliked = disliked.masked_fill(~counted, -torch.inf)
+    logits = torch.cat([liked[:, None], disliked], 1) * scale  # (T, 1 + m)
+    costs = logits.logsumexp(1) - logits[:, 0]  # finite: the liked logit always counts
+    return (position_weights * costs).sum()
+
+
+class Positions(NamedTuple):
+    """What one encoder put out for a batch, and what should have come next."""
+
+    hidden: Tensor  # (T, d)
+    targets: Tensor  # (T,) item codes
+    offsets: Tensor  # (U + 1,) positions of each user
+    weights: Tensor | None = None  # (T,)
+
+
+class Dislikes(NamedTuple):
+    """The disliked items of a batch's users, oldest first (see :func:`contrastive_loss`)."""
+
+    items: Tensor  # (M,) item codes
+    offsets: Tensor  # (U + 1,) dislikes of each user
+    n_visible: Tensor | None = None  # (T,) of the positive positions
+
+
+class CompositeLoss(NamedTuple):
+    """The loss to differentiate, and its three unweighted terms, detached, to log."""
+
+    total: Tensor
+    positive: Tensor
+    negative: Tensor
+    contrastive: Tensor
+
+
+def composite_loss(
+    item_embedding: Tensor,
+    positive: Positions,
+    negative: Positions | None = None,
+    dislikes: Dislikes | None = None,
+    *,
+    negative_weight: float,
+    contrastive_weight: float,
+    similarity: Literal["dot", "cosine"] = "dot",
+    temperature: float = 1.0,
+) -> CompositeLoss:
+    """``CE_p + a CE_n + b L_c``, the training loss of PNFRec; a weight of 0 skips the work.
+
+    Parameters
+    ----------
+    item_embedding : Tensor of shape (N, d)
+    positive, negative : Positions
+        The positive encoder on the liked, the negative encoder on the disliked sequences.
+        `negative` may be None where `negative_weight` is 0.
+    dislikes : Dislikes
+        What the positive positions are contrasted with. May be None where
+        `contrastive_weight` is 0.
+    negative_weight, contrastive_weight : float
+        ``a`` and ``b``, >= 0. The paper's variants: both positive = full, only ``a`` = pn, only
+        ``b`` = pc, neither = SASRec on likes.
+    similarity, temperature
+        See :func:`contrastive_loss`.
+
+    Returns
+    -------
+    CompositeLoss
+
+    Examples
+    --------
+    >>> import torch
+    >>> from posneg_rec.losses import Positions, composite_loss
+    >>> liked = Positions(torch.zeros(3, 4), torch.tensor([0, 1, 2]), torch.tensor([0, 3]))
+    >>> loss = composite_loss(
+    ...     torch.zeros(8, 4), liked, liked, negative_weight=0.5, contrastive_weight=0.0)
+    >>> round(float(loss.total), 4)  # 1.5 log 8
+    3.1192
+    """
+    ce_positive = next_item_loss(
+        positive.hidden, item_embedding, positive.targets, weights=positive.weights
+    )
+    total = ce_positive
+    ce_negative = contrast = ce_positive.detach().new_zeros(())
+    if negative_weight > 0:
+        assert negative is not None, "negative_weight > 0 needs negative positions"
+        ce_negative = next_item_loss(
+            negative.hidden, item_embedding, negative.targets, weights=negative.weights
+        )
+        total = total + negative_weight * ce_negative
+    if contrastive_weight > 0:
+        assert dislikes is not None, "contrastive_weight > 0 needs dislikes"
+        contrast = contrastive_loss(
+            positive.hidden,
+            item_embedding,
+            positive.targets,
+            positive.offsets,
+            dislikes.items,
+            dislikes.offsets,
+            n_visible=dislikes.n_visible,
+            similarity=similarity,
+            temperature=temperature,
+            weights=positive.weights,
+        )
+        total = total + contrastive_weight * contrast
+    return CompositeLoss(total, ce_positive.detach(), ce_negative.detach(), contrast.detach())

@@ -1,0 +1,453 @@
+"""Splitters that keep the future out of the training fold, for every ``cv=`` of scikit-learn.
+
+``score`` of a recommender sees only the rows it is given: a user's last row is the target, the
+rows before it are the history. So the test folds made here carry the history of the users whose
+rows they hold out, also where those rows are in the training fold, and the two index arrays of a
+split may overlap. What never happens is a training row after a row held out.
+"""
+
+from __future__ import annotations
+
+import numbers
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from sklearn.model_selection import BaseCrossValidator, GroupShuffleSplit
+from sklearn.utils import check_scalar
+
+from posneg_rec.interactions import Interactions, is_table, read_interactions
+
+__all__ = [
+    "FutureLeakWarning",
+    "LeaveLastOutSplit",
+    "TemporalSplit",
+    "UserHoldoutSplit",
+    "leaking_rows",
+    "warn_if_future_leaks",
+]
+
+_Fold = NDArray[np.int64]
+
+
+class FutureLeakWarning(UserWarning):
+    """Rows are scored that lie before the end of the training data."""
+
+
+class TemporalSplit(BaseCrossValidator):
+    """Train on what was before a point in time, test on what came after it.
+
+    The rows from `quantile` of the times on are held out, in `n_splits` consecutive windows of
+    about the same number of rows. Fold ``i`` trains on every row before window ``i`` and tests on
+    the rows in it, to which the earlier rows of the same users are added as history. Users without
+    a row in the window are not in the test fold.
+
+    Parameters
+    ----------
+    n_splits : int, default=1
+        Number of windows, and of folds.
+    quantile : float, default=0.9
+        Share of the rows before the first window. The time nearest to the quantile is the cut, and
+        rows at exactly that time are held out. The default, with one split, is the common
+        protocol for sequential recommendation.
+    user_column, item_column, time_column : str or int, default=None
+        Columns of the table, as in the recommender. None finds them by name or position.
+
+    See Also
+    --------
+    sklearn.model_selection.TimeSeriesSplit : Cuts by row number.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from posneg_rec.model_selection import TemporalSplit
+    >>> interactions = np.array([  # user, item, time
+    ...     [1, 10, 0], [2, 10, 1], [1, 11, 2], [2, 12, 3], [3, 10, 4], [2, 11, 5],
+    ... ])
+    >>> for train, test in TemporalSplit(n_splits=2, quantile=0.6).split(interactions):
+    ...     print(train, test)
+    [0 1 2] [1 3]
+    [0 1 2 3] [1 3 4 5]
+    """
+
+    def __init__(
+        self,
+        n_splits: int = 1,
+        *,
+        quantile: float = 0.9,
+        user_column: str | int | None = None,
+        item_column: str | int | None = None,
+        time_column: str | int | None = None,
+    ) -> None:
+        check_scalar(n_splits, "n_splits", numbers.Integral, min_val=1)
+        check_scalar(
+            quantile,
+            "quantile",
+            numbers.Real,
+            min_val=0,
+            max_val=1,
+            include_boundaries="neither",
+        )
+        self.n_splits = n_splits
+        self.quantile = quantile
+        self.user_column = user_column
+        self.item_column = item_column
+        self.time_column = time_column
+
+    def get_n_splits(self, X: Any = None, y: Any = None, groups: Any = None) -> int:
+        """Return the number of folds."""
+        return self.n_splits
+
+    def split(self, X: Any, y: Any = None, groups: Any = None) -> Iterator[tuple[_Fold, _Fold]]:
+        """Yield the row indices of the training and the test fold of each split.
+
+        Parameters
+        ----------
+        X : table of interactions with a time column
+            pandas, polars or pyarrow frame, or array.
+        y, groups : ignored
+
+        Yields
+        ------
+        train, test : ndarray of int64, ascending
+
+        Raises
+        ------
+        ValueError
+            If the table has no time, or too few distinct times for the windows.
+        """
+        interactions = _read(self, X)
+        cuts, times = self._cuts(interactions), interactions.times
+        users = _codes(interactions.users)
+        for start, end in zip(cuts, [*cuts[1:], None], strict=True):
+            before = times < start
+            until = np.ones(len(times), dtype=bool) if end is None else times < end
+            tested = np.zeros(len(times), dtype=bool)  # by user code
+            tested[users[until & ~before]] = True
+            yield interactions.rows[before], interactions.rows[until & tested[users]]
+
+    def cut_times(self, X: Any) -> NDArray[Any]:
+        """Return the time at which each window starts.
+
+        Parameters
+        ----------
+        X : table of interactions with a time column
+
+        Returns
+        -------
+        times : ndarray of shape (n_splits,)
+            In the unit of the time column; datetimes as datetime64 (of UTC, if they have a zone).
+        """
+        interactions = _read(self, X)
+        cuts, unit = self._cuts(interactions), interactions.time_unit
+        return cuts if unit is None else cuts.astype(f"datetime64[{unit}]")
+
+    def _cuts(self, interactions: Interactions) -> NDArray[Any]:
+        times = interactions.times
+        if times is None:
+            raise ValueError(
+                "TemporalSplit needs a time of each row, and got a table without a time column. "
+                "Add one, or use LeaveLastOutSplit."
+            )
+        shares = np.linspace(self.quantile, 1, self.n_splits, endpoint=False)
+        # Not np.quantile, which passes through float64, where nanoseconds do not fit.
+        positions = np.rint(shares * (len(times) - 1)).astype(np.int64)
+        cuts = np.partition(times, positions)[positions]
+        if cuts[0] == times.min() or (cuts[1:] == cuts[:-1]).any():
+            raise ValueError(
+                f"The times are too few or too often the same for n_splits={self.n_splits} and "
+                f"quantile={self.quantile}: the windows would start at {cuts.tolist()}, the rows "
+                f"at {times.min()}, and a fold would be empty. Change n_splits or quantile."
+            )
+        return cuts
+
+
+class LeaveLastOutSplit(BaseCrossValidator):
+    """Hold out the last row of every user.
+
+    One split: the test fold holds all rows of the users with a row held out, the training fold all
+    rows but these last ones. A user with a single row has no history to predict it from and stays
+    in the training fold. Other users' training rows may lie after a held-out row: where models
+    that learn trends are to be compared, prefer :class:`TemporalSplit`.
+
+    Parameters
+    ----------
+    per_sign : bool, default=False
+        Hold out the last liked and the last disliked row of every user. The training fold ends
+        before the earlier of the two, the test fold with the later.
+    positive_threshold : float or (float, float), default=None
+        How `y` reads as liked and disliked where `per_sign` needs it, as in the recommender.
+    user_column, item_column, time_column : str or int, default=None
+        Columns of the table, as in the recommender. None finds them by name or position.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from posneg_rec.model_selection import LeaveLastOutSplit
+    >>> interactions = np.array([[1, 10], [2, 10], [1, 11], [1, 12], [2, 12], [3, 10]])
+    >>> next(LeaveLastOutSplit().split(interactions))
+    (array([0, 1, 2, 5]), array([0, 1, 2, 3, 4]))
+    >>> liked = [True, True, False, True, False, True]
+    >>> next(LeaveLastOutSplit(per_sign=True).split(interactions, liked))
+    (array([0, 1, 5]), array([0, 1, 2, 3, 4]))
+    """
+
+    def __init__(
+        self,
+        *,
+        per_sign: bool = False,
+        positive_threshold: float | tuple[float, float] | None = None,
+        user_column: str | int | None = None,
+        item_column: str | int | None = None,
+        time_column: str | int | None = None,
+    ) -> None:
+        self.per_sign = per_sign
+        self.positive_threshold = positive_threshold
+        self.user_column = user_column
+        self.item_column = item_column
+        self.time_column = time_column
+
+    def get_n_splits(self, X: Any = None, y: Any = None, groups: Any = None) -> int:
+        """Return the number of folds, 1."""
+        return 1
+
+    def split(self, X: Any, y: Any = None, groups: Any = None) -> Iterator[tuple[_Fold, _Fold]]:
+        """Yield the row indices of the training and of the test fold.
+
+        Parameters
+        ----------
+        X : table of interactions
+            pandas, polars or pyarrow frame, or array. Without a time, the rows are in the order of
+            time.
+        y : array-like of shape (n_samples,), default=None
+            Feedback of each row, read where `per_sign` is True.
+        groups : ignored
+
+        Yields
+        ------
+        train, test : ndarray of int64, ascending
+
+        Raises
+        ------
+        ValueError
+            If no user has a row to hold out.
+        """
+        interactions = (
+            _read(self, X, y, positive_threshold=self.positive_threshold)
+            if self.per_sign
+            else _read(self, X)
+        )
+        users, positions = _user_positions(interactions)
+        n_rows = np.bincount(users)  # by user code
+        signs = interactions.signs
+        held_out = [signs == 1, signs == -1] if self.per_sign else [np.ones(len(users), bool)]
+        lasts = np.stack([_last_position(users, positions, mask) for mask in held_out])
+        # The first row of a user has no history and is no target.
+        first_held_out = np.where(lasts > 0, lasts, n_rows).min(axis=0)
+        last_held_out = np.where(lasts > 0, lasts, -1).max(axis=0)
+        if (last_held_out < 0).all():
+            raise ValueError(
+                "No user has a row to hold out, which takes a row before it by the same user."
+            )
+        yield (
+            interactions.rows[positions < first_held_out[users]],
+            interactions.rows[positions <= last_held_out[users]],
+        )
+
+
+class UserHoldoutSplit(BaseCrossValidator):
+    """Hold out whole users: the training fold has no row of the users in the test fold.
+
+    It measures how a model serves users it has never seen, from their own history. Each split
+    draws the users anew, as :class:`~sklearn.model_selection.ShuffleSplit` draws rows.
+
+    Parameters
+    ----------
+    n_splits : int, default=5
+        Number of splits.
+    test_size : float or int, default=0.2
+        Share or number of users in the test fold.
+    random_state : int, RandomState instance or None, default=None
+        Controls which users are drawn. An int gives the same splits in every call.
+    user_column, item_column, time_column : str or int, default=None
+        Columns of the table, as in the recommender. None finds them by name or position.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from posneg_rec.model_selection import UserHoldoutSplit
+    >>> interactions = np.array([[1, 10], [2, 10], [1, 11], [2, 12], [3, 10]])
+    >>> splitter = UserHoldoutSplit(n_splits=1, test_size=1, random_state=0)
+    >>> next(splitter.split(interactions))
+    (array([0, 1, 2, 3]), array([4]))
+    """
+
+    def __init__(
+        self,
+        n_splits: int = 5,
+        *,
+        test_size: float | int = 0.2,
+        random_state: int | np.random.RandomState | None = None,
+        user_column: str | int | None = None,
+        item_column: str | int | None = None,
+        time_column: str | int | None = None,
+    ) -> None:
+        check_scalar(n_splits, "n_splits", numbers.Integral, min_val=1)
+        self.n_splits = n_splits
+        self.test_size = test_size
+        self.random_state = random_state
+        self.user_column = user_column
+        self.item_column = item_column
+        self.time_column = time_column
+
+    def get_n_splits(self, X: Any = None, y: Any = None, groups: Any = None) -> int:
+        """Return the number of splits."""
+        return self.n_splits
+
+    def split(self, X: Any, y: Any = None, groups: Any = None) -> Iterator[tuple[_Fold, _Fold]]:
+        """Yield the indices of the training and the test fold of each split.
+
+        Parameters
+        ----------
+        X : table of interactions or list of histories
+            Of a table, row indices are yielded; of a list of histories, where each sample is a
+            user, the indices of the histories.
+        y, groups : ignored
+
+        Yields
+        ------
+        train, test : ndarray of int64, ascending
+        """
+        if is_table(X):
+            interactions = _read(self, X)
+            users, rows = _codes(interactions.users), interactions.rows
+        else:
+            users = rows = np.arange(len(X))
+        splitter = GroupShuffleSplit(
+            self.n_splits, test_size=self.test_size, random_state=self.random_state
+        )
+        for train, test in splitter.split(users, groups=users):
+            yield np.sort(rows[train]), np.sort(rows[test])
+
+
+def leaking_rows(
+    interactions: Any,
+    train: ArrayLike,
+    test: ArrayLike,
+    *,
+    user_column: str | int | None = None,
+    item_column: str | int | None = None,
+    time_column: str | int | None = None,
+) -> NDArray[np.int64]:
+    """Find held-out rows that the training fold knows the future of.
+
+    A plain :class:`~sklearn.model_selection.KFold` over rows trains on what a user did *after* the
+    row to be predicted. Neither fold shows this by itself, but the two together do: a row that is
+    only in the test fold leaks if a later row of the same user is in the training fold.
+
+    Parameters
+    ----------
+    interactions : table of interactions
+        The table that was split.
+    train, test : array-like of int
+        Row indices of the folds.
+    user_column, item_column, time_column : str or int, default=None
+        Columns of the table, as in the recommender. None finds them by name or position.
+
+    Returns
+    -------
+    rows : ndarray of int64, ascending
+        Empty for the splitters of this module.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sklearn.model_selection import KFold
+    >>> from posneg_rec.model_selection import LeaveLastOutSplit, leaking_rows
+    >>> interactions = np.array([[1, 10], [1, 11], [1, 12], [1, 13]])
+    >>> leaking_rows(interactions, *next(LeaveLastOutSplit().split(interactions)))
+    array([], dtype=int64)
+    >>> leaking_rows(interactions, *next(KFold(2).split(interactions)))
+    array([0, 1])
+    """
+    table = read_interactions(
+        interactions, user_column=user_column, item_column=item_column, time_column=time_column
+    )
+    users, positions = _user_positions(table)
+    in_train, in_test = np.isin(table.rows, train), np.isin(table.rows, test)
+    last_trained = _last_position(users, positions, in_train)
+    return table.rows[in_test & ~in_train & (positions < last_trained[users])]
+
+
+def warn_if_future_leaks(train_time_max: float | None, target_times: ArrayLike | None) -> None:
+    """Warn if targets lie before the end of the training data.
+
+    Parameters
+    ----------
+    train_time_max : number or None
+        The latest time that was trained on; None if the training data had no times.
+    target_times : array-like of shape (n_targets,) or None
+        Times of the rows to be predicted, in the same unit; None if they have none.
+
+    Warns
+    -----
+    FutureLeakWarning
+        If a target's time is before `train_time_max`: the model has seen what happened next, to
+        this user or to others, and the score is no forecast. Scoring the training fold,
+        :class:`LeaveLastOutSplit` and :class:`UserHoldoutSplit` accept that knowingly; a
+        :class:`~sklearn.model_selection.KFold` over rows rarely does, see :func:`leaking_rows`.
+    """
+    if train_time_max is None or target_times is None:
+        return
+    n_leaks = np.count_nonzero(np.asarray(target_times) < train_time_max)
+    if n_leaks:
+        warnings.warn(
+            f"{n_leaks} of {np.size(target_times)} targets lie before the end of the training data "
+            f"({train_time_max}), so that this score is no forecast. Split with TemporalSplit to "
+            "train on the past only.",
+            FutureLeakWarning,
+            stacklevel=3,
+        )
+
+
+def _read(splitter: Any, X: Any, y: Any = None, **options: Any) -> Interactions:
+    if not is_table(X):
+        raise TypeError(
+            f"{type(splitter).__name__} cuts inside a user's history and yields row indices, which "
+            "a list of histories does not have. Pass a table (user, item, time), or use "
+            "UserHoldoutSplit."
+        )
+    return read_interactions(
+        X,
+        y,
+        user_column=splitter.user_column,
+        item_column=splitter.item_column,
+        time_column=splitter.time_column,
+        **options,
+    )
+
+
+def _codes(users: NDArray[Any]) -> NDArray[np.int64]:
+    return np.unique(users, return_inverse=True)[1]
+
+
+def _user_positions(interactions: Interactions) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """User code of each row, and the row's position in time among the rows of its user."""
+    users = _codes(interactions.users)
+    keys = [users] if interactions.times is None else [interactions.times, users]
+    order = np.lexsort(keys)  # stable: ties stay in row order
+    n_rows = np.bincount(users)
+    positions = np.empty(len(users), dtype=np.int64)
+    positions[order] = np.arange(len(users)) - (np.cumsum(n_rows) - n_rows)[users[order]]
+    return users, positions
+
+
+def _last_position(
+    users: NDArray[np.int64], positions: NDArray[np.int64], mask: NDArray[np.bool_]
+) -> NDArray[np.int64]:
+    """Position of each user's last row in `mask`, -1 where there is none."""
+    last = np.full(users.max() + 1, -1)
+    np.maximum.at(last, users[mask], positions[mask])
+    return last

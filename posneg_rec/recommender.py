@@ -1,0 +1,832 @@
+"""The estimator: a constructor that stores, and methods that hand on.
+
+Modules that import torch are imported inside the methods that train or encode many histories;
+loading a model and answering for one history needs NumPy alone.
+"""
+
+from __future__ import annotations
+
+import copy
+import sys
+import warnings
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, fields
+from numbers import Integral, Real
+from os import PathLike
+from typing import TYPE_CHECKING, Any, Literal
+
+import narwhals.stable.v2 as nw
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from sklearn.base import BaseEstimator, _fit_context
+from sklearn.callback import CallbackSupportMixin, with_callbacks
+from sklearn.utils import Tags
+from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
+
+from posneg_rec import persistence, serving
+from posneg_rec.interactions import (
+    Histories,
+    Interactions,
+    ItemVocabulary,
+    PackedSequences,
+    build_histories,
+    is_history,
+    is_table,
+    read_history,
+    read_interactions,
+)
+from posneg_rec.metrics import TargetRanks, gain
+
+if TYPE_CHECKING:
+    from posneg_rec.training import EpochLog, Weights
+
+__all__ = ["ContrastiveSeqRecommender"]
+
+# At most this many of a validation user's last events become validation targets: one is too noisy
+# to stop on, and each costs an encoded history.
+_MAX_VALIDATION_EVENTS = 10
+
+_COLUMN = [str, Integral, None]
+_POSITIVE_INTEGER = [Interval(Integral, 1, None, closed="left")]
+_NON_NEGATIVE = [Interval(Real, 0, None, closed="left")]
+_POSITIVE = [Interval(Real, 0, None, closed="neither")]
+
+
+class ContrastiveSeqRecommender(CallbackSupportMixin, BaseEstimator):
+    """placeholder"""
+
+    _parameter_constraints: dict[str, list[Any]] = {
+        "positive_threshold": [Real, tuple, list, None],
+        "embedding_dim": _POSITIVE_INTEGER,
+        "n_layers": [Interval(Integral, 0, None, closed="left")],
+        "n_heads": _POSITIVE_INTEGER,
+        "max_len": _POSITIVE_INTEGER,
+        "dropout": [Interval(Real, 0, 1, closed="left")],
+        "negative_weight": _NON_NEGATIVE,
+        "contrastive_weight": _NON_NEGATIVE,
+        "contrastive_similarity": [StrOptions({"dot", "cosine"})],
+        "contrastive_negatives": [StrOptions({"window", "past"})],
+        "temperature": _POSITIVE,
+        "windows": [StrOptions({"recent", "random"})],
+        "duplicates": [StrOptions({"all", "last"})],
+        "learning_rate": _POSITIVE,
+        "batch_size": _POSITIVE_INTEGER,
+        "max_epochs": _POSITIVE_INTEGER,
+        "early_stopping": ["boolean"],
+        "validation_fraction": [Interval(Real, 0, 1, closed="neither")],
+        "n_iter_no_change": _POSITIVE_INTEGER,
+        "user_column": _COLUMN,
+        "item_column": _COLUMN,
+        "time_column": _COLUMN,
+        "precision": [StrOptions({"auto", "bfloat16", "float32"})],
+        "device": [str],
+        "random_state": ["random_state"],
+        "verbose": ["verbose"],
+    }
+
+    def __init__(
+        self,
+        *,
+        positive_threshold: float | tuple[float, float] | None = None,
+        embedding_dim: int = 128,
+        n_layers: int = 2,
+        n_heads: int = 1,
+        max_len: int = 50,
+        dropout: float = 0.2,
+        negative_weight: float = 0.25,
+        contrastive_weight: float = 0.1,
+        contrastive_similarity: Literal["dot", "cosine"] = "dot",
+        contrastive_negatives: Literal["window", "past"] = "window",
+        temperature: float = 1.0,
+        windows: Literal["recent", "random"] = "recent",
+        duplicates: Literal["all", "last"] = "all",
+        learning_rate: float = 1e-3,
+        batch_size: int = 256,
+        max_epochs: int = 100,
+        early_stopping: bool = True,
+        validation_fraction: float = 0.1,
+        n_iter_no_change: int = 10,
+        user_column: str | int | None = None,
+        item_column: str | int | None = None,
+        time_column: str | int | None = None,
+        precision: Literal["auto", "bfloat16", "float32"] = "auto",
+        device: str = "auto",
+        random_state: int | np.random.RandomState | None = None,
+        verbose: int = 0,
+    ) -> None:
+        self.positive_threshold = positive_threshold
+        self.embedding_dim = embedding_dim
+        self.n_layers = n_layers
+        self.n_heads = n_heads
+        self.max_len = max_len
+        self.dropout = dropout
+        self.negative_weight = negative_weight
+        self.contrastive_weight = contrastive_weight
+        self.contrastive_similarity = contrastive_similarity
+        self.contrastive_negatives = contrastive_negatives
+        self.temperature = temperature
+        self.windows = windows
+        self.duplicates = duplicates
+        self.learning_rate = learning_rate
+        self.batch_size = batch_size
+        self.max_epochs = max_epochs
+        self.early_stopping = early_stopping
+        self.validation_fraction = validation_fraction
+        self.n_iter_no_change = n_iter_no_change
+        self.user_column = user_column
+        self.item_column = item_column
+        self.time_column = time_column
+        self.precision = precision
+        self.device = device
+        self.random_state = random_state
+        self.verbose = verbose
+
+    # ---------------------------------------------------------------------------------- fitting
+
+    @with_callbacks
+    @_fit_context(prefer_skip_nested_validation=True)
+    def fit(
+        self,
+        interactions: Any,
+        feedback: Any = None,
+        *,
+        sample_weight: ArrayLike | None = None,
+    ) -> ContrastiveSeqRecommender:
+        """Learn from who met what, when, and how it was received.
+
+        Parameters
+        ----------
+        interactions : frame, array of shape (n_rows, >= 2) or list of histories
+            One row per event: user, item and, if there is one, time. Columns are found as
+            :class:`ContrastiveSeqRecommender` describes. Rows of one user are put in time order;
+            equal times keep the order of the rows, and without a time column the rows' order is
+            the order in time. A list of histories has one list of item ids, oldest first, per
+            user.
+        feedback : array-like of shape (n_rows,), list of lists, or None
+            How each event was received: bool, {0, 1}, {-1, 1}, {-1, 0, 1} (0 is neutral) or, with
+            `positive_threshold`, graded. None means that everything was liked.
+        sample_weight : array-like of shape (n_rows,), default=None
+            How much each event counts as a target, >= 0. It remains context for later events.
+
+        Returns
+        -------
+        self : ContrastiveSeqRecommender
+
+        Raises
+        ------
+        ValueError
+            If the data is malformed, or no user has two events to learn an order from.
+        FloatingPointError
+            If the loss stops being finite.
+
+        Notes
+        -----
+        A fit that fails or is interrupted leaves the estimator as it was.
+        """
+        return self._fit(interactions, feedback, sample_weight, resume=False)
+
+    @with_callbacks
+    @_fit_context(prefer_skip_nested_validation=True)
+    def partial_fit(
+        self,
+        interactions: Any,
+        feedback: Any = None,
+        *,
+        sample_weight: ArrayLike | None = None,
+    ) -> ContrastiveSeqRecommender:
+        """Train one more epoch, on new events; items not met before join the catalogue.
+
+        Known items keep their codes and continue from their vectors, new ones start from random
+        vectors. Pass each user's recent history with the new events: the model holds nobody's
+        history, and an order can only be learned from events that are passed together. The first
+        call on an unfitted estimator starts a model.
+
+        Parameters
+        ----------
+        interactions, feedback, sample_weight
+            As in :meth:`fit`.
+
+        Returns
+        -------
+        self : ContrastiveSeqRecommender
+
+        Notes
+        -----
+        The optimiser starts anew, and no validation part is held out. A call that fails leaves
+        the estimator as it was.
+        """
+        return self._fit(interactions, feedback, sample_weight, resume=True)
+
+    def _fit(
+        self, interactions: Any, feedback: Any, sample_weight: ArrayLike | None, *, resume: bool
+    ) -> ContrastiveSeqRecommender:
+        max_epochs = 1 if resume else self.max_epochs
+        context = self._init_callback_context(max_subtasks=max_epochs)
+        passed = {
+            "X": interactions,
+            "y": feedback,
+            "metadata": {} if sample_weight is None else {"sample_weight": sample_weight},
+        }
+        context.call_on_fit_task_begin(estimator=self, **passed)
+        state = self._fitted_state(
+            interactions,
+            feedback,
+            sample_weight,
+            max_epochs=max_epochs,
+            resume=resume and self.__sklearn_is_fitted__(),
+            context=context,
+            passed=passed,
+        )
+        # One assignment: whatever ends a fit early, the estimator is never half-way.
+        unfitted = {k: v for k, v in vars(self).items() if k.startswith("_") or not k.endswith("_")}
+        self.__dict__ = unfitted | state
+        context.call_on_fit_task_end(estimator=self, **passed, reconstruction_attributes={})
+        return self
+
+    def _fitted_state(
+        self,
+        interactions: Any,
+        feedback: Any,
+        sample_weight: ArrayLike | None,
+        *,
+        max_epochs: int,
+        resume: bool,
+        context: Any,
+        passed: dict[str, Any],
+    ) -> dict[str, Any]:
+        """Everything that a fit leaves behind, made without touching the estimator."""
+        from posneg_rec.training import Settings, TrainingSequences, train
+
+        self._check_sizes()
+        events = self._read(interactions, feedback, remembered=resume)
+        weights = self._target_weights(sample_weight, events)
+        state = self._column_names(interactions)
+        vocabulary = (
+            ItemVocabulary(self.items_).extended(events.items)
+            if resume
+            else ItemVocabulary.from_ids(events.items)
+        )
+        histories = build_histories(events, vocabulary, duplicates=self.duplicates)
+        counts = {
+            name: np.bincount(histories.items[histories.signs == sign], minlength=len(vocabulary))
+            for name, sign in (("item_likes_", 1), ("item_dislikes_", -1))
+        }
+        rng = _generator(self.random_state)
+        initial = None
+        if resume:
+            for name, count in counts.items():
+                count[: len(self.items_)] += getattr(self, name)
+            initial = self._grown_weights(len(vocabulary), rng)
+        state |= counts | {
+            "items_": vocabulary.items,
+            "feedback_coding_": events.feedback_coding,
+        }
+
+        def reconstructed(current: Callable[[], Weights]) -> dict[str, Any]:
+            return state | {"weights_": current(), "history_": {}, "n_iter_": 0}
+
+        training, validation = histories, None
+        if self.early_stopping and not resume:
+            training, validation = self._hold_out(histories, rng)
+        names = {field.name for field in fields(Settings)}
+        settings = Settings(
+            **{name: value for name, value in self.get_params().items() if name in names}
+            | {"max_epochs": max_epochs}
+        )
+        data = TrainingSequences.from_histories(training, weights)
+        if not self._has_targets(data):
+            raise ValueError(
+                "There is nothing to learn an order from: no user has two liked events (of "
+                f"{len(histories.users)} users and {len(histories.items)} events). Pass more of "
+                "each user's history, or check the feedback."
+            )
+
+        def validate(current: Weights) -> float:
+            assert validation is not None
+            ranks = self._ranks(state | {"weights_": current}, *validation)
+            return float(gain(ranks, "ndcg", 10).mean())
+
+        def on_epoch(log: EpochLog, current: Callable[[], Weights]) -> bool:
+            if self.verbose:
+                _show_progress(log, max_epochs)
+            task = context.subcontext(task_name="epoch")
+            task.call_on_fit_task_begin(estimator=self, **passed)
+            return bool(
+                task.call_on_fit_task_end(
+                    estimator=self,
+                    **passed,
+                    reconstruction_attributes=lambda: reconstructed(current),
+                )
+            )
+
+        trained, log = train(
+            data,
+            len(vocabulary),
+            settings,
+            rng=rng,
+            initial_weights=initial,
+            validate=None if validation is None else validate,
+            on_epoch=on_epoch,
+        )
+        columns = {name: [getattr(epoch, name) for epoch in log] for name in asdict(log[0])}
+        if resume:
+            columns = {name: [*self.history_[name], *values] for name, values in columns.items()}
+            columns["epoch"] = list(range(1, len(columns["epoch"]) + 1))
+        return state | {
+            "weights_": trained,
+            "history_": columns,
+            "n_iter_": len(columns["epoch"]),
+        }
+
+    def _check_sizes(self) -> None:
+        if self.embedding_dim % self.n_heads:
+            raise ValueError(
+                f"embedding_dim must divide by n_heads, got embedding_dim={self.embedding_dim} and "
+                f"n_heads={self.n_heads}."
+            )
+
+    def _has_targets(self, data: Any) -> bool:
+        return bool(
+            (data.liked.lengths > 1).any()
+            or (self.negative_weight > 0 and (data.disliked.lengths > 1).any())
+        )
+
+    def _read(self, interactions: Any, feedback: Any, *, remembered: bool) -> Interactions:
+        return read_interactions(
+            interactions,
+            feedback,
+            positive_threshold=self.positive_threshold,
+            user_column=self.user_column,
+            item_column=self.item_column,
+            time_column=self.time_column,
+            feedback_coding=self.feedback_coding_ if remembered else None,
+        )
+
+    def _target_weights(
+        self, sample_weight: ArrayLike | None, events: Interactions
+    ) -> NDArray[np.float32] | None:
+        if sample_weight is None:
+            return None
+        rows = np.broadcast_to(np.float32(0), (events.n_rows, 1))
+        weights = _check_sample_weight(
+            sample_weight, rows, dtype=np.float32, ensure_non_negative=True
+        )
+        return np.asarray(weights, dtype=np.float32)
+
+    def _column_names(self, interactions: Any) -> dict[str, Any]:
+        """``n_features_in_`` and ``feature_names_in_``, as scikit-learn defines them."""
+        if not is_table(interactions):
+            return {}
+        probe = BaseEstimator()
+        validate_data(probe, interactions, skip_check_array=True)
+        return {name: value for name, value in vars(probe).items() if name.endswith("_in_")}
+
+    def _grown_weights(self, n_items: int, rng: np.random.Generator) -> Weights:
+        """The fitted weights with random vectors for the items that joined."""
+        table = self.weights_["item_embedding"]
+        shape = n_items - len(table), table.shape[1]
+        joined = rng.normal(0.0, 0.02, size=shape).astype(np.float32)
+        return self.weights_ | {"item_embedding": np.concatenate([table, joined])}
+
+    def _hold_out(
+        self, histories: Histories, rng: np.random.Generator
+    ) -> tuple[Histories, tuple[Histories, NDArray[np.int64], NDArray[np.int64]] | None]:
+        """Keep the last events of some users from training, to validate on.
+
+        Of a share of users the latest half, at most ten events, becomes targets; each is ranked
+        by exactly what :meth:`recommend` would show at that moment.
+        """
+        n_users = len(histories.users)
+        chosen = rng.permutation(n_users)[: int(np.ceil(self.validation_fraction * n_users))]
+        n_held = np.zeros(n_users, dtype=np.int64)
+        n_held[chosen] = np.minimum(histories.lengths[chosen] // 2, _MAX_VALIDATION_EVENTS)
+        user = np.repeat(np.arange(n_users), histories.lengths)
+        held = np.arange(len(user)) >= (histories.offsets[1:] - n_held)[user]
+        targets = np.flatnonzero(held & (histories.signs == 1))
+        if len(targets) == 0:
+            return histories, None
+        return histories.select(~held), (histories, user[targets], targets)
+
+    # ------------------------------------------------------------------------------ recommending
+
+    def recommend(
+        self,
+        interactions: Any,
+        k: int = 10,
+        *,
+        feedback: Any = None,
+        exclude_seen: bool = True,
+        allowed_items: ArrayLike | None = None,
+        denied_items: ArrayLike | None = None,
+    ) -> Any:
+        """The k items that each history is most likely to be continued with.
+
+        Parameters
+        ----------
+        interactions : one history, or a table or list of histories
+            One history is a flat list or 1-D array of item ids, oldest first. A table (as in
+            :meth:`fit`) or a list of histories asks for many users at once.
+        k : int, default=10
+            How many items.
+        feedback : array-like, default=None
+            As in :meth:`fit`, of the same length; None means that everything was liked.
+        exclude_seen : bool, default=True
+            Leave out what is in the history, liked or not.
+        allowed_items, denied_items : array-like of item ids, default=None
+            Recommend only from, or never from, these items.
+
+        Returns
+        -------
+        items, scores : arrays of shape (k,)
+            For one history: raw ids, best first, and their scores (logits: comparable within one
+            call, greater is better).
+        table : frame, or structured array
+            For many: columns user, item, score and rank (1 = best), of the kind of frame that was
+            passed (a NumPy structured array for arrays and lists), users in sorted order.
+
+        Warns
+        -----
+        UserWarning
+            If fewer than k candidates are left; then the answer is shorter.
+
+        Notes
+        -----
+        Items that the model does not know are ignored (:meth:`unknown_items` names them). A
+        history without a known liked item gets the popular and well-liked items. Equal scores
+        rank by item code, the position in ``items_``.
+        """
+        check_is_fitted(self)
+        k = _check_k(k)
+        allowed = self._candidates(allowed_items, denied_items)
+        single = is_history(interactions)
+        histories = self._histories(interactions, feedback)
+        users = np.arange(len(histories.users))
+        codes = np.empty((len(users), k), dtype=np.int64)
+        scores = np.empty((len(users), k), dtype=np.float32)
+        blocks = self._score_blocks(
+            vars(self), histories, users, histories.offsets[1:], exclude_seen=exclude_seen
+        )
+        for block, block_scores in blocks:
+            if allowed is not None:
+                block_scores[:, ~allowed] = -np.inf
+            codes[block], scores[block] = serving.top_k(block_scores, k)
+        found = codes >= 0
+        if not found.all():
+            short = ~found.all(1)
+            warnings.warn(
+                f"{short.sum()} of {len(users)} histories have fewer than k={k} candidates "
+                f"(the fewest: {found.sum(1).min()}); their answers are shorter. Lower k, allow "
+                "more items, or pass exclude_seen=False.",
+                UserWarning,
+                stacklevel=2,
+            )
+        items = self.items_[codes[found]]
+        if single:
+            return items, scores[found]
+        rank = np.broadcast_to(np.arange(1, k + 1), codes.shape)
+        columns = {
+            "user": np.repeat(histories.users, found.sum(1)),
+            "item": items,
+            "score": scores[found],
+            "rank": rank[found],
+        }
+        return _table_like(interactions, columns)
+
+    def score_items(
+        self, history: Any, items: ArrayLike | None = None, *, feedback: Any = None
+    ) -> NDArray[np.float32]:
+        """Scores of given items after one history, whether seen or not.
+
+        Parameters
+        ----------
+        history : list or 1-D array of item ids
+            Oldest first.
+        items : array-like of shape (n,), default=None
+            Item ids; None means the whole catalogue in the order of ``items_``.
+        feedback : array-like, default=None
+            Of each event of the history; None means that everything was liked.
+
+        Returns
+        -------
+        float32 array of shape (n,)
+            NaN for items that the model does not know.
+        """
+        check_is_fitted(self)
+        histories = self._histories(_one_history(history), feedback)
+        blocks = self._score_blocks(
+            vars(self), histories, np.array([0]), histories.offsets[1:], exclude_seen=False
+        )
+        ((_, scores),) = blocks
+        if items is None:
+            return scores[0]
+        codes = self._vocabulary().encode(items)
+        return np.where(codes < 0, np.float32(np.nan), scores[0, codes])
+
+    def similar_items(self, item: Any, k: int = 10) -> tuple[NDArray[Any], NDArray[np.float32]]:
+        """The k items whose vectors point most nearly in an item's direction.
+
+        Parameters
+        ----------
+        item : item id
+        k : int, default=10
+
+        Returns
+        -------
+        items, similarities : arrays of shape (min(k, n_items - 1),)
+            Raw ids and cosines in [-1, 1], best first; the item itself is left out.
+
+        Raises
+        ------
+        ValueError
+            If the model does not know the item.
+        """
+        check_is_fitted(self)
+        k = _check_k(k)
+        (code,) = self._vocabulary().encode(_one_history([item]))
+        if code < 0:
+            raise ValueError(
+                f"Item {item!r} is not among the {len(self.items_)} items of the fit "
+                f"(for example {self.items_[0]!r}); pass an id of items_."
+            )
+        table = self.weights_["item_embedding"]
+        norms = np.linalg.norm(table, axis=1)
+        cosines = table @ table[code] / np.maximum(norms * norms[code], np.finfo(np.float32).tiny)
+        cosines[code] = -np.inf
+        codes, best = serving.top_k(cosines[None], min(k, len(table) - 1))
+        return self.items_[codes[0]], best[0]
+
+    def unknown_items(self, interactions: Any) -> NDArray[Any]:
+        """The distinct item ids of a history, table or list of histories not known to the model.
+
+        Parameters
+        ----------
+        interactions : history, table or list of histories
+            As in :meth:`recommend`.
+
+        Returns
+        -------
+        array of shape (n_unknown,)
+            Raw ids in sorted order.
+        """
+        check_is_fitted(self)
+        if is_history(interactions):
+            items, _ = read_history(interactions)
+        else:
+            items = self._read(interactions, None, remembered=False).items
+        distinct = ItemVocabulary.from_ids(items).items
+        return distinct[self._vocabulary().encode(distinct) < 0]
+
+    # ----------------------------------------------------------------------------------- scoring
+
+    def score(self, interactions: Any, feedback: Any = None) -> float:
+        """NDCG@10 on liked minus NDCG@10 on disliked last events; greater is better.
+
+        Each user's last row is the target, the rows before it are the history. A model that
+        ranks high what users go on to like and low what they go on to dislike scores high; 0 is
+        indifference. Over nothing (no user's last event was disliked, say) a mean is 0.
+
+        Parameters
+        ----------
+        interactions, feedback
+            As in :meth:`fit`.
+
+        Returns
+        -------
+        float in [-1, 1]
+        """
+        ranks = self.target_ranks(interactions, feedback)
+        means = [
+            ranks.gains("ndcg", k=10)[ranks.signs == sign].sum() / max((ranks.signs == sign).sum(), 1)
+            for sign in (1, -1)
+        ]
+        return float(means[0] - means[1])
+
+    def target_ranks(
+        self,
+        interactions: Any,
+        feedback: Any = None,
+        *,
+        targets: Literal["last", "all"] | ArrayLike = "last",
+        exclude_seen: bool = True,
+    ) -> TargetRanks:
+        """Where what did happen next stands in the ranking of the whole catalogue.
+
+        Parameters
+        ----------
+        interactions, feedback
+            As in :meth:`fit`.
+        targets : {"last", "all"} or bool array of shape (n_rows,), default="last"
+            The rows to predict from their user's earlier rows: each user's last row, every row
+            with an earlier one, or those that the mask names.
+        exclude_seen : bool, default=True
+            Whether items of the history are no candidates, as in :meth:`recommend`.
+
+        Returns
+        -------
+        TargetRanks
+            In the order of the rows. Rank 1 is the top; a target that would never be recommended
+            (unknown, or seen before) ranks after all items.
+        """
+        check_is_fitted(self)
+        events = self._read(interactions, feedback, remembered=True)
+        histories = build_histories(events, self._vocabulary())
+        user = np.repeat(np.arange(len(histories.users)), histories.lengths)
+        n_before = np.arange(len(user)) - histories.offsets[:-1][user]
+        if isinstance(targets, str) and targets == "last":
+            chosen = n_before + 1 == histories.lengths[user]
+        elif isinstance(targets, str) and targets == "all":
+            chosen = n_before > 0
+        else:
+            mask = np.asarray(targets)
+            if mask.shape != (events.n_rows,) or mask.dtype != bool:
+                raise ValueError(
+                    "targets must be 'last', 'all' or a bool array with one entry per row "
+                    f"({events.n_rows}), got {targets if mask.ndim == 0 else mask.shape!r} of "
+                    f"dtype {mask.dtype}."
+                )
+            chosen = mask[histories.rows]
+        stops = np.flatnonzero(chosen)
+        stops = stops[np.argsort(histories.rows[stops], kind="stable")]
+        ranks = self._ranks(vars(self), histories, user[stops], stops, exclude_seen=exclude_seen)
+        return TargetRanks(
+            users=histories.users[user[stops]],
+            rows=histories.rows[stops],
+            signs=histories.signs[stops],
+            ranks=ranks,
+            n_items=len(self.items_),
+        )
+
+    # ------------------------------------------------------------------------------ shared parts
+
+    def _vocabulary(self) -> ItemVocabulary:
+        return ItemVocabulary(self.items_)
+
+    def _histories(self, interactions: Any, feedback: Any) -> Histories:
+        """One history, a table or a list of histories as events of codes."""
+        if not is_history(interactions):
+            events = self._read(interactions, feedback, remembered=feedback is not None)
+            return build_histories(events, self._vocabulary())
+        items, signs = read_history(
+            interactions,
+            feedback,
+            positive_threshold=self.positive_threshold,
+            feedback_coding=self.feedback_coding_ if feedback is not None else None,
+        )
+        return Histories(
+            users=np.array([0]),
+            items=self._vocabulary().encode(items),
+            signs=signs,
+            times=None,
+            rows=np.arange(len(items)),
+            offsets=np.array([0, len(items)]),
+        )
+
+    def _score_blocks(
+        self,
+        state: dict[str, Any],
+        histories: Histories,
+        users: NDArray[np.int64],
+        stops: NDArray[np.int64],
+        *,
+        exclude_seen: bool,
+    ) -> Iterable[tuple[slice, NDArray[np.float32]]]:
+        queries = serving.Queries.before(histories, users, stops, self.max_len)
+        likes, dislikes = state["item_likes_"] + 1.0, state["item_dislikes_"] + 1.0
+        # Log of the share of all likes times log of the like rate: popular and well liked.
+        fallback = np.log(likes / likes.sum()) + np.log(likes / (likes + dislikes))
+        return serving.score_blocks(
+            state["weights_"],
+            queries,
+            self.n_heads,
+            fallback.astype(np.float32),
+            exclude_seen=exclude_seen,
+        )
+
+    def _ranks(
+        self,
+        state: dict[str, Any],
+        histories: Histories,
+        users: NDArray[np.int64],
+        stops: NDArray[np.int64],
+        *,
+        exclude_seen: bool = True,
+    ) -> NDArray[np.int64]:
+        """Rank of the item of each event of `stops` after its user's earlier events."""
+        ranks = np.empty(len(stops), dtype=np.int64)
+        blocks = self._score_blocks(state, histories, users, stops, exclude_seen=exclude_seen)
+        for block, scores in blocks:
+            ranks[block] = serving.target_ranks(scores, histories.items[stops[block]])
+        return ranks
+
+    def _candidates(
+        self, allowed_items: ArrayLike | None, denied_items: ArrayLike | None
+    ) -> NDArray[np.bool_] | None:
+        if allowed_items is None and denied_items is None:
+            return None
+        vocabulary = self._vocabulary()
+        mask = np.full(len(vocabulary), allowed_items is None)
+        for items, value in ((allowed_items, True), (denied_items, False)):
+            if items is not None:
+                codes = vocabulary.encode(items)
+                mask[codes[codes >= 0]] = value
+        return mask
+
+    # --------------------------------------------------------------------------------- persisting
+
+    def save(self, path: str | PathLike[str]) -> None:
+        """Write the fitted model to a file without pickle, readable by any later version.
+
+        Parameters
+        ----------
+        path : path-like
+            ``model.posneg``, say. An existing file is replaced in one step.
+
+        Raises
+        ------
+        TypeError
+            If item ids or parameters are of a kind that needs pickle; use ``joblib.dump`` then.
+        """
+        check_is_fitted(self)
+        state = {k: v for k, v in vars(self).items() if k.endswith("_") and not k.startswith("_")}
+        persistence.write_model(path, self.get_params(), state)
+
+    @classmethod
+    def load(cls, path: str | PathLike[str]) -> ContrastiveSeqRecommender:
+        """Read a model that :meth:`save` wrote; nothing in the file is executed.
+
+        Parameters
+        ----------
+        path : path-like
+
+        Returns
+        -------
+        ContrastiveSeqRecommender
+        """
+        params, state = persistence.read_model(path)
+        model = cls(**params)
+        vars(model).update(state)
+        return model
+
+    def __sklearn_is_fitted__(self) -> bool:
+        """Whether there are weights to recommend with."""
+        return hasattr(self, "weights_")
+
+    def __sklearn_tags__(self) -> Tags:
+        """Ids may be strings; the feedback may be left out."""
+        tags = super().__sklearn_tags__()
+        tags.input_tags.string = True
+        tags.input_tags.categorical = True
+        return tags
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Drop set callbacks: they may hold threads, and belong to a fit, not to a model."""
+        state: dict[str, Any] = super().__getstate__()
+        return {k: v for k, v in state.items() if k != "_skl_callbacks"}
+
+
+def _generator(random_state: int | np.random.RandomState | None) -> np.random.Generator:
+    """A generator of our own: None draws from the system, so no global state is touched."""
+    if isinstance(random_state, np.random.RandomState):
+        random_state = int(random_state.randint(2**31))
+    return np.random.default_rng(random_state)
+
+
+def _check_k(k: int) -> int:
+    if isinstance(k, bool) or not isinstance(k, Integral) or k < 1:
+        raise ValueError(f"k must be an int >= 1, got {k!r}.")
+    return int(k)
+
+
+def _one_history(history: Any) -> Any:
+    if not is_history(history):
+        raise ValueError(
+            "Expected one history, a flat list or 1-D array of item ids, got "
+            f"{type(history).__name__}; recommend takes tables and lists of histories."
+        )
+    return history
+
+
+def _table_like(interactions: Any, columns: dict[str, NDArray[Any]]) -> Any:
+    """`columns` in the kind of frame that was passed, else a structured array."""
+    frame = nw.from_native(interactions, eager_only=True, pass_through=True)
+    if isinstance(frame, nw.DataFrame):
+        return nw.from_dict(columns, backend=frame.implementation).to_native()
+    table = np.empty(
+        len(columns["rank"]), dtype=[(name, values.dtype) for name, values in columns.items()]
+    )
+    for name, values in columns.items():
+        table[name] = values
+    return table
+
+
+def _show_progress(log: EpochLog, max_epochs: int) -> None:
+    width = 20
+    done = round(width * log.epoch / max_epochs)
+    score = "" if log.validation_score is None else f"  validation NDCG@10 {log.validation_score:.4f}"
+    print(
+        f"epoch {log.epoch:>{len(str(max_epochs))}}/{max_epochs} [{'#' * done}{'.' * (width - done)}]"
+        f"  loss {log.loss:.4f}{score}  {log.seconds:.1f} s",
+        file=sys.stderr,
+        flush=True,
+    )
