@@ -11,13 +11,21 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import chain, repeat
 from numbers import Integral, Real
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import narwhals.stable.v2 as nw
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import sparse
-from sklearn.utils.validation import check_array, column_or_1d
+from sklearn.base import BaseEstimator, TransformerMixin, _fit_context
+from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils.validation import (
+    _check_feature_names_in,
+    check_array,
+    check_is_fitted,
+    column_or_1d,
+    validate_data,
+)
 
 __all__ = [
     "MISSING_ID",
@@ -25,8 +33,9 @@ __all__ = [
     "Interactions",
     "ItemVocabulary",
     "PackedSequences",
+    "RareItemMasker",
+    "SequenceBuilder",
     "build_histories",
-    "is_history",
     "is_history",
     "is_table",
     "read_history",
@@ -148,14 +157,6 @@ class PackedSequences:
         starts, stops = self.offsets[:-1], self.offsets[1:]
         return self.slices(self.values, starts[indices], stops[indices])
 
-    @classmethod
-    def slices(
-        cls, values: NDArray[np.int64], starts: NDArray[np.int64], stops: NDArray[np.int64]
-    ) -> PackedSequences:
-        """Pack the slices ``values[start:stop]``, which may overlap."""
-        lengths = stops - starts
-        return cls(values[_ranges(starts, lengths)], _offsets(lengths))
-
     def last(self, n: int) -> PackedSequences:
         """Return the last `n` values of each sequence, all values of a shorter one."""
         if n < 0:
@@ -231,7 +232,7 @@ class ItemVocabulary:
     @classmethod
     def from_ids(cls, ids: ArrayLike) -> ItemVocabulary:
         """Build the vocabulary of all distinct `ids`, in ascending order."""
-        return cls(_sorted_unique(_complete_ids(ids, "ids")))
+        return cls(_sorted_unique(_complete_ids(ids, "ids"), "ids"))
 
     def __len__(self) -> int:
         """Return the number of items."""
@@ -249,15 +250,18 @@ class ItemVocabulary:
         ids, _ = _as_ids(_vector(ids, "ids"), None, "ids")
         if len(self) == 0 or (ids.dtype.kind == "O") != (self.items.dtype.kind == "O"):
             return np.full(len(ids), -1)
+        if ids.dtype == self.items.dtype:
+            return self._look_up(ids)
+        ids, exact = _cast_exactly(ids, self.items.dtype)
+        return np.where(exact, self._look_up(ids), -1)
+
+    def _look_up(self, ids: NDArray[Any]) -> NDArray[np.int64]:
+        """Encode ids of the dtype of `items`."""
         if ids.dtype.kind == "O":
             codes = map(self._code_of.get, ids, repeat(-1))
             return np.fromiter(codes, dtype=np.int64, count=len(ids))
-        if ids.dtype != self.items.dtype:
-            ids, exact = _cast_exactly(ids, self.items.dtype)
-            return np.where(exact, self._encode_numbers(ids), -1)
-        return self._encode_numbers(ids)
-
-    def _encode_numbers(self, ids: NDArray[Any]) -> NDArray[np.int64]:
+        if len(self) == 0:
+            return np.full(len(ids), -1)
         ascending = self.items[self._order]
         low, high = ascending[0], ascending[-1]
         if ids.dtype.kind == "i" and int(high) - int(low) < max(len(ids), _SMALL_TABLE):
@@ -285,7 +289,7 @@ class ItemVocabulary:
 
     def _check_distinct(self, n_distinct: int) -> None:
         if n_distinct != len(self):
-            raise ValueError(f"items must be distinct: only {n_distinct} of {len(self)} ids are.")
+            raise ValueError(f"items must be distinct, got {n_distinct} among {len(self)}.")
 
     def decode(self, codes: ArrayLike) -> NDArray[Any]:
         """Return the raw id of each code."""
@@ -303,6 +307,9 @@ class ItemVocabulary:
         """
         new = ItemVocabulary.from_ids(ids).items
         new = new[self.encode(new) < 0]
+        if "O" not in (new.dtype.kind, self.items.dtype.kind):
+            cast, exact = _cast_exactly(new, self.items.dtype)
+            new = cast if exact.all() else new
         if len(self) and len(new) and _kind(type(new[0])) != _kind(type(self.items[0])):
             raise TypeError(
                 f"cannot add ids of type {_kind(type(new[0]))} to a vocabulary of "
@@ -311,9 +318,12 @@ class ItemVocabulary:
         return ItemVocabulary(np.concatenate([self.items, new]) if len(self) else new)
 
 
-def _sorted_unique(ids: NDArray[Any]) -> NDArray[Any]:
+def _sorted_unique(ids: NDArray[Any], label: str) -> NDArray[Any]:
     if ids.dtype.kind == "O":
-        return _objects(sorted(set(ids)))
+        try:
+            return _objects(sorted(set(ids)))
+        except TypeError as error:
+            raise TypeError(f"{label}: ids must be sortable, but {error}.") from error
     if ids.dtype.kind == "i" and len(ids):
         low, high = int(ids.min()), int(ids.max())
         if high - low < max(len(ids), _SMALL_TABLE):
@@ -356,7 +366,7 @@ def _vector(values: Any, name: str) -> NDArray[Any]:
     if isinstance(values, list | tuple):
         return _objects(values)
     if nw.dependencies.is_into_series(values):
-        values, missing = _from_series(nw.from_native(values, series_only=True))
+        values, missing = _to_numpy(nw.from_native(values, series_only=True))
         if missing is not None:
             values = values.astype(object)
             values[missing] = None
@@ -368,7 +378,14 @@ def _vector(values: Any, name: str) -> NDArray[Any]:
     return array
 
 
-def _from_series(series: nw.Series[Any]) -> tuple[NDArray[Any], _Mask]:
+def _to_numpy(series: nw.Series[Any] | NDArray[Any]) -> tuple[NDArray[Any], _Mask]:
+    if not isinstance(series, nw.Series):
+        return series, None
+    if series.dtype.is_nested() or series.dtype in (nw.Int128, nw.UInt128):
+        raise TypeError(
+            f"column {series.name!r} has dtype {series.dtype}, which NumPy lacks: convert it, for "
+            "example to strings or 64-bit integers."
+        )
     missing = series.is_null().to_numpy()
     if not missing.any():
         return series.to_numpy(), None
@@ -414,6 +431,8 @@ def _as_ids(
             f"{label}: the ids of this argument must be uniformly strings, UUIDs or numbers, got "
             f"{' and '.join(kinds)}. Convert them to one type."
         )
+    if not kinds:
+        return values if missing is not None else values.astype(np.int64), missing
     if kinds == ["int"] or kinds == ["float"]:
         try:
             kept = kept.astype(np.int64 if kinds == ["int"] else np.float64)
@@ -438,12 +457,15 @@ def _as_times(
         unit = np.datetime_data(values.dtype)[0]
         values = values.view(np.int64)
     if values.dtype.kind not in "iuf":
-        raise TypeError(
-            f"{label} has dtype {values.dtype}. Times must be integers, floats or datetimes: "
-            "convert the column, name another one with time_column, or leave it out."
-        )
+        raise TypeError(f"{label} has dtype {values.dtype}. {_TIME_TYPES}")
     values, missing = _as_numbers(values, missing, label, _row)
     return values, missing, unit
+
+
+_TIME_TYPES = (
+    "Times must be integers, floats or datetimes: convert the column, name another one with "
+    "time_column, or leave it out. (An array that holds text holds only text: use a dataframe.)"
+)
 
 
 def _times_from_objects(values: NDArray[Any], label: str) -> NDArray[Any]:
@@ -456,15 +478,11 @@ def _times_from_objects(values: NDArray[Any], label: str) -> NDArray[Any]:
         if kinds <= {"datetime", "Timestamp", "date", "datetime64"}:
             # NumPy would drop a time zone with no more than a warning.
             if all(getattr(value, "tzinfo", None) is None for value in values):
-                return values.astype("datetime64[us]")
+                return np.array(values.tolist(), dtype="datetime64")
             kinds = {"datetime with a time zone"}
     except (OverflowError, TypeError, ValueError) as error:
         raise ValueError(f"{label} does not hold times: {error}.") from error
-    raise TypeError(
-        f"{label} holds objects of type {' and '.join(sorted(kinds))}. Times must be integers, "
-        "floats or datetimes: convert the column, name another one with time_column, or leave it "
-        "out."
-    )
+    raise TypeError(f"{label} holds objects of type {' and '.join(sorted(kinds))}. {_TIME_TYPES}")
 
 
 def _as_numbers(
@@ -477,11 +495,11 @@ def _as_numbers(
         if not len(values) or np.isfinite(values.sum()):
             return values, missing
         missing = _either(missing, np.isnan(values))
-        bad, problem = np.isinf(values), "is infinity (inf); it must be finite"
+        bad, problem = np.isinf(values), "is not finite. Drop the row"
     else:
         top = np.iinfo(np.int64).max
         bad = values > top if values.dtype == np.uint64 else np.zeros(0, dtype=bool)
-        problem = "is above the largest int64; convert the column to strings"
+        problem = "is above the largest int64. Convert the column to strings"
         if not bad.any():
             values = np.ascontiguousarray(values, dtype=np.int64)
             if len(values) and values.min() == MISSING_ID:
@@ -535,8 +553,12 @@ class Interactions:
 
     Attributes
     ----------
-    users, items : ndarray of shape (n_kept,), dtype=int64, float64 or object
-        Raw ids.
+    user_codes, item_codes : ndarray of shape (n_kept,), dtype=int32 or int64
+        Positions in `user_ids` and `item_ids`.
+    user_ids : ndarray of shape (n_users,), dtype=int64, float64 or object
+        The distinct users, ascending; in a list of histories also those with an empty history.
+    item_ids : ndarray of shape (n_items,), dtype=int64, float64 or object
+        The distinct items, ascending.
     times : ndarray of shape (n_kept,), dtype=int64 or float64, or None
         When it happened; None where row order is time order. A datetime is an integer here.
     signs : ndarray of shape (n_kept,), dtype=int8
@@ -552,8 +574,10 @@ class Interactions:
         NumPy's unit of a datetime column ("ns", "us", ...), None for plain numbers.
     """
 
-    users: NDArray[Any]
-    items: NDArray[Any]
+    user_codes: NDArray[np.integer]
+    user_ids: NDArray[Any]
+    item_codes: NDArray[np.integer]
+    item_ids: NDArray[Any]
     times: NDArray[Any] | None
     signs: NDArray[np.int8]
     rows: NDArray[np.int64]
@@ -561,17 +585,20 @@ class Interactions:
     feedback_coding: str
     time_unit: str | None = None
 
+    @property
+    def users(self) -> NDArray[Any]:
+        """Raw user id of each entry, shape (n_kept,)."""
+        return self.user_ids[self.user_codes]
+
+    @property
+    def items(self) -> NDArray[Any]:
+        """Raw item id of each entry, shape (n_kept,)."""
+        return self.item_ids[self.item_codes]
+
 
 def is_table(interactions: Any) -> bool:
     """Tell a table, one row per interaction, from a list of histories, one entry per user."""
     return not isinstance(interactions, list | tuple)
-
-
-def is_history(interactions: Any) -> bool:
-    """Tell one history, a flat list or 1-D array of item ids, from a table or many histories."""
-    if isinstance(interactions, list | tuple):
-        return not interactions or not isinstance(interactions[0], list | tuple | np.ndarray)
-    return getattr(interactions, "ndim", None) == 1 or nw.dependencies.is_into_series(interactions)
 
 
 def is_history(interactions: Any) -> bool:
@@ -633,16 +660,12 @@ def read_interactions(
     array([ 1, -1], dtype=int8)
     """
     if is_table(interactions):
-        table = _read_table(interactions, user_column, item_column, time_column)
+        table, where = _read_table(interactions, user_column, item_column, time_column), _row
+        _check_not_empty(table)
     else:
-        table, feedback = _read_histories(interactions, feedback)
-    if len(table.rows) == 0:
-        raise ValueError(
-            f"Found array with 0 sample(s) to use (of {table.n_rows}) while a minimum of 1 is "
-            "required: interactions are empty or all rows are masked."
-        )
+        table, feedback, where = _read_histories(interactions, feedback)
     signs, coding = _read_signs(
-        feedback, table.rows, table.n_rows, positive_threshold, feedback_coding
+        feedback, table.rows, table.n_rows, positive_threshold, feedback_coding, where
     )
     return replace(table, signs=signs, feedback_coding=coding)
 
@@ -678,7 +701,12 @@ def read_history(
     """
     items = _complete_ids(history, "history")
     signs, _ = _read_signs(
-        feedback, np.arange(len(items)), len(items), positive_threshold, feedback_coding
+        feedback,
+        np.arange(len(items)),
+        len(items),
+        positive_threshold,
+        feedback_coding,
+        "position {}".format,
     )
     return items, signs
 
@@ -698,30 +726,70 @@ def _read_table(
             _raise_too_small(frame.shape)
         names = list(frame.columns)
         positions = _column_positions(names, n_columns, explicit)
-        labels = {role: f"column {names[place]!r}" for role, place in positions.items()}
-        raw = {role: _from_series(frame[:, place]) for role, place in positions.items()}
+        labels = {role: f"column {names[place]!r} ({role})" for role, place in positions.items()}
+        raw: dict[str, Any] = {role: frame[:, place] for role, place in positions.items()}
     else:
         array = _as_table(interactions)
         n_rows, n_columns = array.shape
         positions = _column_positions(None, n_columns, explicit)
-        labels = {role: f"column {place}" for role, place in positions.items()}
-        raw = {role: (array[:, place], None) for role, place in positions.items()}
+        labels = {role: f"column {place} ({role})" for role, place in positions.items()}
+        raw = {role: array[:, place] for role, place in positions.items()}
 
     masks: dict[str, _Mask] = {}
-    users, masks["user"] = _as_ids(*raw["user"], f"{labels['user']} (user)")
-    items, masks["item"] = _as_ids(*raw["item"], f"{labels['item']} (item)")
+    users, user_ids, masks["user"] = _coded(raw["user"], labels["user"])
+    items, item_ids, masks["item"] = _coded(raw["item"], labels["item"])
     times, unit = None, None
     if "time" in raw:
-        times, masks["time"], unit = _as_times(*raw["time"], f"{labels['time']} (time)")
+        times, masks["time"], unit = _as_times(*_to_numpy(raw["time"]), labels["time"])
     kept = _kept_rows(masks, labels)
-    if kept is None:
-        rows = np.arange(n_rows)
-    else:
-        rows = np.flatnonzero(kept)
+    rows = np.arange(n_rows) if kept is None else np.flatnonzero(kept)
+    if kept is not None:
         users, items = users[rows], items[rows]
         times = None if times is None else times[rows]
     liked = np.ones(len(rows), dtype=np.int8)
-    return Interactions(users, items, times, liked, rows, n_rows, "liked", unit)
+    return Interactions(users, user_ids, items, item_ids, times, liked, rows, n_rows, "liked", unit)
+
+
+def _coded(
+    column: nw.Series[Any] | NDArray[Any], label: str, where: _Where = _row
+) -> tuple[NDArray[np.integer], NDArray[Any], _Mask]:
+    """Return the codes of a column's ids, the distinct ids, ascending, and the missing rows."""
+    if isinstance(column, nw.Series) and column.dtype in (nw.String, nw.Categorical, nw.Enum):
+        codes, values = _factorized(column)
+        missing = _either(codes < 0, None)
+        values, _ = _as_ids(values, None, label)
+        ids = _sorted_unique(values, label)
+        # A missing id has code -1 and so finds the last entry.
+        codes = np.append(ItemVocabulary(ids)._look_up(values), -1)[codes]
+    else:
+        values, missing = _as_ids(*_to_numpy(column), label, where)
+        ids = _sorted_unique(values if missing is None else values[~missing], label)
+        codes = ItemVocabulary(ids)._look_up(values)
+    return (codes.astype(np.int32) if len(ids) < 2**31 else codes), ids, missing
+
+
+def _factorized(series: nw.Series[Any]) -> tuple[NDArray[np.int64], NDArray[Any]]:
+    """Let the frame's own library number its strings: they need not become Python objects."""
+    native = series.to_native()
+    if hasattr(native, "factorize"):  # pandas, where it is several times faster than the rest
+        codes, values = native.factorize()
+        return codes, _objects(values)
+    values = series.drop_nulls().unique().to_list()
+    codes = np.full(len(series), -1)
+    codes[~series.is_null().to_numpy()] = (
+        series.drop_nulls()
+        .replace_strict(values, list(range(len(values))), return_dtype=nw.Int64)
+        .to_numpy()
+    )
+    return codes, _objects(values)
+
+
+def _check_not_empty(table: Interactions) -> None:
+    if len(table.rows) == 0:
+        raise ValueError(
+            f"Found 0 sample(s) while a minimum of 1 is required: all {table.n_rows} rows are "
+            "masked (user, item and time missing)."
+        )
 
 
 def _kept_rows(masks: dict[str, _Mask], labels: dict[str, str]) -> _Mask:
@@ -735,29 +803,34 @@ def _kept_rows(masks: dict[str, _Mask], labels: dict[str, str]) -> _Mask:
         partly = mask & ~masked
         if partly.any():
             raise ValueError(
-                f"{labels[role]} ({role}), {_row(int(np.argmax(partly)))}: the value is missing "
-                "(NaN, None or NaT). Drop the row, or mask it by leaving all of "
+                f"{labels[role]}, {_row(int(np.argmax(partly)))}: the value is missing "
+                "(NaN, None, NaT or MISSING_ID). Drop the row, or mask it by making all of "
                 f"{', '.join(full)} missing."
             )
     return ~masked
 
 
-def _as_table(interactions: Any) -> NDArray[Any]:
-    if isinstance(interactions, dict | str | bytes | set) or interactions is None:
-        raise TypeError(
-            "interactions must be a pandas, polars or pyarrow table, a 2-D array or a list of "
-            f"histories, got {type(interactions).__name__}."
-        )
+def _as_table(interactions: Any, *, n_columns: int = 2) -> NDArray[Any]:
     if sparse.issparse(interactions):
         raise TypeError(
             "Sparse data was passed, but interactions are rows of (user, item[, time]). A sparse "
             "users x items matrix turns into such rows with "
             "np.column_stack(matrix.tocoo().coords), its data being the feedback."
         )
+    if isinstance(nw.from_native(interactions, pass_through=True), nw.LazyFrame):
+        raise TypeError("interactions is a lazy frame: pass interactions.collect().")
+    if isinstance(interactions, dict | str | bytes | set) or interactions is None:
+        raise TypeError(
+            "interactions must be a pandas, polars or pyarrow table, a 2-D array or a list of "
+            f"histories, got {type(interactions).__name__}."
+        )
     return check_array(
-        interactions, dtype=None, ensure_all_finite=False, ensure_min_features=2,
+        interactions,
+        dtype=None,
+        ensure_all_finite=False,
+        ensure_min_features=n_columns,
         input_name="interactions",
-    )  # fmt: skip
+    )
 
 
 def _raise_too_small(shape: tuple[int, int]) -> None:
@@ -825,8 +898,10 @@ def _told_position(names: list[Any] | None, n_columns: int, role: str, wanted: s
 
 def _read_histories(
     histories: Sequence[Any], feedback: Any
-) -> tuple[Interactions, list[Any] | None]:
+) -> tuple[Interactions, list[Any] | None, _Where]:
     """Put all histories one after the other; the user is the position in the list."""
+    if not histories:
+        raise ValueError("Found 0 sample(s) while a minimum of 1 is required: an empty list.")
     lengths = _list_lengths(histories, "interactions")
     users = np.repeat(np.arange(len(lengths)), lengths)
     offsets = _offsets(lengths)
@@ -835,7 +910,8 @@ def _read_histories(
         return f"history {users[position]}, position {position - offsets[users[position]]}"
 
     label = "interactions"
-    items, missing = _as_ids(_objects(list(chain.from_iterable(histories))), None, label, where)
+    events = _objects(list(chain.from_iterable(histories)))
+    items, item_ids, missing = _coded(events, label, where)
     if missing is not None:
         raise ValueError(f"{label}, {where(int(np.argmax(missing)))}: the item is missing.")
     if feedback is not None:
@@ -854,16 +930,24 @@ def _read_histories(
         feedback = list(chain.from_iterable(feedback))
     rows = np.arange(len(users))
     liked = np.ones(len(rows), dtype=np.int8)
-    return Interactions(users, items, None, liked, rows, len(rows), "liked"), feedback
+    user_ids = np.arange(len(lengths))
+    table = Interactions(users, user_ids, items, item_ids, None, liked, rows, len(rows), "liked")
+    return table, feedback, where
 
 
 def _list_lengths(lists: Any, name: str) -> NDArray[np.int64]:
-    for position, entry in enumerate(lists if isinstance(lists, list | tuple) else [lists]):
-        if not isinstance(entry, list | tuple) and getattr(entry, "ndim", None) != 1:
-            raise TypeError(
-                f"{name}: a list holds one list or 1-D array per user, but entry {position} is "
-                f"{entry!r:.50}. Wrap a single history in a list; make a list of rows an array."
-            )
+    if not isinstance(lists, list | tuple):
+        raise TypeError(
+            f"{name} must be a list with one list per history, got {type(lists).__name__}."
+        )
+    if not set(map(type, lists)) <= {list, tuple, np.ndarray}:
+        for position, entry in enumerate(lists):
+            if not (isinstance(entry, list | tuple | np.ndarray) or is_history(entry)):
+                raise TypeError(
+                    f"{name}: a list holds one list or 1-D array per user, but entry {position} "
+                    f"is {entry!r:.50}. Wrap a single history in a list; turn a list of rows into "
+                    "an array."
+                )
     return np.fromiter(map(len, lists), dtype=np.int64, count=len(lists))
 
 
@@ -876,44 +960,46 @@ def _read_signs(
     n_rows: int,
     positive_threshold: float | tuple[float, float] | None,
     feedback_coding: str | None,
+    where: _Where,
 ) -> tuple[NDArray[np.int8], str]:
     """Return the sign of each kept row and the coding in which the feedback was read."""
     threshold = _check_threshold(positive_threshold)
+    # A coding that was found before outlives feedback that shows none.
+    remembered = None if feedback_coding == "liked" else feedback_coding
     if feedback is None:
-        return np.ones(len(rows), dtype=np.int8), "liked"
+        return np.ones(len(rows), dtype=np.int8), remembered or "liked"
     values = column_or_1d(feedback, warn=True, input_name="feedback")
     if len(values) != n_rows:
         raise ValueError(
-            f"Found input variables with inconsistent numbers of samples: {n_rows} rows of "
+            f"Found input variables with inconsistent numbers of samples: {n_rows} "
             f"interactions, {len(values)} feedback values."
         )
     if len(rows) < n_rows:
         values = values[rows]
-    values = _feedback_numbers(values, rows)
+    values = _feedback_numbers(values, rows, where)
     if values.dtype.kind == "b":
-        return np.where(values, 1, -1).astype(np.int8), "binary"
+        return np.where(values, 1, -1).astype(np.int8), remembered or "binary"
     if threshold is not None:
         low, high = threshold
         return (values >= high).astype(np.int8) - (values < low).astype(np.int8), "graded"
 
     liked, disliked, zero = values == 1, values == -1, values == 0
     other = ~(liked | disliked | zero)
-    if feedback_coding == "binary":
+    allowed = "booleans, {0, 1} or {-1, 0, 1}"
+    if remembered == "binary":
         other |= disliked
+        allowed = "{0, 1}, the feedback seen in fit"
     if other.any():
         first = int(np.argmax(other))
-        allowed = "{0, 1}, the feedback seen in fit"
-        if feedback_coding != "binary":
-            allowed = "booleans, {0, 1} or {-1, 0, 1}"
         raise ValueError(
-            f"feedback, {_row(int(rows[first]))}: {values[first]} is not among {allowed}. For "
-            "graded feedback pass positive_threshold: the value from which an item is liked."
+            f"feedback, {where(int(rows[first]))}: {values[first]} is not among {allowed}. For "
+            "graded feedback pass positive_threshold, the value from which an item is liked."
         )
-    if disliked.any() or feedback_coding == "signed":
+    if disliked.any() or remembered == "signed":
         return liked.astype(np.int8) - disliked.astype(np.int8), "signed"
-    if zero.any() or feedback_coding == "binary":
+    if zero.any():
         return liked.astype(np.int8) - zero.astype(np.int8), "binary"
-    return liked.astype(np.int8), "liked"
+    return liked.astype(np.int8), remembered or "liked"
 
 
 def _check_threshold(
@@ -935,13 +1021,13 @@ def _check_threshold(
     return pair[0], pair[1]
 
 
-def _feedback_numbers(values: NDArray[Any], rows: NDArray[np.int64]) -> NDArray[Any]:
+def _feedback_numbers(values: NDArray[Any], rows: NDArray[np.int64], where: _Where) -> NDArray[Any]:
     """Check feedback to be booleans or finite numbers."""
     if values.dtype.kind == "O":
         missing = _missing_objects(values)
         if missing is not None and missing.any():
             raise ValueError(
-                f"feedback, {_row(int(rows[np.argmax(missing)]))}: the value is missing (NaN or "
+                f"feedback, {where(int(rows[np.argmax(missing)]))}: the value is missing (NaN or "
                 "None)."
             )
         kinds = set(map(_kind, set(map(type, values))))
@@ -960,8 +1046,8 @@ def _feedback_numbers(values: NDArray[Any], rows: NDArray[np.int64]) -> NDArray[
         if bad.any():
             first = int(np.argmax(bad))
             raise ValueError(
-                f"feedback, {_row(int(rows[first]))}: {values[first]} (NaN or infinity) is no "
-                "feedback; drop the row or mask it."
+                f"feedback, {where(int(rows[first]))}: {values[first]} (NaN or infinity) is no "
+                "feedback. Drop the row, or mask it."
             )
     return values
 
@@ -1062,13 +1148,13 @@ def build_histories(
     -------
     Histories
     """
-    user_ids = ItemVocabulary.from_ids(interactions.users)
-    users = user_ids.encode(interactions.users)
-    counts = np.bincount(users, minlength=len(user_ids))
+    users = interactions.user_codes
+    counts = np.bincount(users, minlength=len(interactions.user_ids))
     order = _time_order(users, interactions.times, counts)
-    items = vocabulary.encode(interactions.items)[order]
+    # Only each distinct id is looked up.
+    items = vocabulary.encode(interactions.item_ids)[interactions.item_codes[order]]
     histories = Histories(
-        user_ids.items,
+        interactions.user_ids,
         items,
         interactions.signs[order],
         None if interactions.times is None else interactions.times[order],
@@ -1081,7 +1167,7 @@ def build_histories(
 
 
 def _time_order(
-    users: NDArray[np.int64], times: NDArray[Any] | None, counts: NDArray[np.int64]
+    users: NDArray[np.integer], times: NDArray[Any] | None, counts: NDArray[np.int64]
 ) -> NDArray[np.int64]:
     """Sort stably by user code, then time; `counts` has the number of events of each user."""
     order = _grouped(users, len(counts))
@@ -1097,13 +1183,14 @@ def _time_order(
         key = np.repeat(np.arange(len(counts)) * span, counts)
         when -= low
         key += when
+        del when, falls
         # Users are in place already: what is left to this merge sort is short stretches.
         return order[np.argsort(key, kind="stable")]
     by_time = np.argsort(times, kind="stable")
     return by_time[_grouped(users[by_time], len(counts))]
 
 
-def _grouped(codes: NDArray[np.int64], n_codes: int) -> NDArray[np.int64]:
+def _grouped(codes: NDArray[np.integer], n_codes: int) -> NDArray[np.int64]:
     """Sort stably by code in linear time."""
     n = len(codes)
     # With one entry per column, turning columns into rows is a counting sort.
@@ -1111,10 +1198,365 @@ def _grouped(codes: NDArray[np.int64], n_codes: int) -> NDArray[np.int64]:
     return columns.tocsr().indices.astype(np.int64)
 
 
-def _is_last(users: NDArray[np.int64], items: NDArray[Any]) -> NDArray[np.bool_]:
+def _is_last(users: NDArray[np.integer], items: NDArray[Any]) -> NDArray[np.bool_]:
     """Tell which events are the last of their user and item."""
     order = np.lexsort((items, users))
     last = np.ones(len(order), dtype=bool)
     same = (users[order[1:]] == users[order[:-1]]) & (items[order[1:]] == items[order[:-1]])
     last[order[:-1]] = ~same
     return last
+
+
+# -- Transformers ----------------------------------------------------------------------------
+
+_COLUMN = [str, Interval(Integral, 0, None, closed="left"), None]
+
+
+class SequenceBuilder(TransformerMixin, BaseEstimator):
+    """Turn interactions into rows of (sequence, item, position).
+
+    There is one row out per row in, in the same order, so that feedback passed as ``y`` stays
+    aligned; a row that is to be dropped is masked, that is, all its fields are missing. A
+    :class:`~posneg_rec.ContrastiveSeqRecommender` reads the rows as (user, item, time) and skips
+    the masked ones.
+
+    Parameters
+    ----------
+    session_gap : float, default=None
+        Start a new sequence where more than this lies between two events of a user: in the time
+        column's unit, in seconds if it holds datetimes. None: one sequence per user.
+    duplicates : {"all", "last"}, default="all"
+        "last" keeps of each user and item only the most recent event, before all other steps.
+        The default changes nothing, as a repeated item can be a signal.
+    min_events : int, default=1
+        Mask sequences with fewer events.
+    max_length : int, default=None
+        Keep the last `max_length` events of a sequence. None: all.
+    user_column, item_column, time_column : str or int, default=None
+        Name or position of a column. By default a frame's columns are found by the names user or
+        user_id, item or item_id, time or timestamp, and else taken from positions 0, 1 and 2.
+        Without a time column, row order is time order.
+
+    Attributes
+    ----------
+    n_features_in_ : int
+        Number of columns seen during :term:`fit`.
+    feature_names_in_ : ndarray of shape (n_features_in_,)
+        Names of the columns seen during :term:`fit`, where all are strings.
+
+    See Also
+    --------
+    RareItemMasker : Masks items and users with little data.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from posneg_rec import SequenceBuilder
+    >>> interactions = np.array([[7, 20, 50], [7, 10, 30], [8, 10, 40]])
+    >>> SequenceBuilder().fit_transform(interactions)
+    array([[ 7, 20,  1],
+           [ 7, 10,  0],
+           [ 8, 10,  0]])
+    >>> SequenceBuilder(session_gap=15).fit_transform(interactions)
+    array([['7:1', 20, 0],
+           ['7:0', 10, 0],
+           ['8:0', 10, 0]], dtype=object)
+    """
+
+    _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
+        "session_gap": [Interval(Real, 0, None, closed="neither"), None],
+        "duplicates": [StrOptions({"all", "last"})],
+        "min_events": [Interval(Integral, 1, None, closed="left")],
+        "max_length": [Interval(Integral, 1, None, closed="left"), None],
+        "user_column": _COLUMN,
+        "item_column": _COLUMN,
+        "time_column": _COLUMN,
+    }
+
+    def __init__(
+        self,
+        *,
+        session_gap: float | None = None,
+        duplicates: Literal["all", "last"] = "all",
+        min_events: int = 1,
+        max_length: int | None = None,
+        user_column: str | int | None = None,
+        item_column: str | int | None = None,
+        time_column: str | int | None = None,
+    ) -> None:
+        self.session_gap = session_gap
+        self.duplicates = duplicates
+        self.min_events = min_events
+        self.max_length = max_length
+        self.user_column = user_column
+        self.item_column = item_column
+        self.time_column = time_column
+
+    @_fit_context(prefer_skip_nested_validation=True)
+    def fit(self, X: Any, y: Any = None) -> SequenceBuilder:
+        """Check parameters and columns; nothing is learned from the values.
+
+        Parameters
+        ----------
+        X : dataframe or array-like of shape (n_rows, n_columns)
+            Interactions with the columns user, item and optionally time.
+        y : ignored
+            Feedback, which stays as it is.
+
+        Returns
+        -------
+        self : SequenceBuilder
+        """
+        self._check_sessions(_fit_table(self, X))
+        return self
+
+    def transform(self, X: Any) -> Any:
+        """Sort rows into sequences.
+
+        Parameters
+        ----------
+        X : dataframe or array-like of shape (n_rows, n_columns)
+            Interactions with the columns seen in fit.
+
+        Returns
+        -------
+        X_out : ndarray of shape (n_rows, 3)
+            Columns sequence, item and position. `sequence` is the raw user id or, with
+            `session_gap`, the string ``"user:k"`` of the user's k-th session. `position` counts
+            the kept events of a sequence from 0. int64 if both ids are integers (missing:
+            :data:`MISSING_ID`), float64 if both are floats (missing: NaN), else object (missing:
+            None).
+        """
+        check_is_fitted(self)
+        table = _transform_table(self, X)
+        self._check_sessions(table)
+        vocabulary = ItemVocabulary(table.item_ids)
+        histories = build_histories(table, vocabulary, duplicates=self.duplicates)
+        user = np.repeat(np.arange(len(histories)), histories.lengths)
+        starts = np.diff(user, prepend=-1) > 0
+        if self.session_gap is not None:
+            assert histories.times is not None
+            gap = self.session_gap
+            if table.time_unit is not None:
+                gap *= float(np.timedelta64(1, "s") / np.array(1, f"m8[{table.time_unit}]"))
+            starts[1:] |= np.diff(histories.times) > gap
+        sequence = np.cumsum(starts) - 1
+        first = np.flatnonzero(starts)
+        lengths = np.bincount(sequence)
+        names = histories.users[user[first]]
+        if self.session_gap is not None:
+            number = np.arange(len(first)) - sequence[histories.offsets[:-1]][user[first]]
+            prefix = np.strings.add(names.astype(str), ":")
+            names = np.strings.add(prefix, number.astype(str)).astype(object)
+
+        position = np.arange(len(sequence)) - first[sequence]
+        kept = lengths[sequence] >= self.min_events
+        if self.max_length is not None:
+            position -= np.maximum(lengths - self.max_length, 0)[sequence]
+            kept &= position >= 0
+        columns = [
+            names[sequence[kept]],
+            vocabulary.items[histories.items[kept]],
+            position[kept].astype(np.float64 if names.dtype.kind == "f" else np.int64),
+        ]
+        return _aligned(columns, histories.rows[kept], table.n_rows)
+
+    def get_feature_names_out(self, input_features: ArrayLike | None = None) -> NDArray[Any]:
+        """Return the names of the columns of `transform`.
+
+        Parameters
+        ----------
+        input_features : array-like of str, default=None
+            Only checked against the columns seen in fit.
+
+        Returns
+        -------
+        feature_names_out : ndarray of str objects
+            ``["sequence", "item", "position"]``.
+        """
+        check_is_fitted(self)
+        _check_feature_names_in(self, input_features, generate_names=False)
+        return np.array(["sequence", "item", "position"], dtype=object)
+
+    def _check_sessions(self, table: Interactions) -> None:
+        if self.session_gap is not None and table.times is None:
+            raise ValueError(
+                f"session_gap={self.session_gap} needs times, but X has no time column: add it as "
+                "third column, name it with time_column, or pass session_gap=None."
+            )
+
+
+class RareItemMasker(TransformerMixin, BaseEstimator):
+    """Mask the rows of items with few users, then of users with few items.
+
+    Both are counted once and in this order, so that afterwards an item may have fewer users than
+    asked for. There is one row out per row in, in the same order: a dropped row is masked, that
+    is, all its fields are missing, and a :class:`~posneg_rec.ContrastiveSeqRecommender` skips it.
+
+    Parameters
+    ----------
+    min_users_per_item : int, default=5
+        Items that fewer users met in fit are masked. 5 is the usual choice in the literature.
+    min_items_per_user : int, default=5
+        Users that have fewer different items left are masked, in fit and transform alike.
+    user_column, item_column, time_column : str or int, default=None
+        Name or position of a column. By default a frame's columns are found by the names user or
+        user_id, item or item_id, time or timestamp, and else taken from positions 0, 1 and 2.
+
+    Attributes
+    ----------
+    items_ : ndarray of shape (n_items,), dtype=int64, float64 or object
+        The items that enough users met, ascending.
+    n_features_in_ : int
+        Number of columns seen during :term:`fit`.
+    feature_names_in_ : ndarray of shape (n_features_in_,)
+        Names of the columns seen during :term:`fit`, where all are strings.
+
+    See Also
+    --------
+    SequenceBuilder : Turns interactions into sequences.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from posneg_rec import RareItemMasker
+    >>> interactions = np.array([[7, 20], [7, 10], [8, 10]])
+    >>> masker = RareItemMasker(min_users_per_item=2, min_items_per_user=1)
+    >>> masked = masker.fit_transform(interactions)
+    >>> masker.items_
+    array([10])
+    >>> masked[1:]
+    array([[ 7, 10],
+           [ 8, 10]])
+    """
+
+    _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
+        "min_users_per_item": [Interval(Integral, 1, None, closed="left")],
+        "min_items_per_user": [Interval(Integral, 1, None, closed="left")],
+        "user_column": _COLUMN,
+        "item_column": _COLUMN,
+        "time_column": _COLUMN,
+    }
+
+    def __init__(
+        self,
+        *,
+        min_users_per_item: int = 5,
+        min_items_per_user: int = 5,
+        user_column: str | int | None = None,
+        item_column: str | int | None = None,
+        time_column: str | int | None = None,
+    ) -> None:
+        self.min_users_per_item = min_users_per_item
+        self.min_items_per_user = min_items_per_user
+        self.user_column = user_column
+        self.item_column = item_column
+        self.time_column = time_column
+
+    @_fit_context(prefer_skip_nested_validation=True)
+    def fit(self, X: Any, y: Any = None) -> RareItemMasker:
+        """Learn which items have enough users.
+
+        Parameters
+        ----------
+        X : dataframe or array-like of shape (n_rows, n_columns)
+            Interactions with the columns user, item and optionally time.
+        y : ignored
+            Feedback, which stays as it is.
+
+        Returns
+        -------
+        self : RareItemMasker
+        """
+        table = _fit_table(self, X)
+        vocabulary = ItemVocabulary(table.item_ids)
+        pairs = build_histories(replace(table, times=None), vocabulary, duplicates="last")
+        n_users = np.bincount(pairs.items, minlength=len(vocabulary))
+        self.items_ = vocabulary.items[n_users >= self.min_users_per_item]
+        return self
+
+    def transform(self, X: Any) -> Any:
+        """Mask rows.
+
+        Parameters
+        ----------
+        X : dataframe or array-like of shape (n_rows, n_columns)
+            Interactions with the columns seen in fit.
+
+        Returns
+        -------
+        X_out : ndarray of shape (n_rows, 2) or (n_rows, 3)
+            Columns user, item and, if there is one, time. int64 if all are integers (missing:
+            :data:`MISSING_ID`), float64 if all are floats (missing: NaN), else object (missing:
+            None).
+        """
+        check_is_fitted(self)
+        table = _transform_table(self, X)
+        vocabulary = ItemVocabulary(self.items_)
+        pairs = build_histories(replace(table, times=None), vocabulary, duplicates="last")
+        enough = pairs.known().lengths >= self.min_items_per_user
+        common = vocabulary.encode(table.item_ids) >= 0
+        kept = common[table.item_codes] & enough[table.user_codes]
+        columns = [table.users[kept], table.items[kept]]
+        if table.times is not None:
+            times = table.times[kept]
+            # As plain integers, datetimes would no longer tell their unit.
+            columns.append(times.view(f"M8[{table.time_unit}]") if table.time_unit else times)
+        return _aligned(columns, table.rows[kept], table.n_rows)
+
+    def get_feature_names_out(self, input_features: ArrayLike | None = None) -> NDArray[Any]:
+        """Return the names of the columns of `transform`, which are those of `fit`.
+
+        Parameters
+        ----------
+        input_features : array-like of str, default=None
+            Names of all columns; by default those seen in fit.
+
+        Returns
+        -------
+        feature_names_out : ndarray of str objects
+            The names of the columns user, item and, if there is one, time.
+        """
+        check_is_fitted(self)
+        names = _check_feature_names_in(self, input_features)
+        seen = list(self.feature_names_in_) if hasattr(self, "feature_names_in_") else None
+        return names[list(_column_positions(seen, self.n_features_in_, _columns_of(self)).values())]
+
+
+def _columns_of(estimator: Any) -> dict[str, str | int | None]:
+    return {role: getattr(estimator, f"{role}_column") for role in _ROLES}
+
+
+def _fit_table(estimator: SequenceBuilder | RareItemMasker, X: Any) -> Interactions:
+    X = _rows_in(X, n_columns=2)
+    table = _read_table(X, *_columns_of(estimator).values())
+    _check_not_empty(table)
+    # Last, so that a fit that fails leaves the estimator as it was.
+    validate_data(estimator, X, skip_check_array=True)
+    return table
+
+
+def _transform_table(estimator: SequenceBuilder | RareItemMasker, X: Any) -> Interactions:
+    X = _rows_in(X, n_columns=1)
+    validate_data(estimator, X, reset=False, skip_check_array=True)
+    return _read_table(X, *_columns_of(estimator).values())
+
+
+def _rows_in(X: Any, *, n_columns: int) -> Any:
+    """Let frames be, as one dtype for all columns would change ids; make all else an array."""
+    if nw.dependencies.is_into_dataframe(X):
+        return X
+    if isinstance(X, list | tuple):
+        X = np.array(X, dtype=object)
+    return _as_table(X, n_columns=n_columns)
+
+
+def _aligned(columns: list[NDArray[Any]], rows: NDArray[np.int64], n_rows: int) -> NDArray[Any]:
+    """Put columns of the kept rows back to where the rows were; all else is missing."""
+    kinds = {column.dtype.kind for column in columns}
+    missing: Any = {"i": MISSING_ID, "f": np.nan}.get("".join(kinds))
+    dtype = {"i": np.int64, "f": np.float64}.get("".join(kinds), object)
+    table = np.full((n_rows, len(columns)), missing, dtype=dtype)
+    for place, column in enumerate(columns):
+        table[rows, place] = _objects(column) if column.dtype.kind == "M" else column
+    return table

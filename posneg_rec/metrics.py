@@ -464,7 +464,7 @@ class _RecommenderScorer:
     targets: Targets
 
     def __call__(self, estimator: Any, X: Any, y: Any = None) -> float:
-        ranks = _target_ranks(estimator, X, y, self.targets)
+        ranks = _target_ranks(estimator, X, y, targets=self.targets)
         mean = ranks.mean(self.metric, k=self.k, feedback=self.feedback)
         return 0.0 - mean if self.feedback == "disliked" else mean
 
@@ -565,7 +565,7 @@ def recommender_scores(
     ...                         refit="ndcg_delta")
     """
     _check_option("targets", targets, _TARGETS)
-    ranks = _target_ranks(estimator, X, y, targets)
+    ranks = _target_ranks(estimator, X, y, targets=targets)
     scores = {}
     for metric in _GAINS:
         liked, disliked = (ranks.mean(metric, k=k, feedback=feedback) for feedback in _SIGNS)

@@ -18,7 +18,7 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.model_selection import BaseCrossValidator, GroupShuffleSplit
 from sklearn.utils import check_scalar
 
-from posneg_rec.interactions import Interactions, is_table, read_interactions
+from posneg_rec.interactions import Interactions, ItemVocabulary, is_table, read_interactions
 
 __all__ = [
     "FutureLeakWarning",
@@ -119,12 +119,12 @@ class TemporalSplit(BaseCrossValidator):
             If the table has no time, or too few distinct times for the windows.
         """
         interactions = _read(self, X)
-        cuts, times = self._cuts(interactions), interactions.times
-        users = _codes(interactions.users)
+        times, users = _times(interactions), _user_codes(interactions)
+        cuts = self._cuts(times)
         for start, end in zip(cuts, [*cuts[1:], None], strict=True):
             before = times < start
-            until = np.ones(len(times), dtype=bool) if end is None else times < end
-            tested = np.zeros(len(times), dtype=bool)  # by user code
+            until = np.full(len(times), True) if end is None else times < end
+            tested = np.full(len(times), False)  # by user code
             tested[users[until & ~before]] = True
             yield interactions.rows[before], interactions.rows[until & tested[users]]
 
@@ -141,16 +141,10 @@ class TemporalSplit(BaseCrossValidator):
             In the unit of the time column; datetimes as datetime64 (of UTC, if they have a zone).
         """
         interactions = _read(self, X)
-        cuts, unit = self._cuts(interactions), interactions.time_unit
+        cuts, unit = self._cuts(_times(interactions)), interactions.time_unit
         return cuts if unit is None else cuts.astype(f"datetime64[{unit}]")
 
-    def _cuts(self, interactions: Interactions) -> NDArray[Any]:
-        times = interactions.times
-        if times is None:
-            raise ValueError(
-                "TemporalSplit needs a time of each row, and got a table without a time column. "
-                "Add one, or use LeaveLastOutSplit."
-            )
+    def _cuts(self, times: NDArray[Any]) -> NDArray[Any]:
         shares = np.linspace(self.quantile, 1, self.n_splits, endpoint=False)
         # Not np.quantile, which passes through float64, where nanoseconds do not fit.
         positions = np.rint(shares * (len(times) - 1)).astype(np.int64)
@@ -322,7 +316,7 @@ class UserHoldoutSplit(BaseCrossValidator):
         """
         if is_table(X):
             interactions = _read(self, X)
-            users, rows = _codes(interactions.users), interactions.rows
+            users, rows = _user_codes(interactions), interactions.rows
         else:
             users = rows = np.arange(len(X))
         splitter = GroupShuffleSplit(
@@ -429,13 +423,22 @@ def _read(splitter: Any, X: Any, y: Any = None, **options: Any) -> Interactions:
     )
 
 
-def _codes(users: NDArray[Any]) -> NDArray[np.int64]:
-    return np.unique(users, return_inverse=True)[1]
+def _times(interactions: Interactions) -> NDArray[Any]:
+    if interactions.times is None:
+        raise ValueError(
+            "TemporalSplit needs a time of each row, and got a table without a time column. Add "
+            "one, or use LeaveLastOutSplit."
+        )
+    return interactions.times
+
+
+def _user_codes(interactions: Interactions) -> NDArray[np.int64]:
+    return ItemVocabulary(interactions.user_ids).encode(interactions.users)
 
 
 def _user_positions(interactions: Interactions) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """User code of each row, and the row's position in time among the rows of its user."""
-    users = _codes(interactions.users)
+    users = _user_codes(interactions)
     keys = [users] if interactions.times is None else [interactions.times, users]
     order = np.lexsort(keys)  # stable: ties stay in row order
     n_rows = np.bincount(users)

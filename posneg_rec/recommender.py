@@ -6,11 +6,10 @@ loading a model and answering for one history needs NumPy alone.
 
 from __future__ import annotations
 
-import copy
 import sys
 import warnings
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, fields
+from dataclasses import fields
 from numbers import Integral, Real
 from os import PathLike
 from typing import TYPE_CHECKING, Any, Literal
@@ -22,6 +21,7 @@ from sklearn.base import BaseEstimator, _fit_context
 from sklearn.callback import CallbackSupportMixin, with_callbacks
 from sklearn.utils import Tags
 from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils.metadata_routing import UNUSED
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
 from posneg_rec import persistence, serving
@@ -84,6 +84,11 @@ class ContrastiveSeqRecommender(CallbackSupportMixin, BaseEstimator):
         "random_state": ["random_state"],
         "verbose": ["verbose"],
     }
+
+    # X and y by their names here, no metadata to route.
+    __metadata_request__fit = {"interactions": UNUSED, "feedback": UNUSED}
+    __metadata_request__partial_fit = {"interactions": UNUSED, "feedback": UNUSED}
+    __metadata_request__score = {"interactions": UNUSED, "feedback": UNUSED}
 
     def __init__(
         self,
@@ -149,8 +154,9 @@ class ContrastiveSeqRecommender(CallbackSupportMixin, BaseEstimator):
     def fit(
         self,
         interactions: Any,
-        feedback: Any = None,
+        y: Any = None,
         *,
+        feedback: Any = None,
         sample_weight: ArrayLike | None = None,
     ) -> ContrastiveSeqRecommender:
         """Learn from who met what, when, and how it was received.
@@ -163,9 +169,11 @@ class ContrastiveSeqRecommender(CallbackSupportMixin, BaseEstimator):
             equal times keep the order of the rows, and without a time column the rows' order is
             the order in time. A list of histories has one list of item ids, oldest first, per
             user.
-        feedback : array-like of shape (n_rows,), list of lists, or None
-            How each event was received: bool, {0, 1}, {-1, 1}, {-1, 0, 1} (0 is neutral) or, with
-            `positive_threshold`, graded. None means that everything was liked.
+        y : array-like of shape (n_rows,), list of lists, or None
+            The feedback, how each event was received: bool, {0, 1}, {-1, 1}, {-1, 0, 1} (0 is
+            neutral) or, with `positive_threshold`, graded. None means that everything was liked.
+        feedback : array-like, default=None
+            The same by its own name; scikit-learn's tools say `y`.
         sample_weight : array-like of shape (n_rows,), default=None
             How much each event counts as a target, >= 0. It remains context for later events.
 
@@ -176,23 +184,30 @@ class ContrastiveSeqRecommender(CallbackSupportMixin, BaseEstimator):
         Raises
         ------
         ValueError
-            If the data is malformed, or no user has two events to learn an order from.
+            If the data or a parameter is malformed.
         FloatingPointError
             If the loss stops being finite.
+
+        Warns
+        -----
+        UserWarning
+            If no user has two liked events, so that there is no order to learn: then popular and
+            well-liked items are recommended to everybody.
 
         Notes
         -----
         A fit that fails or is interrupted leaves the estimator as it was.
         """
-        return self._fit(interactions, feedback, sample_weight, resume=False)
+        return self._fit(interactions, _one_of(y, feedback), sample_weight, resume=False)
 
     @with_callbacks
     @_fit_context(prefer_skip_nested_validation=True)
     def partial_fit(
         self,
         interactions: Any,
-        feedback: Any = None,
+        y: Any = None,
         *,
+        feedback: Any = None,
         sample_weight: ArrayLike | None = None,
     ) -> ContrastiveSeqRecommender:
         """Train one more epoch, on new events; items not met before join the catalogue.
@@ -204,7 +219,7 @@ class ContrastiveSeqRecommender(CallbackSupportMixin, BaseEstimator):
 
         Parameters
         ----------
-        interactions, feedback, sample_weight
+        interactions, y, feedback, sample_weight
             As in :meth:`fit`.
 
         Returns
@@ -216,7 +231,7 @@ class ContrastiveSeqRecommender(CallbackSupportMixin, BaseEstimator):
         The optimiser starts anew, and no validation part is held out. A call that fails leaves
         the estimator as it was.
         """
-        return self._fit(interactions, feedback, sample_weight, resume=True)
+        return self._fit(interactions, _one_of(y, feedback), sample_weight, resume=True)
 
     def _fit(
         self, interactions: Any, feedback: Any, sample_weight: ArrayLike | None, *, resume: bool
@@ -256,9 +271,11 @@ class ContrastiveSeqRecommender(CallbackSupportMixin, BaseEstimator):
         passed: dict[str, Any],
     ) -> dict[str, Any]:
         """Everything that a fit leaves behind, made without touching the estimator."""
-        from posneg_rec.training import Settings, TrainingSequences, train
+        from posneg_rec.training import EpochLog, Settings, TrainingSequences, train
 
         self._check_sizes()
+        if resume:
+            self._check_columns(interactions)
         events = self._read(interactions, feedback, remembered=resume)
         weights = self._target_weights(sample_weight, events)
         state = self._column_names(interactions)
@@ -283,8 +300,8 @@ class ContrastiveSeqRecommender(CallbackSupportMixin, BaseEstimator):
             "feedback_coding_": events.feedback_coding,
         }
 
-        def reconstructed(current: Callable[[], Weights]) -> dict[str, Any]:
-            return state | {"weights_": current(), "history_": {}, "n_iter_": 0}
+        def fitted(current: Weights) -> dict[str, Any]:  # as if the fit had stopped here
+            return state | {"weights_": current, "history_": {}, "n_iter_": 1}
 
         training, validation = histories, None
         if self.early_stopping and not resume:
@@ -295,16 +312,10 @@ class ContrastiveSeqRecommender(CallbackSupportMixin, BaseEstimator):
             | {"max_epochs": max_epochs}
         )
         data = TrainingSequences.from_histories(training, weights)
-        if not self._has_targets(data):
-            raise ValueError(
-                "There is nothing to learn an order from: no user has two liked events (of "
-                f"{len(histories.users)} users and {len(histories.items)} events). Pass more of "
-                "each user's history, or check the feedback."
-            )
 
         def validate(current: Weights) -> float:
             assert validation is not None
-            ranks = self._ranks(state | {"weights_": current}, *validation)
+            ranks = self._ranks(fitted(current), *validation)
             return float(gain(ranks, "ndcg", 10).mean())
 
         def on_epoch(log: EpochLog, current: Callable[[], Weights]) -> bool:
@@ -316,7 +327,7 @@ class ContrastiveSeqRecommender(CallbackSupportMixin, BaseEstimator):
                 task.call_on_fit_task_end(
                     estimator=self,
                     **passed,
-                    reconstruction_attributes=lambda: reconstructed(current),
+                    reconstruction_attributes=lambda: fitted(current()),
                 )
             )
 
@@ -329,7 +340,17 @@ class ContrastiveSeqRecommender(CallbackSupportMixin, BaseEstimator):
             validate=None if validation is None else validate,
             on_epoch=on_epoch,
         )
-        columns = {name: [getattr(epoch, name) for epoch in log] for name in asdict(log[0])}
+        if not log:
+            warnings.warn(
+                f"No user has two liked events ({events.n_rows} rows, {len(histories.users)} "
+                "users): there is no order to learn, so popular items will be recommended. Pass "
+                "more of each user's history, or check the feedback.",
+                UserWarning,
+                stacklevel=5,
+            )
+        columns = {
+            field.name: [getattr(epoch, field.name) for epoch in log] for field in fields(EpochLog)
+        }
         if resume:
             columns = {name: [*self.history_[name], *values] for name, values in columns.items()}
             columns["epoch"] = list(range(1, len(columns["epoch"]) + 1))
@@ -346,11 +367,10 @@ class ContrastiveSeqRecommender(CallbackSupportMixin, BaseEstimator):
                 f"n_heads={self.n_heads}."
             )
 
-    def _has_targets(self, data: Any) -> bool:
-        return bool(
-            (data.liked.lengths > 1).any()
-            or (self.negative_weight > 0 and (data.disliked.lengths > 1).any())
-        )
+    def _check_columns(self, interactions: Any) -> None:
+        """The columns must be those of the fit, in number and name."""
+        if is_table(interactions):
+            validate_data(self, interactions, reset=False, skip_check_array=True)
 
     def _read(self, interactions: Any, feedback: Any, *, remembered: bool) -> Interactions:
         return read_interactions(
@@ -579,7 +599,7 @@ class ContrastiveSeqRecommender(CallbackSupportMixin, BaseEstimator):
 
     # ----------------------------------------------------------------------------------- scoring
 
-    def score(self, interactions: Any, feedback: Any = None) -> float:
+    def score(self, interactions: Any, y: Any = None, *, feedback: Any = None) -> float:
         """NDCG@10 on liked minus NDCG@10 on disliked last events; greater is better.
 
         Each user's last row is the target, the rows before it are the history. A model that
@@ -588,14 +608,14 @@ class ContrastiveSeqRecommender(CallbackSupportMixin, BaseEstimator):
 
         Parameters
         ----------
-        interactions, feedback
+        interactions, y, feedback
             As in :meth:`fit`.
 
         Returns
         -------
         float in [-1, 1]
         """
-        ranks = self.target_ranks(interactions, feedback)
+        ranks = self.target_ranks(interactions, _one_of(y, feedback))
         means = [
             ranks.gains("ndcg", k=10)[ranks.signs == sign].sum() / max((ranks.signs == sign).sum(), 1)
             for sign in (1, -1)
@@ -629,6 +649,7 @@ class ContrastiveSeqRecommender(CallbackSupportMixin, BaseEstimator):
             (unknown, or seen before) ranks after all items.
         """
         check_is_fitted(self)
+        self._check_columns(interactions)
         events = self._read(interactions, feedback, remembered=True)
         histories = build_histories(events, self._vocabulary())
         user = np.repeat(np.arange(len(histories.users)), histories.lengths)
@@ -691,7 +712,9 @@ class ContrastiveSeqRecommender(CallbackSupportMixin, BaseEstimator):
         *,
         exclude_seen: bool,
     ) -> Iterable[tuple[slice, NDArray[np.float32]]]:
-        queries = serving.Queries.before(histories, users, stops, self.max_len)
+        # Weights that no epoch has trained say nothing: every history falls back.
+        max_len = self.max_len if state["n_iter_"] else 0
+        queries = serving.Queries.before(histories, users, stops, max_len)
         likes, dislikes = state["item_likes_"] + 1.0, state["item_dislikes_"] + 1.0
         # Log of the share of all likes times log of the like rate: popular and well liked.
         fallback = np.log(likes / likes.sum()) + np.log(likes / (likes + dislikes))
@@ -790,6 +813,12 @@ def _generator(random_state: int | np.random.RandomState | None) -> np.random.Ge
     if isinstance(random_state, np.random.RandomState):
         random_state = int(random_state.randint(2**31))
     return np.random.default_rng(random_state)
+
+
+def _one_of(y: Any, feedback: Any) -> Any:
+    if y is not None and feedback is not None:
+        raise ValueError("y and feedback are two names of one argument; pass one of them.")
+    return feedback if y is None else y
 
 
 def _check_k(k: int) -> int:

@@ -7,7 +7,7 @@ live and die inside :func:`train`.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -234,18 +234,6 @@ def _to_numpy(model: TwoSidedEncoder) -> Weights:
     }
 
 
-def _user_batches(
-    data: TrainingSequences, settings: Settings, rng: np.random.Generator
-) -> Iterator[NDArray[np.int64]]:
-    """All users with at least one target, shuffled, in batches."""
-    trainable = data.liked.lengths > 1
-    if settings.negative_weight > 0:
-        trainable |= data.disliked.lengths > 1
-    users = rng.permutation(np.flatnonzero(trainable))
-    for start in range(0, len(users), settings.batch_size):
-        yield users[start : start + settings.batch_size]
-
-
 def train(
     data: TrainingSequences,
     n_items: int,
@@ -279,6 +267,7 @@ def train(
     -------
     weights : dict of str to float32 array
     history : list of EpochLog
+        Empty if no user has two events of one sign: there is nothing to learn an order from.
 
     Raises
     ------
@@ -309,22 +298,26 @@ def train(
         model.parameters(), lr=settings.learning_rate, fused=device.type in ("cpu", "cuda")
     )
     history: list[EpochLog] = []
+    trainable = data.liked.lengths > 1
+    if settings.negative_weight > 0:
+        trainable |= data.disliked.lengths > 1
+    users = np.flatnonzero(trainable)
+    n_epochs = settings.max_epochs if len(users) else 0
+    n_batches = -(-len(users) // settings.batch_size)
     best_weights: Weights | None = None
     best_score, best_epoch = -np.inf, 0
-    for epoch in range(1, settings.max_epochs + 1):
+    for epoch in range(1, n_epochs + 1):
         start = time.perf_counter()
         # Summed on the device and read once an epoch: reading waits for the device.
         sums = torch.zeros(4, device=device)
-        n_batches = 0
-        for users in _user_batches(data, settings, rng):
+        for batch in np.array_split(rng.permutation(users), n_batches):
             with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
-                losses = _batch_loss(model, data, users, settings, rng, generator)
+                losses = _batch_loss(model, data, batch, settings, rng, generator)
             optimizer.zero_grad(set_to_none=True)
             losses.total.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
             sums += torch.stack([term.detach().float() for term in losses])
-            n_batches += 1
-        means = (sums / max(n_batches, 1)).tolist()
+        means = (sums / n_batches).tolist()
         if not np.isfinite(means).all():
             raise FloatingPointError(
                 f"The loss is not finite in epoch {epoch} (total, positive, negative, contrastive:"

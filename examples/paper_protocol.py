@@ -1,0 +1,109 @@
+"""The evaluation protocol of "Benefiting from Negative yet Informative Feedback" (RecSys 2025).
+
+Ivanova, Frolov and Vasilev (arXiv 2508.14786) split MovieLens by time and by user. The paper ranks
+one target per test user, the last event (``Part.last``); with a few hundred users that leaves
+intervals too wide to tell models apart. ``Part.successive`` makes every held-out event a target,
+predicted from all events before it: it is where a claim can be made.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+from sklearn.model_selection import train_test_split
+
+from posneg_rec import RareItemMasker
+from posneg_rec.model_selection import TemporalSplit
+
+COLUMNS = ["user", "item", "time"]
+
+
+class Part(NamedTuple):
+    """Rows of some users in order of user and time, and which of them are targets."""
+
+    interactions: pd.DataFrame  # user, item, time; with the history before the cut
+    feedback: np.ndarray
+    last: np.ndarray  # bool, each user's last row
+    successive: np.ndarray  # bool, each row from the cut on
+
+
+class PaperSplit(NamedTuple):
+    """Training rows, and two disjoint halves of the users seen after the cut."""
+
+    train: tuple[pd.DataFrame, np.ndarray]
+    validation: Part
+    test: Part
+    counts: dict[str, int]  # after the frequency filter, and of all users held out
+
+
+def paper_split(
+    interactions: pd.DataFrame,
+    feedback: pd.Series | np.ndarray,
+    *,
+    positive_threshold: float = 4,
+    swap_halves: bool = False,
+) -> PaperSplit:
+    """Split as the paper does.
+
+    Parameters
+    ----------
+    interactions : DataFrame
+        User, item and time in the first three columns, in this order. Rows of one user at one
+        time must be in the order in which they happened.
+    feedback : array-like of shape (n_rows,)
+        Rating of each row.
+    positive_threshold : float, default=4
+        A rating from here on is liked.
+    swap_halves : bool, default=False
+        Exchange the users of validation and test: both results together cover all users.
+    """
+    table = interactions.iloc[:, :3].set_axis(COLUMNS, axis=1)
+    table = table.assign(rating=np.asarray(feedback))
+    table = table.sort_values(["user", "time"], kind="stable", ignore_index=True)
+    liked = table["rating"] >= positive_threshold
+
+    masker = RareItemMasker(min_users_per_item=5, min_items_per_user=5)
+    frequent = masker.fit_transform(table[COLUMNS])
+    train, test = next(TemporalSplit(quantile=0.9).split(frequent))
+    train, held_out = table.iloc[train], table.iloc[np.setdiff1d(test, train)]
+    counts = {
+        "rows": len(train) + len(held_out),
+        "items": len(masker.items_),
+        "train_users": train["user"].nunique(),
+    }
+    held_out = held_out[held_out["user"].isin(train["user"]) & held_out["item"].isin(train["item"])]
+    counts["held_out_users"] = held_out["user"].nunique()
+    halves = train_test_split(held_out["user"].unique(), test_size=0.5, random_state=42)
+    if swap_halves:
+        halves = halves[::-1]
+
+    # A user dropped from training has no history to rank from: dropped from both halves, too.
+    train = _with_two_likes(train, liked)
+    validation, test = (
+        _with_two_likes(held_out[held_out["user"].isin(half)], liked) for half in halves
+    )
+    last = validation.groupby("user").tail(1)
+    validation = validation[validation["user"].isin(last["user"][liked[last.index]])]
+    return PaperSplit(
+        (train[COLUMNS], train["rating"].to_numpy()),
+        _with_history(train, validation),
+        _with_history(train, test),
+        counts,
+    )
+
+
+def _with_two_likes(table: pd.DataFrame, liked: pd.Series) -> pd.DataFrame:
+    n_liked = liked[table.index].groupby(table["user"]).sum()
+    return table[table["user"].isin(n_liked.index[n_liked >= 2])]
+
+
+def _with_history(train: pd.DataFrame, held_out: pd.DataFrame) -> Part:
+    held_out = held_out[held_out["user"].isin(train["user"])]
+    history = train[train["user"].isin(held_out["user"])]
+    rows = pd.concat([history, held_out]).sort_index()  # the index is in order of user and time
+    return Part(
+        rows[COLUMNS],
+        rows["rating"].to_numpy(),
+        ~rows.duplicated("user", keep="last").to_numpy(),
+        rows.index.isin(held_out.index),
+    )

@@ -1,0 +1,545 @@
+import math
+import pickle
+from functools import partial
+
+import numpy as np
+import pandas as pd
+import polars as pl
+import pytest
+import sklearn
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from popularity import PopularityRecommender
+from sklearn.experimental import enable_halving_search_cv  # noqa: F401
+from sklearn.metrics import ndcg_score
+from sklearn.model_selection import (
+    GridSearchCV,
+    HalvingGridSearchCV,
+    KFold,
+    RandomizedSearchCV,
+    cross_val_score,
+    cross_validate,
+    validation_curve,
+)
+from sklearn.pipeline import make_pipeline
+
+from posneg_rec.metrics import (
+    TargetRanks,
+    _bootstrap_sums,
+    compare,
+    coverage_at_k,
+    evaluate,
+    gain,
+    hit_rate_at_k,
+    mrr_at_k,
+    ndcg_at_k,
+    recall_at_k,
+    recommender_scorer,
+    recommender_scores,
+    summarize,
+)
+from posneg_rec.model_selection import TemporalSplit
+
+METRICS = [hit_rate_at_k, mrr_at_k, ndcg_at_k, recall_at_k]
+
+
+def make_ranks(ranks, signs, users=None, n_items=100):
+    rows = np.arange(len(ranks))
+    users = rows if users is None else np.asarray(users)
+    return TargetRanks(users, rows, np.asarray(signs), np.asarray(ranks), n_items)
+
+
+# -- gain ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("metric", "expected"),
+    [
+        ("hit_rate", [1, 1, 1, 0]),
+        ("ndcg", [1, 1 / math.log2(3), 0.5, 0]),
+        ("mrr", [1, 1 / 2, 1 / 3, 0]),
+    ],
+)
+def test_gain_by_rank(metric, expected):
+    np.testing.assert_allclose(gain([1, 2, 3, 4], metric, k=3), expected)
+
+
+def test_gain_names_the_allowed_metrics():
+    with pytest.raises(ValueError, match=r"metric must be one of .*'ndcg'.*, got 'map'"):
+        gain([1], "map", k=3)
+
+
+# -- metrics on ids --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("metric", "expected"),
+    [
+        (hit_rate_at_k, 2 / 3),  # rows 0 and 1
+        (mrr_at_k, (1 + 1 / 3) / 3),
+        (ndcg_at_k, (1 + 0.5) / 3),
+        (recall_at_k, 2 / 3),
+    ],
+)
+@pytest.mark.parametrize("kind", [list, np.array, pd.Series, pl.Series])
+def test_one_relevant_item_per_row(metric, expected, kind):
+    y_pred = np.array([[7, 8, 9, 1], [8, 9, 7, 1], [8, 9, 1, 7]])
+    assert metric(kind([7, 7, 7]), y_pred, k=3) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    ("metric", "expected"),
+    [
+        (hit_rate_at_k, (1 + 0) / 2),
+        (mrr_at_k, (1 / 2 + 0) / 2),
+        # Row 0 finds 2 of 3 relevant items, at ranks 2 and 3; three would fit.
+        (ndcg_at_k, (1 / math.log2(3) + 0.5) / (1 + 1 / math.log2(3) + 0.5) / 2),
+        (recall_at_k, (2 / 3 + 0) / 2),
+    ],
+)
+@pytest.mark.parametrize("kind", [list, tuple, set, np.array])
+def test_several_relevant_items_per_row(metric, expected, kind):
+    y_true = [kind(["a", "b", "c"]), kind(["a", "b"])]
+    y_pred = [["x", "b", "a", "c"], ["x", "y", "z", "a"]]
+    assert metric(y_true, y_pred, k=3) == pytest.approx(expected)
+
+
+def test_ideal_list_is_cut_at_k():
+    assert ndcg_at_k([{1, 2, 3, 4}], [[4, 2]], k=2) == pytest.approx(1)
+    assert recall_at_k([{1, 2, 3, 4}], [[4, 2]], k=2) == pytest.approx(0.5)
+
+
+def test_an_item_named_twice_is_one_relevant_item():
+    assert recall_at_k([[1, 1, 2]], [[1, 5]], k=2) == pytest.approx(0.5)
+
+
+@settings(deadline=None, max_examples=60)
+@given(data=st.data(), n_rows=st.integers(1, 5), n_items=st.integers(2, 8))
+def test_metrics_agree_with_plain_definitions(data, n_rows, n_items):
+    k = data.draw(st.integers(1, n_items))
+    y_pred = [data.draw(st.permutations(range(n_items))) for _ in range(n_rows)]
+    y_true = [
+        data.draw(st.sets(st.integers(0, n_items + 1), min_size=1)) | {0} for _ in range(n_rows)
+    ]
+    weight = data.draw(st.lists(st.integers(1, 5), min_size=n_rows, max_size=n_rows))
+
+    hits = [[item in true for item in row[:k]] for true, row in zip(y_true, y_pred, strict=True)]
+    expected = {
+        hit_rate_at_k: [any(row) for row in hits],
+        mrr_at_k: [1 / (row.index(True) + 1) if any(row) else 0 for row in hits],
+        recall_at_k: [sum(row) / len(true) for row, true in zip(hits, y_true, strict=True)],
+    }
+    for metric, values in expected.items():
+        value = metric(y_true, y_pred, k=k, sample_weight=weight)
+        assert value == pytest.approx(np.average(values, weights=weight))
+
+    # scikit-learn's NDCG takes relevance and scores of all items, one column per item.
+    relevance = np.array([[item in true for item in range(n_items)] for true in y_true])
+    scores = -np.argsort(y_pred, axis=1)
+    within = [true & set(range(n_items)) for true in y_true]
+    assert ndcg_at_k(within, y_pred, k=k, sample_weight=weight) == pytest.approx(
+        ndcg_score(relevance, scores, k=k, sample_weight=weight)
+    )
+
+
+@pytest.mark.parametrize("missing", [None, float("nan"), pd.NA, pd.NaT])
+def test_padding_never_matches(missing):
+    y_pred = np.array([["a", missing], ["a", missing]], dtype=object)
+    assert hit_rate_at_k(["a", "b"], y_pred, k=2) == 0.5
+    assert coverage_at_k(y_pred, n_items=4, k=2) == 0.25
+
+
+def test_integer_padding_does_not_cover():
+    y_pred = np.array([[1, np.iinfo(np.int64).min]])
+    assert coverage_at_k(y_pred, n_items=2, k=2) == 0.5
+
+
+def test_integer_ids_are_compared_exactly():
+    large = 2**60
+    floats = np.array([[float(large)]])  # what padding with NaN makes of an integer column
+    assert hit_rate_at_k(np.array([large]), floats, k=1) == 1
+    assert hit_rate_at_k(np.array([large + 1]), floats, k=1) == 0
+    assert hit_rate_at_k([large + 1], [[large, large + 1, None]], k=3) == 1
+    assert hit_rate_at_k([large + 1], [[large, None, None]], k=3) == 0
+
+
+def test_ids_of_another_kind_differ():
+    assert hit_rate_at_k(["1"], [[1]], k=1) == 0
+    assert hit_rate_at_k(np.array(["1"]), np.array([[1]]), k=1) == 0
+
+
+@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize(
+    ("y_true", "y_pred", "message"),
+    [
+        ([1], [[1, 2]], r"2 recommendations per row but k=3"),
+        ([1], [1, 2, 3], r"shape \(n_samples, n_recommended\)"),
+        ([1, 2], [[1, 2, 3], [1]], r"Pad short lists with None|ragged"),
+        ([1, 2], [[1, 2, 3]], r"inconsistent numbers of samples"),
+        ([], np.empty((0, 3)), r"0 sample\(s\)"),
+        ([[1], []], [[1, 2, 3]] * 2, r"Row 1 of y_true has no relevant item"),
+        ([[1], 2], [[1, 2, 3]] * 2, r"row 1 differs"),
+        ([1, None], [[1, 2, 3]] * 2, r"Row 1 of y_true holds a missing"),
+        ([[1], [1, np.nan]], [[1, 2, 3]] * 2, r"Row 1 of y_true holds a missing"),
+    ],
+)
+def test_bad_input_is_named(metric, y_true, y_pred, message):
+    with pytest.raises(ValueError, match=message):
+        metric(y_true, y_pred, k=3)
+
+
+def test_labels_are_not_ids():
+    with pytest.raises(TypeError, match="item ids, got booleans"):
+        hit_rate_at_k(np.array([True, False]), [[1], [2]], k=1)
+
+
+def test_weights_must_fit():
+    with pytest.raises(ValueError, match="zero"):
+        hit_rate_at_k([1], [[1]], k=1, sample_weight=[0])
+    with pytest.raises(ValueError, match=r"sample_weight.shape"):
+        hit_rate_at_k([1], [[1]], k=1, sample_weight=[1, 1])
+
+
+def test_coverage():
+    assert coverage_at_k([[1, 2, 5], [2, 3, 6]], n_items=6, k=2) == 0.5
+    assert coverage_at_k([["a", "b"], ["b", None]], n_items=8, k=2) == 0.25
+    with pytest.raises(ValueError, match="3 different items but n_items=2"):
+        coverage_at_k([[1, 2, 5]], n_items=2, k=3)
+
+
+def test_the_caller_s_arrays_are_left_alone():
+    y_pred = np.array([["a", np.nan]], dtype=object)
+    hit_rate_at_k(["a"], y_pred, k=2)
+    assert y_pred[0, 1] is not None
+
+
+# -- TargetRanks -----------------------------------------------------------------------------
+
+
+def test_means_by_sign():
+    ranks = make_ranks([1, 3, 2, 50, 1], [1, 1, -1, -1, 0])
+    assert ranks.mean("ndcg", k=10, feedback="liked") == pytest.approx(0.75)
+    assert ranks.mean("mrr", k=10, feedback="disliked") == pytest.approx(0.25)
+    assert ranks.mean("hit_rate", k=10) == pytest.approx(1 - 0.5)
+
+
+def test_mean_over_no_target_is_zero():
+    assert make_ranks([1], [1]).mean("hit_rate", feedback="disliked") == 0
+    assert make_ranks([1], [1]).mean("hit_rate", feedback="delta") == 1
+
+
+def test_a_target_outside_the_catalogue_is_no_hit_for_any_k():
+    assert make_ranks([6, 5], [1, 1], n_items=5).mean("hit_rate", k=10, feedback="liked") == 0.5
+
+
+@pytest.mark.parametrize("rank", [0, 102])
+def test_impossible_ranks_are_refused(rank):
+    with pytest.raises(ValueError, match=f"got {rank} at target 1"):
+        make_ranks([1, rank], [1, 1], n_items=100)
+
+
+def test_lengths_must_agree():
+    with pytest.raises(ValueError, match="inconsistent"):
+        make_ranks([1, 2], [1])
+
+
+# -- scorers ---------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def world():
+    """Items 0 to 2 are met by everyone, liked most often and disliked even more often."""
+    rng = np.random.RandomState(0)
+    users = np.repeat(np.arange(60), 6)
+    items = np.concatenate(
+        [[0, 1, 2, *rng.choice(np.arange(3, 9), size=3, replace=False)] for _ in range(60)]
+    )
+    times = rng.permutation(len(users))
+    liked = rng.rand(len(users)) < np.where(items <= 2, 0.4, 0.65)
+    return np.column_stack([users, items, times]), liked
+
+
+def model_of(world):
+    return PopularityRecommender().fit(*world)
+
+
+def test_scorer_is_the_mean_of_the_ranks(world):
+    model = model_of(world)
+    ranks = model.target_ranks(*world, targets="all")
+    for feedback, sign in [("liked", 1), ("disliked", -1), ("delta", 1)]:
+        scorer = recommender_scorer("mrr", k=3, feedback=feedback, targets="all")
+        assert scorer(model, *world) == sign * ranks.mean("mrr", k=3, feedback=feedback) != 0
+
+
+def test_scorer_takes_all_rows_as_liked_without_feedback(world):
+    model = model_of(world)
+    scorer = recommender_scorer("mrr", feedback="liked")
+    assert scorer(model, world[0]) == model.target_ranks(world[0]).mean("mrr", feedback="liked")
+
+
+def test_all_scores_come_from_one_ranking(world, monkeypatch):
+    calls = []
+    original = PopularityRecommender.target_ranks
+
+    def counted(self, *args, **kwargs):
+        calls.append(kwargs)
+        return original(self, *args, **kwargs)
+
+    model = model_of(world)
+    monkeypatch.setattr(PopularityRecommender, "target_ranks", counted)
+    scores = recommender_scores(model, *world, k=3, targets="all")
+    assert calls == [{"targets": "all"}]
+    for metric in ("hit_rate", "ndcg", "mrr"):
+        for feedback, name in [
+            ("liked", f"{metric}_liked"),
+            ("disliked", f"neg_{metric}_disliked"),
+            ("delta", f"{metric}_delta"),
+        ]:
+            scorer = recommender_scorer(metric, k=3, feedback=feedback, targets="all")
+            assert scores.pop(name) == scorer(model, *world)
+    assert scores == {}
+
+
+def test_scorer_survives_pickle_and_shows_its_options():
+    scorer = recommender_scorer("mrr", k=3, feedback="liked", targets="all")
+    assert pickle.loads(pickle.dumps(scorer)) == scorer
+    assert repr(scorer) == "recommender_scorer('mrr', k=3, feedback='liked', targets='all')"
+
+
+@pytest.mark.parametrize(
+    "options", [{"metric": "map"}, {"feedback": "neutral"}, {"targets": "first"}, {"k": 0}]
+)
+def test_scorer_options_are_checked_when_it_is_made(options):
+    with pytest.raises(ValueError, match=next(iter(options))):
+        recommender_scorer(**options)
+
+
+def test_scorer_says_what_it_needs(world):
+    pipeline = make_pipeline(PopularityRecommender()).fit(*world)
+    with pytest.raises(TypeError, match=r"Pipeline has no method target_ranks.*make_recommender"):
+        recommender_scorer()(pipeline, *world)
+
+
+@pytest.fixture(params=[False, True], ids=["", "metadata_routing"])
+def routing(request):
+    with sklearn.config_context(enable_metadata_routing=request.param):
+        yield
+
+
+GRID = {"dislike_weight": [-1.0, 0.0, 1.0]}
+NDCG = recommender_scorer("ndcg", k=3)
+
+
+@pytest.mark.parametrize(
+    "search",
+    [
+        partial(GridSearchCV, scoring=NDCG, n_jobs=2),
+        partial(GridSearchCV, scoring={"a": NDCG, "b": recommender_scorer("mrr")}, refit="a"),
+        partial(GridSearchCV, scoring=partial(recommender_scores, k=3), refit="ndcg_delta"),
+        partial(HalvingGridSearchCV, scoring=NDCG, min_resources=150, random_state=0),
+        partial(RandomizedSearchCV, scoring=NDCG, n_iter=3, random_state=0),
+    ],
+    ids=["grid", "dict", "callable", "halving", "randomized"],
+)
+def test_searches_find_the_model_that_heeds_dislikes(world, search, routing):
+    fitted = search(PopularityRecommender(), GRID, cv=TemporalSplit(n_splits=2, quantile=0.6)).fit(
+        *world
+    )
+    assert fitted.best_params_ == {"dislike_weight": 1.0}
+
+
+def test_cross_validate_returns_what_the_folds_give(world, routing):
+    X, liked = world
+    splitter = TemporalSplit(n_splits=2, quantile=0.6)
+    expected = [
+        NDCG(PopularityRecommender().fit(X[train], liked[train]), X[test], liked[test])
+        for train, test in splitter.split(X)
+    ]
+    model = PopularityRecommender()
+    single = cross_val_score(model, X, liked, cv=splitter, scoring=NDCG, n_jobs=2)
+    several = cross_validate(model, X, liked, cv=splitter, scoring={"one": NDCG, "two": NDCG})
+    _, curve = validation_curve(
+        model, X, liked, cv=splitter, scoring=NDCG, param_name="dislike_weight", param_range=[0.0]
+    )
+    assert 0 not in expected
+    np.testing.assert_allclose(single, expected)
+    np.testing.assert_allclose(several["test_two"], expected)
+    np.testing.assert_allclose(curve, [expected])
+
+
+def test_lists_of_histories_are_split_by_user():
+    histories = [[1, 2, 3], [2, 3, 1], [1, 3, 2], [3, 1, 2]]
+    feedback = [[1, 0, 1], [1, 1, 0], [0, 1, 1], [1, 1, 0]]
+    scores = cross_val_score(
+        PopularityRecommender(), histories, feedback, cv=KFold(2), scoring=recommender_scorer()
+    )
+    expected = [
+        NDCG(PopularityRecommender().fit(histories[a], feedback[a]), histories[b], feedback[b])
+        for a, b in [(slice(2, 4), slice(0, 2)), (slice(0, 2), slice(2, 4))]
+    ]
+    np.testing.assert_allclose(scores, expected)
+
+
+# -- reports ---------------------------------------------------------------------------------
+
+
+def test_evaluate_reports_the_means_and_counts(world):
+    model = model_of(world)
+    evaluation = evaluate(model, *world, k=3, targets="all", random_state=0)
+    ranks = model.target_ranks(*world, targets="all")
+    for metric in ("hit_rate", "ndcg", "mrr"):
+        for feedback in ("liked", "disliked", "delta"):
+            name = f"{metric}_{feedback}"
+            assert evaluation[name] == pytest.approx(ranks.mean(metric, k=3, feedback=feedback))
+            low, high = evaluation.intervals[name]
+            assert low < evaluation[name] < high
+    assert evaluation.n_liked + evaluation.n_disliked == len(ranks) == 300
+    assert evaluation.n_liked == np.count_nonzero(ranks.signs == 1)
+    assert evaluation.n_users == 60
+    recommended = model.recommend(world[0], 3)["item"]
+    assert evaluation["coverage"] == len(set(recommended)) / 9
+
+
+def test_evaluate_passes_its_options_on(world):
+    model = model_of(world)
+    mask = np.zeros(len(world[1]), dtype=bool)
+    mask[[7, 8, 100]] = True
+    evaluation = evaluate(model, *world, targets=mask, exclude_seen=False, random_state=0)
+    assert evaluation.n_liked + evaluation.n_disliked == 3
+    ranks = model.target_ranks(*world, targets=mask, exclude_seen=False)
+    assert evaluation["mrr_delta"] == pytest.approx(ranks.mean("mrr"))
+    assert evaluation["coverage"] == 1  # nine items, ten recommended
+
+
+def test_evaluate_works_without_recommend(world):
+    class RankOnly:
+        target_ranks = model_of(world).target_ranks
+
+    evaluation = evaluate(RankOnly(), *world, random_state=0)
+    assert "coverage" not in evaluation.values
+    assert "coverage" not in str(evaluation)
+
+
+def test_the_users_are_resampled_not_the_targets():
+    rng = np.random.RandomState(0)
+    ranks, signs = rng.randint(1, 20, 50), rng.choice([-1, 1], 50)
+    one_each = summarize(make_ranks(ranks, signs), random_state=0)
+    ten_each = summarize(
+        make_ranks(np.repeat(ranks, 10), np.repeat(signs, 10), np.repeat(np.arange(50), 10)),
+        random_state=0,
+    )
+    for name, interval in one_each.intervals.items():
+        assert ten_each.intervals[name] == pytest.approx(interval)
+
+
+def test_interval_is_as_wide_as_theory_says():
+    hits = np.random.RandomState(0).rand(2000) < 0.3
+    ranks = make_ranks(np.where(hits, 1, 50), np.ones(2000))
+    evaluation = summarize(ranks, n_bootstraps=4000, confidence_level=0.9, random_state=1)
+    error = np.sqrt(hits.mean() * (1 - hits.mean()) / 2000)
+    np.testing.assert_allclose(
+        evaluation.intervals["hit_rate_liked"],
+        [hits.mean() - 1.645 * error, hits.mean() + 1.645 * error],
+        atol=0.1 * error,
+    )
+
+
+def test_every_resample_has_as_many_users_as_there_are():
+    # More than one block of resamples.
+    sums = _bootstrap_sums(np.column_stack([np.ones(3000), np.arange(3000)]), 2000, 0)
+    assert (sums[:, 0] == 3000).all()
+    assert len(np.unique(sums[:, 1])) > 1900
+    assert sums[:, 1].mean() == pytest.approx(3000 * 2999 / 2, rel=1e-3)
+
+
+def test_random_state_repeats_and_global_state_is_untouched():
+    ranks = make_ranks(np.arange(1, 41), np.tile([1, -1], 20))
+    before = np.random.get_state()[1].copy()  # noqa: NPY002
+    one, two, other = (summarize(ranks, random_state=seed) for seed in (0, 0, 1))
+    assert one == two
+    assert one.intervals != other.intervals
+    np.testing.assert_array_equal(np.random.get_state()[1], before)  # noqa: NPY002
+
+
+def test_without_dislikes_there_is_no_delta_to_report():
+    evaluation = summarize(make_ranks([1, 2, 30], [1, 1, 0]), random_state=0)
+    assert evaluation["hit_rate_liked"] == 1
+    assert math.isnan(evaluation["hit_rate_delta"])
+    assert all(map(math.isnan, evaluation.intervals["ndcg_disliked"]))
+    assert evaluation.n_users == 2
+    with pytest.raises(ValueError, match="None of the 1 targets is liked or disliked"):
+        summarize(make_ranks([1], [0]))
+
+
+def test_report_forms():
+    ranks = make_ranks([1, 30, 3, 40], [1, 1, -1, -1])
+    evaluation = summarize(ranks, k=5, confidence_level=0.9, n_bootstraps=50, random_state=0)
+    flat = evaluation.to_dict()
+    assert flat["ndcg_disliked"] == pytest.approx(0.25)
+    assert (flat["ndcg_liked_low"], flat["ndcg_liked_high"]) == evaluation.intervals["ndcg_liked"]
+    assert (flat["n_liked"], flat["n_disliked"], flat["n_users"], flat["k"]) == (2, 2, 4, 5)
+    assert all(isinstance(value, int | float) for value in flat.values())
+
+    lines = str(evaluation).splitlines()
+    assert lines[0].split() == ["liked", "disliked", "delta"]
+    assert lines[1].split() == ["targets", "2", "2"]
+    assert lines[3].startswith("ndcg@5 ")
+    assert "0.5000 [" in lines[3] and "0.2500 [" in lines[3]
+    assert lines[-1] == "90% intervals from 50 resamples of 4 users"
+    html = evaluation._repr_html_()
+    assert html.count("<tr>") == 5
+    assert "<td>ndcg@5</td>" in html
+
+
+def test_comparing_a_model_with_itself_shows_no_difference():
+    ranks = make_ranks([1, 30, 3, 40], [1, 1, -1, -1])
+    comparison = compare(ranks, ranks, random_state=0)
+    assert set(comparison.values.values()) == {0.0}
+    assert set(comparison.intervals.values()) == {(0.0, 0.0)}
+    assert str(comparison).splitlines()[-1].startswith("Differences, 95% intervals")
+
+
+def test_comparison_is_paired():
+    rng = np.random.RandomState(0)
+    ranks_b = rng.randint(2, 100, 200)
+    signs = rng.choice([-1, 1], 200)
+    a, b = make_ranks(ranks_b - 1, signs), make_ranks(ranks_b, signs)
+    comparison = compare(a, b, k=100, random_state=0)
+    apart = [summarize(ranks, k=100, random_state=0) for ranks in (a, b)]
+    expected = apart[0]["ndcg_liked"] - apart[1]["ndcg_liked"]
+    assert comparison["ndcg_liked"] == pytest.approx(expected)
+    # One rank better everywhere: certain when paired, invisible between the two intervals.
+    assert comparison.intervals["ndcg_liked"][0] > 0
+    assert apart[0].intervals["ndcg_liked"][0] < apart[1].intervals["ndcg_liked"][1]
+
+
+def test_targets_are_matched_by_row():
+    a = make_ranks([1, 30, 3, 40], [1, 1, -1, -1])
+    b = make_ranks([2, 20, 1, 90], [1, 1, -1, -1])
+    order = np.array([2, 0, 3, 1])
+    shuffled = TargetRanks(b.users[order], b.rows[order], b.signs[order], b.ranks[order], 100)
+    assert compare(a, shuffled, random_state=0) == compare(a, b, random_state=0)
+
+
+def test_runs_of_one_model_are_averaged():
+    runs = [make_ranks([1, 5], [1, -1]), make_ranks([50, 5], [1, -1])]
+    assert summarize(runs, random_state=0)["hit_rate_liked"] == 0.5
+    comparison = compare(runs, make_ranks([3, 60], [1, -1]), random_state=0)
+    assert comparison["ndcg_liked"] == pytest.approx(0)
+    assert comparison["hit_rate_disliked"] == 1
+
+
+@pytest.mark.parametrize(
+    ("other", "difference"),
+    [
+        (make_ranks([1, 2], [1, 1]), "rows"),
+        (make_ranks([1, 2, 3], [1, 1, 1]), "signs"),
+        (make_ranks([1, 2, 3], [1, 1, -1], users=[0, 1, 1]), "users"),
+    ],
+)
+def test_different_targets_cannot_be_compared(other, difference):
+    ranks = make_ranks([1, 2, 3], [1, 1, -1])
+    with pytest.raises(ValueError, match=f"their {difference} differ"):
+        compare(ranks, other)
+    with pytest.raises(ValueError, match=f"their {difference} differ"):
+        summarize([ranks, other])

@@ -1,0 +1,142 @@
+"""The encoders: packed equals padded, causal, separate users, separate parameters."""
+
+import itertools
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from posneg_rec.nn import SequenceEncoder, TwoSidedEncoder, dropout, packed_attention, padded_rows
+
+LENGTHS = st.lists(st.integers(0, 5), min_size=1, max_size=5)
+
+
+def offsets_of(lengths):
+    return torch.tensor([0, *np.cumsum(lengths)], dtype=torch.int64)
+
+
+def encoder(n_heads=2, n_layers=2, max_len=6, seed=0):
+    model = TwoSidedEncoder(
+        9,
+        4,
+        n_layers=n_layers,
+        n_heads=n_heads,
+        max_len=max_len,
+        dropout=0.3,
+        two_sided=True,
+        generator=torch.Generator().manual_seed(seed),
+    ).double()
+    # Large weights: with the initial ones a token hardly sees another.
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1)))
+    return model
+
+
+@given(LENGTHS)
+def test_padded_rows_lead_back_to_the_packed_rows(lengths):
+    rows, filled = padded_rows(offsets_of(lengths))
+    packed = torch.arange(sum(lengths))
+    assert torch.equal(rows[filled], packed)
+    assert filled.sum(1).tolist() == lengths
+
+
+@given(LENGTHS, st.integers(1, 2), st.integers(0, 100))
+def test_packed_attention_equals_softmax_over_each_users_past(lengths, n_heads, seed):
+    generator = torch.Generator().manual_seed(seed)
+    qkv = torch.randn(sum(lengths), 3, n_heads, 4, dtype=torch.float64, generator=generator)
+    offsets = offsets_of(lengths)
+    expected = torch.empty_like(qkv[:, 0])
+    for start, stop in itertools.pairwise(offsets.tolist()):
+        for t, head in itertools.product(range(start, stop), range(n_heads)):
+            query, keys, values = qkv[t, 0, head], qkv[start : t + 1, 1, head], qkv[start : t + 1, 2, head]
+            expected[t, head] = (keys @ query / 2).softmax(0) @ values
+    torch.testing.assert_close(packed_attention(qkv, offsets), expected)
+
+
+def test_packed_attention_gradients_are_the_derivatives():
+    qkv = torch.randn(5, 3, 1, 2, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(lambda x: packed_attention(x, offsets_of([2, 0, 3])), (qkv,))
+
+
+@given(LENGTHS.filter(sum), st.data())
+def test_later_events_and_other_users_change_nothing(lengths, data):
+    model, offsets = encoder(), offsets_of(lengths)
+    items = torch.arange(sum(lengths)) % 9
+    changed = data.draw(st.integers(0, len(items) - 1))
+    other = items.clone()
+    other[changed] = (items[changed] + 1) % 9
+    with torch.no_grad():
+        before, after = (model.positive(model.embed(x), offsets) for x in (items, other))
+    user = int(torch.searchsorted(offsets, changed, right=True)) - 1
+    sees = torch.zeros(len(items), dtype=torch.bool)
+    sees[changed : int(offsets[user + 1])] = True
+    assert torch.equal(before[~sees], after[~sees])
+    assert (before[sees] != after[sees]).any(1).all()
+
+
+def test_positions_count_from_the_most_recent_event():
+    """A longer history in front leaves the positions, so a model without attention sees no change."""
+    model = encoder(n_layers=0)
+    with torch.no_grad():
+        short, long = (
+            model.positive(model.embed(torch.tensor(items)), offsets_of([len(items)]))
+            for items in ([3, 4], [1, 2, 3, 4])
+        )
+    assert torch.equal(short, long[-2:])
+    assert not torch.equal(short[0], short[1])
+
+
+def test_no_two_parameters_start_alike_nor_are_shared():
+    model = TwoSidedEncoder(
+        8,
+        8,
+        n_layers=2,
+        n_heads=1,
+        max_len=8,
+        dropout=0.0,
+        two_sided=True,
+        generator=torch.Generator().manual_seed(0),
+    )
+    drawn = {
+        name: p for name, p in model.named_parameters() if p.ndim == 2 and not p.eq(p[0, 0]).all()
+    }
+    assert len(drawn) == 1 + 2 * (1 + 2 * 4)  # items; per side positions and 2 x 4 matrices
+    for (name, one), (other_name, other) in itertools.combinations(drawn.items(), 2):
+        assert one.shape != other.shape or not torch.equal(one, other), (name, other_name)
+        assert one.data_ptr() != other.data_ptr()
+    sides = [dict(side.named_parameters()) for side in (model.positive, model.negative)]
+    assert sides[0].keys() == sides[1].keys()
+    assert not {p.data_ptr() for p in sides[0].values()} & {p.data_ptr() for p in sides[1].values()}
+
+
+def test_initial_values_come_from_the_generator_alone():
+    state = torch.get_rng_state()
+    one, same, other = (encoder(seed=seed).item_embedding for seed in (5, 5, 6))
+    assert torch.equal(one, same) and not torch.equal(one, other)
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_dropout_keeps_the_mean_drops_the_rate_and_leaves_the_global_state():
+    state = torch.get_rng_state()
+    x = torch.ones(1001, 100, requires_grad=True)
+    y = dropout(x, 0.25, torch.Generator().manual_seed(0))
+    assert float((y == 0).float().mean()) == pytest.approx(0.25, abs=0.01)
+    assert torch.allclose(y[y != 0], torch.tensor(4 / 3))
+    y.sum().backward()
+    assert torch.equal(x.grad, y.detach())  # the gradient passes where the value did
+    again = dropout(x, 0.25, torch.Generator().manual_seed(0))
+    assert torch.equal(y, again)
+    assert dropout(x, 0.25, None) is x
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_encoder_drops_only_when_it_gets_a_generator():
+    model = SequenceEncoder(4, n_layers=1, n_heads=1, max_len=3, dropout=0.5)
+    x, offsets = torch.randn(3, 4), offsets_of([3])
+    with torch.no_grad():
+        model.position_embedding.zero_()
+        plain = model(x, offsets)
+        assert torch.equal(plain, model(x, offsets))
+        assert not torch.equal(plain, model(x, offsets, torch.Generator().manual_seed(0)))

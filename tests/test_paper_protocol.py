@@ -1,0 +1,107 @@
+"""The check figures of the paper's split of MovieLens-1M."""
+
+import os
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+sys.path.append(str(Path(__file__).parents[1] / "examples"))
+from paper_protocol import paper_split
+
+DATA = os.environ.get("POSNEG_REC_DATA")
+needs_data = pytest.mark.skipif(
+    DATA is None, reason="POSNEG_REC_DATA does not name the folder with ml-1m.parquet"
+)
+
+
+@pytest.fixture(scope="module")
+def movielens():
+    columns = ["user_id", "item_id", "timestamp", "rating"]
+    table = pd.read_parquet(Path(DATA) / "ml-1m.parquet", columns=columns)
+    return table.drop(columns="rating"), table["rating"]
+
+
+@pytest.fixture(scope="module")
+def split(movielens):
+    return paper_split(*movielens)
+
+
+def n_targets(part, targets):
+    liked = part.feedback >= 4
+    return np.count_nonzero(liked & targets), np.count_nonzero(~liked & targets)
+
+
+@needs_data
+def test_check_figures(split):
+    assert split.counts == {
+        "rows": 999_611,
+        "items": 3_416,
+        "train_users": 6_011,
+        "held_out_users": 1_179,
+    }
+    assert n_targets(split.test, split.test.last) == (310, 244)
+    assert n_targets(split.test, split.test.successive) == (27_344, 22_980)
+    assert n_targets(split.validation, split.validation.last) == (312, 0)
+
+
+@needs_data
+def test_every_target_is_after_the_training_rows_and_has_a_history(split):
+    interactions, feedback = split.train
+    cut = interactions["time"].max()
+    assert len(interactions) == len(feedback)
+    for part in (split.validation, split.test):
+        assert (part.interactions["time"][part.successive] > cut).all()
+        assert (part.interactions["time"][~part.successive] <= cut).all()
+        assert part.successive[part.last].all()
+        # History: exactly what these users did in the training rows.
+        mine = interactions[interactions["user"].isin(part.interactions["user"])]
+        pd.testing.assert_frame_equal(part.interactions[~part.successive], mine)
+        assert set(mine["user"]) == set(part.interactions["user"])
+        assert part.last.sum() == part.interactions["user"].nunique()
+    users = [set(part.interactions["user"]) for part in (split.validation, split.test)]
+    assert not users[0] & users[1]
+
+
+@needs_data
+def test_swapped_halves_test_the_other_users(movielens, split):
+    swapped = paper_split(*movielens, swap_halves=True)
+    assert n_targets(swapped.test, swapped.test.last) == (312, 225)
+    assert set(split.validation.interactions["user"]) <= set(swapped.test.interactions["user"])
+    assert not set(split.test.interactions["user"]) & set(swapped.test.interactions["user"])
+
+
+def test_small_world_by_hand():
+    users, items = np.repeat(np.arange(100, 140), 10), np.tile(np.arange(10), 40)
+    ratings = np.where(items % 2 == 0, 5, 2)
+    # Ten users have four rows after everybody else's: two likes and two dislikes, ending with
+    # dislike 9 for even users and with like 6 for odd ones.
+    late = (users < 110) & (items >= 6)
+    times = np.where(late, 1000 + np.where(users % 2 == 0, items, -items), 0)
+    times[~late] = np.arange(360)
+    rare = [[100, 50, 5]]  # an item that one user met
+    table = pd.DataFrame(
+        np.concatenate([np.column_stack([users, items, times]), rare]),
+        columns=["user_id", "item_id", "timestamp"],
+    )
+    ratings = np.append(ratings, 5)
+
+    # The cut, position rint(.9 * 399) = 359 of the times, holds out one row of user 139, too.
+    split = paper_split(table, ratings)
+    assert split.counts == {"rows": 400, "items": 10, "train_users": 40, "held_out_users": 11}
+    assert split.train[0]["time"].max() == 358
+    swapped = paper_split(table, ratings, swap_halves=True)
+    tests = [split.test, swapped.test]
+    assert sorted(user for part in tests for user in part.interactions["user"].unique()) == list(
+        range(100, 110)
+    )
+    for part in tests:
+        odd = part.interactions["user"].unique() % 2
+        assert n_targets(part, part.last) == (odd.sum(), (1 - odd).sum())
+        assert n_targets(part, part.successive) == (2 * len(odd), 2 * len(odd))
+        assert len(part.interactions) == 10 * len(odd)
+    for part in (split.validation, swapped.validation):
+        assert (part.interactions["user"] % 2 == 1).all()
+        assert part.last.sum() > 0
