@@ -36,10 +36,12 @@ __all__ = [
     "RareItemMasker",
     "SequenceBuilder",
     "build_histories",
+    "is_frame",
     "is_history",
     "is_table",
     "read_history",
     "read_interactions",
+    "table_like",
 ]
 
 # NumPy stores NaT as the smallest int64, so one value says "missing" in ids and in times.
@@ -145,7 +147,7 @@ class PackedSequences:
         """Pack the slices ``values[start:stop]``, which may overlap."""
         starts = _indices(starts)
         lengths = _indices(stops) - starts
-        return cls(np.asarray(values)[_ranges(starts, lengths)], _offsets(lengths))
+        return cls(np.asarray(values).take(_ranges(starts, lengths)), _offsets(lengths))
 
     def to_lists(self) -> list[list[int]]:
         """Return the sequences as lists of integers."""
@@ -263,14 +265,14 @@ class ItemVocabulary:
         if len(self) == 0:
             return np.full(len(ids), -1)
         ascending = self.items[self._order]
-        low, high = ascending[0], ascending[-1]
-        if ids.dtype.kind == "i" and int(high) - int(low) < max(len(ids), _SMALL_TABLE):
+        if bounds := _table_bounds(ascending, len(ids)):
+            low, high = bounds
             table = np.full(high - low + 1, -1)
             table[ascending - low] = self._order
             inside = (ids >= low) & (ids <= high)
             if inside.all():
-                return table[ids - low]
-            return np.where(inside, table[np.where(inside, ids, low) - low], -1)
+                return table.take(ids - low)
+            return np.where(inside, table.take(np.where(inside, ids - low, 0)), -1)
         places = np.minimum(np.searchsorted(ascending, ids), len(self) - 1)
         return np.where(ascending[places] == ids, self._order[places], -1)
 
@@ -324,13 +326,20 @@ def _sorted_unique(ids: NDArray[Any], label: str) -> NDArray[Any]:
             return _objects(sorted(set(ids)))
         except TypeError as error:
             raise TypeError(f"{label}: ids must be sortable, but {error}.") from error
-    if ids.dtype.kind == "i" and len(ids):
-        low, high = int(ids.min()), int(ids.max())
-        if high - low < max(len(ids), _SMALL_TABLE):
-            seen = np.zeros(high - low + 1, dtype=bool)
-            seen[ids - low] = True
-            return np.flatnonzero(seen) + low
+    if bounds := _table_bounds(ids, len(ids)):
+        low, high = bounds
+        seen = np.zeros(high - low + 1, dtype=bool)
+        seen[ids - low] = True
+        return np.flatnonzero(seen) + low
     return np.unique(ids)
+
+
+def _table_bounds(ids: NDArray[Any], n_uses: int) -> tuple[int, int] | None:
+    """Return the lowest and highest id if a table over all between them pays off, else None."""
+    if ids.dtype.kind != "i" or len(ids) == 0:
+        return None
+    low, high = int(ids.min()), int(ids.max())
+    return (low, high) if high - low < max(n_uses, _SMALL_TABLE) else None
 
 
 def _cast_exactly(ids: NDArray[Any], dtype: np.dtype[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
@@ -588,17 +597,34 @@ class Interactions:
     @property
     def users(self) -> NDArray[Any]:
         """Raw user id of each entry, shape (n_kept,)."""
-        return self.user_ids[self.user_codes]
+        return self.user_ids.take(self.user_codes)
 
     @property
     def items(self) -> NDArray[Any]:
         """Raw item id of each entry, shape (n_kept,)."""
-        return self.item_ids[self.item_codes]
+        return self.item_ids.take(self.item_codes)
 
 
 def is_table(interactions: Any) -> bool:
     """Tell a table, one row per interaction, from a list of histories, one entry per user."""
     return not isinstance(interactions, list | tuple)
+
+
+def is_frame(interactions: Any) -> bool:
+    """Tell a pandas, polars or pyarrow table from anything else."""
+    return bool(nw.dependencies.is_into_dataframe(interactions))
+
+
+def table_like(interactions: Any, columns: dict[str, NDArray[Any]]) -> Any:
+    """Put columns into the kind of frame that `interactions` is, else a structured array."""
+    if is_frame(interactions):
+        frame = nw.from_native(interactions, eager_only=True)
+        return nw.from_dict(columns, backend=frame.implementation).to_native()
+    dtype = [(name, values.dtype) for name, values in columns.items()]
+    table = np.empty(len(next(iter(columns.values()))), dtype=dtype)
+    for name, values in columns.items():
+        table[name] = values
+    return table
 
 
 def is_history(interactions: Any) -> bool:
@@ -659,8 +685,9 @@ def read_interactions(
     >>> read_interactions(table, [5, 2], positive_threshold=4).signs
     array([ 1, -1], dtype=int8)
     """
+    where: _Where = _row
     if is_table(interactions):
-        table, where = _read_table(interactions, user_column, item_column, time_column), _row
+        table = _read_table(interactions, user_column, item_column, time_column)
         _check_not_empty(table)
     else:
         table, feedback, where = _read_histories(interactions, feedback)
@@ -719,7 +746,7 @@ def _read_table(
 ) -> Interactions:
     """Read the columns of a table, all liked."""
     explicit = {"user": user_column, "item": item_column, "time": time_column}
-    if nw.dependencies.is_into_dataframe(interactions):
+    if is_frame(interactions):
         frame = nw.from_native(interactions, eager_only=True)
         n_rows, n_columns = frame.shape
         if n_columns < 2 or n_rows < 1:
@@ -754,16 +781,26 @@ def _coded(
     column: nw.Series[Any] | NDArray[Any], label: str, where: _Where = _row
 ) -> tuple[NDArray[np.integer], NDArray[Any], _Mask]:
     """Return the codes of a column's ids, the distinct ids, ascending, and the missing rows."""
-    if isinstance(column, nw.Series) and column.dtype in (nw.String, nw.Categorical, nw.Enum):
-        codes, values = _factorized(column)
-        missing = _either(codes < 0, None)
-        values, _ = _as_ids(values, None, label)
-        ids = _sorted_unique(values, label)
-        # A missing id has code -1 and so finds the last entry.
-        codes = np.append(ItemVocabulary(ids)._look_up(values), -1)[codes]
-    else:
+    series = column if isinstance(column, nw.Series) else None
+    natively = series is not None and series.dtype in (nw.String, nw.Categorical, nw.Enum)
+    if not natively:
         values, missing = _as_ids(*_to_numpy(column), label, where)
-        ids = _sorted_unique(values if missing is None else values[~missing], label)
+        kept = values if missing is None else values[~missing]
+        # The frame's library hashes, which beats sorting integers that are no table's indices.
+        natively = (
+            series is not None and missing is None and values.dtype.kind == "i"
+            and _table_bounds(kept, len(kept)) is None
+        )  # fmt: skip
+    if natively:
+        assert series is not None
+        codes, distinct = _factorized(series)
+        missing = _either(codes < 0, None)
+        distinct, _ = _as_ids(distinct, None, label)
+        ids = _sorted_unique(distinct, label)
+        # A missing id has code -1 and so takes the last entry.
+        codes = np.append(ItemVocabulary(ids)._look_up(distinct), -1).take(codes)
+    else:
+        ids = _sorted_unique(kept, label)
         codes = ItemVocabulary(ids)._look_up(values)
     return (codes.astype(np.int32) if len(ids) < 2**31 else codes), ids, missing
 
@@ -1111,17 +1148,17 @@ class Histories:
         """Return the item codes of one sign by user, and the event index of each of them."""
         events = np.flatnonzero(self.signs == sign)
         offsets = np.searchsorted(events, self.offsets)
-        return PackedSequences(self.items[events], offsets), events
+        return PackedSequences(self.items.take(events), offsets), events
 
     def _at(
         self, events: NDArray[np.int64], users: NDArray[Any], offsets: NDArray[np.int64]
     ) -> Histories:
         return Histories(
             users,
-            self.items[events],
-            self.signs[events],
-            None if self.times is None else self.times[events],
-            self.rows[events],
+            self.items.take(events),
+            self.signs.take(events),
+            None if self.times is None else self.times.take(events),
+            self.rows.take(events),
             offsets,
         )
 
@@ -1152,13 +1189,13 @@ def build_histories(
     counts = np.bincount(users, minlength=len(interactions.user_ids))
     order = _time_order(users, interactions.times, counts)
     # Only each distinct id is looked up.
-    items = vocabulary.encode(interactions.item_ids)[interactions.item_codes[order]]
+    items = vocabulary.encode(interactions.item_ids).take(interactions.item_codes.take(order))
     histories = Histories(
         interactions.user_ids,
         items,
-        interactions.signs[order],
-        None if interactions.times is None else interactions.times[order],
-        interactions.rows[order],
+        interactions.signs.take(order),
+        None if interactions.times is None else interactions.times.take(order),
+        interactions.rows.take(order),
         _offsets(counts),
     )
     if duplicates == "last":
@@ -1173,21 +1210,20 @@ def _time_order(
     order = _grouped(users, len(counts))
     if times is None:
         return order
-    when = times[order]
+    when = times.take(order)
     falls = when[1:] < when[:-1]
     falls[np.cumsum(counts)[:-1] - 1] = False
     if not falls.any():
         return order
     low, span = when.min(), int(when.max()) - int(when.min()) + 1
     if when.dtype.kind == "i" and len(counts) * span < 2**63:
-        key = np.repeat(np.arange(len(counts)) * span, counts)
         when -= low
-        key += when
-        del when, falls
+        when += np.repeat(np.arange(len(counts)) * span, counts)
         # Users are in place already: what is left to this merge sort is short stretches.
-        return order[np.argsort(key, kind="stable")]
+        return order.take(np.argsort(when, kind="stable"))
+    del when, falls, order
     by_time = np.argsort(times, kind="stable")
-    return by_time[_grouped(users[by_time], len(counts))]
+    return by_time.take(_grouped(users.take(by_time), len(counts)))
 
 
 def _grouped(codes: NDArray[np.integer], n_codes: int) -> NDArray[np.int64]:
@@ -1544,7 +1580,7 @@ def _transform_table(estimator: SequenceBuilder | RareItemMasker, X: Any) -> Int
 
 def _rows_in(X: Any, *, n_columns: int) -> Any:
     """Let frames be, as one dtype for all columns would change ids; make all else an array."""
-    if nw.dependencies.is_into_dataframe(X):
+    if is_frame(X):
         return X
     if isinstance(X, list | tuple):
         X = np.array(X, dtype=object)

@@ -146,9 +146,7 @@ class TemporalSplit(BaseCrossValidator):
 
     def _cuts(self, times: NDArray[Any]) -> NDArray[Any]:
         shares = np.linspace(self.quantile, 1, self.n_splits, endpoint=False)
-        # Not np.quantile, which passes through float64, where nanoseconds do not fit.
-        positions = np.rint(shares * (len(times) - 1)).astype(np.int64)
-        cuts = np.partition(times, positions)[positions]
+        cuts = np.quantile(times, shares, method="nearest")
         if cuts[0] == times.min() or (cuts[1:] == cuts[:-1]).any():
             raise ValueError(
                 f"The times are too few or too often the same for n_splits={self.n_splits} and "

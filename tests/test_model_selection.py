@@ -184,8 +184,8 @@ def test_last_of_each_sign_by_hand():
 def test_signs_come_from_the_threshold():
     X = np.column_stack([[1] * 4, np.arange(4)])
     splitter = LeaveLastOutSplit(per_sign=True, positive_threshold=4)
-    assert folds(splitter, X, [5, 2, 5, 4]) == [([0], [0, 1, 2, 3])]
-    assert folds(LeaveLastOutSplit(), X, [5, 2, 5, 4]) == [([0, 1, 2], [0, 1, 2, 3])]
+    assert folds(splitter, X, [5, 3, 5, 4]) == [([0], [0, 1, 2, 3])]
+    assert folds(LeaveLastOutSplit(), X, [5, 3, 5, 4]) == [([0, 1, 2], [0, 1, 2, 3])]
 
 
 @settings(deadline=None, max_examples=100)
@@ -245,6 +245,7 @@ def test_users_are_drawn_anew():
     splits = folds(UserHoldoutSplit(4, test_size=0.25, random_state=0), X)
     assert len({tuple(test) for _, test in splits}) == 4
     assert {len(test) for _, test in splits} == {10}
+    assert splits != folds(UserHoldoutSplit(4, test_size=0.25, random_state=1), X)
 
 
 def test_a_list_of_histories_is_split_by_history():
