@@ -5,8 +5,8 @@ minute and without a download::
 
     python examples/quickstart.py
 
-On ratings of your own, a .csv or .parquet file with the columns user, item, rating and time (by
-these or the names MovieLens uses), it takes pandas (and pyarrow for parquet)::
+On ratings of your own, a .csv or .parquet file with the columns user, item, rating and time (or
+user_id, item_id, rating and timestamp), it takes pandas, and pyarrow for parquet::
 
     python examples/quickstart.py --data ratings.csv --threshold 4
 """
@@ -48,8 +48,8 @@ def on_synthetic_world() -> None:
         max_epochs=60,
         random_state=0,
     )
-    compare(model, X[train], y[train], X[test], y[test])
-    print("\n== the best that is possible here")
+    compare(model, X[train], y[train], X[test], y[test], targets={"last event": "last"})
+    print("== the best that is possible here")
     print(summarize(best_possible_ranks(world), random_state=0))
 
     # One history, oldest first: what comes next, and what is it?
@@ -82,25 +82,34 @@ def on_ratings(path: str, threshold: float) -> None:
     )
     model = ContrastiveSeqRecommender(positive_threshold=threshold, random_state=0, verbose=1)
     test = split.test
-    compare(model, *split.train, test.interactions, test.feedback, targets=test.last)
+    compare(
+        model,
+        *split.train,
+        test.interactions,
+        test.feedback,
+        targets={"last event": test.last, "all held-out events": test.successive},
+    )
 
     user = test.interactions["user"].iloc[0]
     mine = (test.interactions["user"] == user).to_numpy()
     items, scores = model.recommend(
         test.interactions["item"][mine].to_numpy(), k=5, feedback=test.feedback[mine]
     )
-    print(f"\nFor user {user}:")
+    print(f"For user {user}:")
     for item, score in zip(items, scores, strict=True):
         print(f"  item {item}, score {score:.2f}")
 
 
-def compare(model, X_train, y_train, X_test, y_test, *, targets="last") -> None:
+def compare(model, X_train, y_train, X_test, y_test, *, targets) -> None:
     """Fit with and without the dislikes and print how both rank likes and dislikes."""
     likes_only = clone(model).set_params(negative_weight=0, contrastive_weight=0)
     for name, fitted in (("likes only", likes_only), ("likes and dislikes", model)):
         fitted.fit(X_train, y_train)
-        print(f"== {name}: {fitted.n_iter_} epochs, {len(fitted.items_)} items")
-        print(evaluate(fitted, X_test, y_test, targets=targets, random_state=0))
+        print(f"== {name}: {len(fitted.items_)} items learned in {fitted.n_iter_} epochs")
+        for which, rows in targets.items():
+            print(f"-- {which} of each user")
+            print(evaluate(fitted, X_test, y_test, targets=rows, random_state=0))
+        print()
 
 
 def best_possible_ranks(world) -> TargetRanks:

@@ -264,8 +264,8 @@ class ItemVocabulary:
             return np.fromiter(codes, dtype=np.int64, count=len(ids))
         if len(self) == 0:
             return np.full(len(ids), -1)
-        ascending = self.items[self._order]
-        if bounds := _table_bounds(ascending, len(ids)):
+        ascending = self._ascending
+        if bounds := _table_bounds(ascending[[0, -1]], len(ids)):
             low, high = bounds
             table = np.full(high - low + 1, -1)
             table[ascending - low] = self._order
@@ -278,10 +278,13 @@ class ItemVocabulary:
 
     @cached_property
     def _order(self) -> NDArray[np.int64]:
-        order = np.argsort(self.items, kind="stable")
-        ascending = self.items[order]
+        return np.argsort(self.items, kind="stable")
+
+    @cached_property
+    def _ascending(self) -> NDArray[Any]:
+        ascending = self.items[self._order]
         self._check_distinct(1 + int(np.count_nonzero(ascending[1:] != ascending[:-1])))
-        return order
+        return ascending
 
     @cached_property
     def _code_of(self) -> dict[Any, int]:
@@ -291,7 +294,7 @@ class ItemVocabulary:
 
     def _check_distinct(self, n_distinct: int) -> None:
         if n_distinct != len(self):
-            raise ValueError(f"items must be distinct, got {n_distinct} among {len(self)}.")
+            raise ValueError(f"items must be distinct: {len(self) - n_distinct} of them repeat.")
 
     def decode(self, codes: ArrayLike) -> NDArray[Any]:
         """Return the raw id of each code."""
@@ -326,7 +329,7 @@ def _sorted_unique(ids: NDArray[Any], label: str) -> NDArray[Any]:
             return _objects(sorted(set(ids)))
         except TypeError as error:
             raise TypeError(f"{label}: ids must be sortable, but {error}.") from error
-    if bounds := _table_bounds(ids, len(ids)):
+    if bounds := _table_bounds(ids, max(len(ids), _SMALL_TABLE)):
         low, high = bounds
         seen = np.zeros(high - low + 1, dtype=bool)
         seen[ids - low] = True
@@ -334,12 +337,12 @@ def _sorted_unique(ids: NDArray[Any], label: str) -> NDArray[Any]:
     return np.unique(ids)
 
 
-def _table_bounds(ids: NDArray[Any], n_uses: int) -> tuple[int, int] | None:
-    """Return the lowest and highest id if a table over all between them pays off, else None."""
+def _table_bounds(ids: NDArray[Any], max_size: int) -> tuple[int, int] | None:
+    """Return the lowest and highest id if a table over all between them is not too big."""
     if ids.dtype.kind != "i" or len(ids) == 0:
         return None
     low, high = int(ids.min()), int(ids.max())
-    return (low, high) if high - low < max(n_uses, _SMALL_TABLE) else None
+    return (low, high) if high - low < max_size else None
 
 
 def _cast_exactly(ids: NDArray[Any], dtype: np.dtype[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
@@ -463,7 +466,7 @@ def _as_times(
         kept = values if missing is None else values[~missing]
         values = _fill_missing(_times_from_objects(kept, label), missing)
     if values.dtype.kind == "M":
-        unit = np.datetime_data(values.dtype)[0]
+        unit = values.dtype.str[4:-1]  # "<M8[us]"
         values = values.view(np.int64)
     if values.dtype.kind not in "iuf":
         raise TypeError(f"{label} has dtype {values.dtype}. {_TIME_TYPES}")
@@ -500,15 +503,14 @@ def _as_numbers(
     """Bring numbers to int64 or float64; MISSING_ID and NaN are missing, infinity is an error."""
     if values.dtype.kind == "f":
         values = np.ascontiguousarray(values, dtype=np.float64)
-        # Summing finds a NaN or an infinity without an array of its own.
-        if not len(values) or np.isfinite(values.sum()):
+        if _all_finite(values):
             return values, missing
         missing = _either(missing, np.isnan(values))
         bad, problem = np.isinf(values), "is not finite. Drop the row"
     else:
         top = np.iinfo(np.int64).max
         bad = values > top if values.dtype == np.uint64 else np.zeros(0, dtype=bool)
-        problem = "is above the largest int64. Convert the column to strings"
+        problem = "does not fit into int64. Convert the column, ids for example to strings"
         if not bad.any():
             values = np.ascontiguousarray(values, dtype=np.int64)
             if len(values) and values.min() == MISSING_ID:
@@ -520,6 +522,12 @@ def _as_numbers(
         position = int(np.argmax(bad))
         raise ValueError(f"{label}, {where(position)}: {values[position]} {problem}.")
     return values, missing
+
+
+def _all_finite(values: NDArray[Any]) -> bool:
+    # A sum that is finite rules out NaN and infinity without an array of booleans.
+    with np.errstate(over="ignore", invalid="ignore"):
+        return bool(np.isfinite(values.sum())) or bool(np.isfinite(values).all())
 
 
 def _is_missing(value: Any) -> bool:
@@ -787,10 +795,8 @@ def _coded(
         values, missing = _as_ids(*_to_numpy(column), label, where)
         kept = values if missing is None else values[~missing]
         # The frame's library hashes, which beats sorting integers that are no table's indices.
-        natively = (
-            series is not None and missing is None and values.dtype.kind == "i"
-            and _table_bounds(kept, len(kept)) is None
-        )  # fmt: skip
+        natively = series is not None and series.dtype.is_integer() and missing is None
+        natively = natively and _table_bounds(kept, max(len(kept), _SMALL_TABLE)) is None
     if natively:
         assert series is not None
         codes, distinct = _factorized(series)
@@ -1078,14 +1084,12 @@ def _feedback_numbers(values: NDArray[Any], rows: NDArray[np.int64], where: _Whe
             )
     if values.dtype.kind not in "biuf":
         raise TypeError(f"feedback has dtype {values.dtype}; it must be booleans or numbers.")
-    if values.dtype.kind == "f" and not np.isfinite(values.sum()):
-        bad = ~np.isfinite(values)
-        if bad.any():
-            first = int(np.argmax(bad))
-            raise ValueError(
-                f"feedback, {where(int(rows[first]))}: {values[first]} (NaN or infinity) is no "
-                "feedback. Drop the row, or mask it."
-            )
+    if values.dtype.kind == "f" and not _all_finite(values):
+        first = int(np.argmin(np.isfinite(values)))
+        raise ValueError(
+            f"feedback, {where(int(rows[first]))}: {values[first]} (NaN or infinity) is no "
+            "feedback. Drop the row, or mask it."
+        )
     return values
 
 
@@ -1187,7 +1191,7 @@ def build_histories(
     """
     users = interactions.user_codes
     counts = np.bincount(users, minlength=len(interactions.user_ids))
-    order = _time_order(users, interactions.times, counts)
+    order = _event_order(users, interactions.times, counts)
     # Only each distinct id is looked up.
     items = vocabulary.encode(interactions.item_ids).take(interactions.item_codes.take(order))
     histories = Histories(
@@ -1199,31 +1203,33 @@ def build_histories(
         _offsets(counts),
     )
     if duplicates == "last":
-        return histories.select(_is_last(users[order], items) | (items < 0))
+        return histories.select(_is_last(users.take(order), items, counts) | (items < 0))
     return histories
 
 
-def _time_order(
-    users: NDArray[np.integer], times: NDArray[Any] | None, counts: NDArray[np.int64]
+def _event_order(
+    users: NDArray[np.integer], keys: NDArray[Any] | None, counts: NDArray[np.int64]
 ) -> NDArray[np.int64]:
-    """Sort stably by user code, then time; `counts` has the number of events of each user."""
+    """Sort stably by user code, then key; `counts` has the number of events of each user."""
     order = _grouped(users, len(counts))
-    if times is None:
+    if keys is None or len(keys) == 0:
         return order
-    when = times.take(order)
-    falls = when[1:] < when[:-1]
-    falls[np.cumsum(counts)[:-1] - 1] = False
+    grouped = keys.take(order)
+    falls = grouped[1:] < grouped[:-1]
+    ends = np.cumsum(counts)
+    falls[ends[(ends > 0) & (ends < len(keys))] - 1] = False
     if not falls.any():
         return order
-    low, span = when.min(), int(when.max()) - int(when.min()) + 1
-    if when.dtype.kind == "i" and len(counts) * span < 2**63:
-        when -= low
-        when += np.repeat(np.arange(len(counts)) * span, counts)
+    low, high = grouped.min(), grouped.max()
+    span = int(high) - int(low) + 1
+    if grouped.dtype.kind == "i" and len(counts) * span < 2**63:
+        grouped -= low
+        grouped += np.repeat(np.arange(len(counts)) * span, counts)
         # Users are in place already: what is left to this merge sort is short stretches.
-        return order.take(np.argsort(when, kind="stable"))
-    del when, falls, order
-    by_time = np.argsort(times, kind="stable")
-    return by_time.take(_grouped(users.take(by_time), len(counts)))
+        return order.take(np.argsort(grouped, kind="stable"))
+    del grouped, falls, order
+    by_key = np.argsort(keys, kind="stable")
+    return by_key.take(_grouped(users.take(by_key), len(counts)))
 
 
 def _grouped(codes: NDArray[np.integer], n_codes: int) -> NDArray[np.int64]:
@@ -1234,12 +1240,14 @@ def _grouped(codes: NDArray[np.integer], n_codes: int) -> NDArray[np.int64]:
     return columns.tocsr().indices.astype(np.int64)
 
 
-def _is_last(users: NDArray[np.integer], items: NDArray[Any]) -> NDArray[np.bool_]:
+def _is_last(
+    users: NDArray[np.integer], items: NDArray[np.int64], counts: NDArray[np.int64]
+) -> NDArray[np.bool_]:
     """Tell which events are the last of their user and item."""
-    order = np.lexsort((items, users))
+    order = _event_order(users, items, counts)
+    users, items = users.take(order), items.take(order)
     last = np.ones(len(order), dtype=bool)
-    same = (users[order[1:]] == users[order[:-1]]) & (items[order[1:]] == items[order[:-1]])
-    last[order[:-1]] = ~same
+    last[order[:-1]] = (users[1:] != users[:-1]) | (items[1:] != items[:-1])
     return last
 
 

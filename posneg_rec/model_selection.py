@@ -3,7 +3,8 @@
 ``score`` of a recommender sees only the rows it is given: a user's last row is the target, the
 rows before it are the history. So the test folds made here carry the history of the users whose
 rows they hold out, also where those rows are in the training fold, and the two index arrays of a
-split may overlap. What never happens is a training row after a row held out.
+split may overlap. What never happens is that a user is trained on after a row held out; after a
+cut of :class:`TemporalSplit`, no user is.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.model_selection import BaseCrossValidator, GroupShuffleSplit
 from sklearn.utils import check_scalar
 
-from posneg_rec.interactions import Interactions, ItemVocabulary, is_table, read_interactions
+from posneg_rec.interactions import Interactions, is_table, read_interactions
 
 __all__ = [
     "FutureLeakWarning",
@@ -119,7 +120,7 @@ class TemporalSplit(BaseCrossValidator):
             If the table has no time, or too few distinct times for the windows.
         """
         interactions = _read(self, X)
-        times, users = _times(interactions), _user_codes(interactions)
+        times, users = _times(interactions), interactions.user_codes
         cuts = self._cuts(times)
         for start, end in zip(cuts, [*cuts[1:], None], strict=True):
             before = times < start
@@ -314,7 +315,7 @@ class UserHoldoutSplit(BaseCrossValidator):
         """
         if is_table(X):
             interactions = _read(self, X)
-            users, rows = _user_codes(interactions), interactions.rows
+            users, rows = interactions.user_codes, interactions.rows
         else:
             users = rows = np.arange(len(X))
         splitter = GroupShuffleSplit(
@@ -430,13 +431,9 @@ def _times(interactions: Interactions) -> NDArray[Any]:
     return interactions.times
 
 
-def _user_codes(interactions: Interactions) -> NDArray[np.int64]:
-    return ItemVocabulary(interactions.user_ids).encode(interactions.users)
-
-
-def _user_positions(interactions: Interactions) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def _user_positions(interactions: Interactions) -> tuple[NDArray[np.integer], NDArray[np.int64]]:
     """User code of each row, and the row's position in time among the rows of its user."""
-    users = _user_codes(interactions)
+    users = interactions.user_codes
     keys = [users] if interactions.times is None else [interactions.times, users]
     order = np.lexsort(keys)  # stable: ties stay in row order
     n_rows = np.bincount(users)
@@ -446,7 +443,7 @@ def _user_positions(interactions: Interactions) -> tuple[NDArray[np.int64], NDAr
 
 
 def _last_position(
-    users: NDArray[np.int64], positions: NDArray[np.int64], mask: NDArray[np.bool_]
+    users: NDArray[np.integer], positions: NDArray[np.int64], mask: NDArray[np.bool_]
 ) -> NDArray[np.int64]:
     """Position of each user's last row in `mask`, -1 where there is none."""
     last = np.full(users.max() + 1, -1)

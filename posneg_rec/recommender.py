@@ -737,12 +737,7 @@ class ContrastiveSeqRecommender(CallbackSupportMixin, BaseEstimator):
         -------
         float in [-1, 1]
         """
-        ranks = self.target_ranks(interactions, _one_of(y, feedback))
-        means = [
-            ranks.gains("ndcg", k=10)[ranks.signs == sign].sum() / max((ranks.signs == sign).sum(), 1)
-            for sign in (1, -1)
-        ]
-        return float(means[0] - means[1])
+        return self.target_ranks(interactions, _one_of(y, feedback)).mean("ndcg", k=10)
 
     def target_ranks(
         self,
@@ -803,7 +798,11 @@ class ContrastiveSeqRecommender(CallbackSupportMixin, BaseEstimator):
     # ------------------------------------------------------------------------------ shared parts
 
     def _vocabulary(self) -> ItemVocabulary:
-        return ItemVocabulary(self.items_)
+        # Kept between calls: its look-up tables take far longer to build than an answer.
+        kept: ItemVocabulary | None = vars(self).get("_kept_vocabulary")
+        if kept is None or kept.items is not self.items_:
+            kept = self._kept_vocabulary = ItemVocabulary(self.items_)
+        return kept
 
     def _histories(self, interactions: Any, feedback: Any) -> Histories:
         """One history, a table or a list of histories as events of codes."""
@@ -925,9 +924,9 @@ class ContrastiveSeqRecommender(CallbackSupportMixin, BaseEstimator):
         return tags
 
     def __getstate__(self) -> dict[str, Any]:
-        """Drop set callbacks: they may hold threads, and belong to a fit, not to a model."""
+        """Parameters and fitted attributes alone: no set callbacks, no look-up tables."""
         state: dict[str, Any] = super().__getstate__()
-        return {k: v for k, v in state.items() if k != "_skl_callbacks"}
+        return {k: v for k, v in state.items() if k not in ("_skl_callbacks", "_kept_vocabulary")}
 
 
 def _generator(random_state: int | np.random.RandomState | None) -> np.random.Generator:

@@ -454,11 +454,11 @@ def test_every_resample_has_as_many_users_as_there_are():
 
 def test_random_state_repeats_and_global_state_is_untouched():
     ranks = make_ranks(np.arange(1, 41), np.tile([1, -1], 20))
-    before = np.random.get_state()[1].copy()  # noqa: NPY002
+    before = np.random.get_state()[1].copy()
     one, two, other = (summarize(ranks, random_state=seed) for seed in (0, 0, 1))
     assert one == two
     assert one.intervals != other.intervals
-    np.testing.assert_array_equal(np.random.get_state()[1], before)  # noqa: NPY002
+    np.testing.assert_array_equal(np.random.get_state()[1], before)
 
 
 def test_without_dislikes_there_is_no_delta_to_report():
