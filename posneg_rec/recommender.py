@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import fields
 from numbers import Integral, Real
 from os import PathLike
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -28,7 +28,6 @@ from posneg_rec.interactions import (
     Histories,
     Interactions,
     ItemVocabulary,
-    PackedSequences,
     build_histories,
     is_history,
     is_table,
@@ -178,7 +177,7 @@ class ContrastiveSeqRecommender(CallbackSupportMixin, BaseEstimator):
     3
     """
 
-    _parameter_constraints: dict[str, list[Any]] = {
+    _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         "positive_threshold": [Real, tuple, list, None],
         "embedding_dim": _POSITIVE_INTEGER,
         "n_layers": [Interval(Integral, 0, None, closed="left")],
@@ -208,9 +207,9 @@ class ContrastiveSeqRecommender(CallbackSupportMixin, BaseEstimator):
     }
 
     # X and y by their names here, no metadata to route.
-    __metadata_request__fit = {"interactions": UNUSED, "feedback": UNUSED}
-    __metadata_request__partial_fit = {"interactions": UNUSED, "feedback": UNUSED}
-    __metadata_request__score = {"interactions": UNUSED, "feedback": UNUSED}
+    __metadata_request__fit: ClassVar = {"interactions": UNUSED, "feedback": UNUSED}
+    __metadata_request__partial_fit: ClassVar = {"interactions": UNUSED, "feedback": UNUSED}
+    __metadata_request__score: ClassVar = {"interactions": UNUSED, "feedback": UNUSED}
 
     def __init__(
         self,
@@ -392,7 +391,7 @@ class ContrastiveSeqRecommender(CallbackSupportMixin, BaseEstimator):
         context: Any,
         passed: dict[str, Any],
     ) -> dict[str, Any]:
-        """Everything that a fit leaves behind, made without touching the estimator."""
+        """Make everything that a fit leaves behind, without touching the estimator."""
         from posneg_rec.training import EpochLog, Settings, TrainingSequences, train
 
         self._check_sizes()
@@ -490,7 +489,7 @@ class ContrastiveSeqRecommender(CallbackSupportMixin, BaseEstimator):
             )
 
     def _check_columns(self, interactions: Any) -> None:
-        """The columns must be those of the fit, in number and name."""
+        """Check that the columns are those of the fit, in number and name."""
         if is_table(interactions):
             validate_data(self, interactions, reset=False, skip_check_array=True)
 
@@ -517,7 +516,7 @@ class ContrastiveSeqRecommender(CallbackSupportMixin, BaseEstimator):
         return np.asarray(weights, dtype=np.float32)
 
     def _column_names(self, interactions: Any) -> dict[str, Any]:
-        """``n_features_in_`` and ``feature_names_in_``, as scikit-learn defines them."""
+        """Find ``n_features_in_`` and ``feature_names_in_`` as scikit-learn does."""
         if not is_table(interactions):
             return {}
         probe = BaseEstimator()
@@ -525,7 +524,7 @@ class ContrastiveSeqRecommender(CallbackSupportMixin, BaseEstimator):
         return {name: value for name, value in vars(probe).items() if name.endswith("_in_")}
 
     def _grown_weights(self, n_items: int, rng: np.random.Generator) -> Weights:
-        """The fitted weights with random vectors for the items that joined."""
+        """Give the items that joined random vectors beside the fitted ones."""
         table = self.weights_["item_embedding"]
         shape = n_items - len(table), table.shape[1]
         joined = rng.normal(0.0, 0.02, size=shape).astype(np.float32)
@@ -562,7 +561,7 @@ class ContrastiveSeqRecommender(CallbackSupportMixin, BaseEstimator):
         allowed_items: ArrayLike | None = None,
         denied_items: ArrayLike | None = None,
     ) -> Any:
-        """The k items that each history is most likely to be continued with.
+        """Recommend the k items that each history is most likely to continue with.
 
         Parameters
         ----------
@@ -607,7 +606,7 @@ class ContrastiveSeqRecommender(CallbackSupportMixin, BaseEstimator):
         codes = np.empty((len(users), k), dtype=np.int64)
         scores = np.empty((len(users), k), dtype=np.float32)
         blocks = self._score_blocks(
-            vars(self), histories, users, histories.offsets[1:], exclude_seen=exclude_seen
+            self.__dict__, histories, users, histories.offsets[1:], exclude_seen=exclude_seen
         )
         for block, block_scores in blocks:
             if allowed is not None:
@@ -638,7 +637,7 @@ class ContrastiveSeqRecommender(CallbackSupportMixin, BaseEstimator):
     def score_items(
         self, history: Any, items: ArrayLike | None = None, *, feedback: Any = None
     ) -> NDArray[np.float32]:
-        """Scores of given items after one history, whether seen or not.
+        """Score given items after one history, whether seen or not.
 
         Parameters
         ----------
@@ -657,7 +656,7 @@ class ContrastiveSeqRecommender(CallbackSupportMixin, BaseEstimator):
         check_is_fitted(self)
         histories = self._histories(_one_history(history), feedback)
         blocks = self._score_blocks(
-            vars(self), histories, np.array([0]), histories.offsets[1:], exclude_seen=False
+            self.__dict__, histories, np.array([0]), histories.offsets[1:], exclude_seen=False
         )
         ((_, scores),) = blocks
         if items is None:
@@ -666,7 +665,7 @@ class ContrastiveSeqRecommender(CallbackSupportMixin, BaseEstimator):
         return np.where(codes < 0, np.float32(np.nan), scores[0, codes])
 
     def similar_items(self, item: Any, k: int = 10) -> tuple[NDArray[Any], NDArray[np.float32]]:
-        """The k items whose vectors point most nearly in an item's direction.
+        """Find the k items whose vectors point most nearly in an item's direction.
 
         Parameters
         ----------
@@ -699,7 +698,7 @@ class ContrastiveSeqRecommender(CallbackSupportMixin, BaseEstimator):
         return self.items_[codes[0]], best[0]
 
     def unknown_items(self, interactions: Any) -> NDArray[Any]:
-        """The distinct item ids of a history, table or list of histories not known to the model.
+        """Name the items of a history, table or list of histories that the model does not know.
 
         Parameters
         ----------
@@ -722,7 +721,7 @@ class ContrastiveSeqRecommender(CallbackSupportMixin, BaseEstimator):
     # ----------------------------------------------------------------------------------- scoring
 
     def score(self, interactions: Any, y: Any = None, *, feedback: Any = None) -> float:
-        """NDCG@10 on liked minus NDCG@10 on disliked last events; greater is better.
+        """Return NDCG@10 on liked minus NDCG@10 on disliked last events; greater is better.
 
         Each user's last row is the target, the rows before it are the history. A model that
         ranks high what users go on to like and low what they go on to dislike scores high; 0 is
@@ -747,7 +746,7 @@ class ContrastiveSeqRecommender(CallbackSupportMixin, BaseEstimator):
         targets: Literal["last", "all"] | ArrayLike = "last",
         exclude_seen: bool = True,
     ) -> TargetRanks:
-        """Where what did happen next stands in the ranking of the whole catalogue.
+        """Rank what did happen next among the whole catalogue.
 
         Parameters
         ----------
@@ -786,7 +785,7 @@ class ContrastiveSeqRecommender(CallbackSupportMixin, BaseEstimator):
             chosen = mask[histories.rows]
         stops = np.flatnonzero(chosen)
         stops = stops[np.argsort(histories.rows[stops], kind="stable")]
-        ranks = self._ranks(vars(self), histories, user[stops], stops, exclude_seen=exclude_seen)
+        ranks = self._ranks(self.__dict__, histories, user[stops], stops, exclude_seen=exclude_seen)
         return TargetRanks(
             users=histories.users[user[stops]],
             rows=histories.rows[stops],
@@ -805,7 +804,7 @@ class ContrastiveSeqRecommender(CallbackSupportMixin, BaseEstimator):
         return kept
 
     def _histories(self, interactions: Any, feedback: Any) -> Histories:
-        """One history, a table or a list of histories as events of codes."""
+        """Read one history, a table or a list of histories as events of codes."""
         if not is_history(interactions):
             events = self._read(interactions, feedback, remembered=feedback is not None)
             return build_histories(events, self._vocabulary())
@@ -856,7 +855,7 @@ class ContrastiveSeqRecommender(CallbackSupportMixin, BaseEstimator):
         *,
         exclude_seen: bool = True,
     ) -> NDArray[np.int64]:
-        """Rank of the item of each event of `stops` after its user's earlier events."""
+        """Rank the item of each event of `stops` after its user's earlier events."""
         ranks = np.empty(len(stops), dtype=np.int64)
         blocks = self._score_blocks(state, histories, users, stops, exclude_seen=exclude_seen)
         for block, scores in blocks:
@@ -909,28 +908,28 @@ class ContrastiveSeqRecommender(CallbackSupportMixin, BaseEstimator):
         """
         params, state = persistence.read_model(path)
         model = cls(**params)
-        vars(model).update(state)
+        model.__dict__.update(state)
         return model
 
     def __sklearn_is_fitted__(self) -> bool:
-        """Whether there are weights to recommend with."""
+        """Tell whether there are weights to recommend with."""
         return hasattr(self, "weights_")
 
     def __sklearn_tags__(self) -> Tags:
-        """Ids may be strings; the feedback may be left out."""
+        """Say that ids may be strings."""
         tags = super().__sklearn_tags__()
         tags.input_tags.string = True
         tags.input_tags.categorical = True
         return tags
 
     def __getstate__(self) -> dict[str, Any]:
-        """Parameters and fitted attributes alone: no set callbacks, no look-up tables."""
+        """Keep parameters and fitted attributes, no set callbacks and no look-up tables."""
         state: dict[str, Any] = super().__getstate__()
         return {k: v for k, v in state.items() if k not in ("_skl_callbacks", "_kept_vocabulary")}
 
 
 def _generator(random_state: int | np.random.RandomState | None) -> np.random.Generator:
-    """A generator of our own: None draws from the system, so no global state is touched."""
+    """Make a generator of our own: None draws from the system, never from a global state."""
     if isinstance(random_state, np.random.RandomState):
         random_state = int(random_state.randint(2**31))
     return np.random.default_rng(random_state)
@@ -959,10 +958,12 @@ def _one_history(history: Any) -> Any:
 
 def _show_progress(log: EpochLog, max_epochs: int) -> None:
     width = 20
-    done = round(width * log.epoch / max_epochs)
-    score = "" if log.validation_score is None else f"  validation NDCG@10 {log.validation_score:.4f}"
+    bar = ("#" * round(width * log.epoch / max_epochs)).ljust(width, ".")
+    score = (
+        "" if log.validation_score is None else f"  validation NDCG@10 {log.validation_score:.4f}"
+    )
     print(
-        f"epoch {log.epoch:>{len(str(max_epochs))}}/{max_epochs} [{'#' * done}{'.' * (width - done)}]"
+        f"epoch {log.epoch:>{len(str(max_epochs))}}/{max_epochs} [{bar}]"
         f"  loss {log.loss:.4f}{score}  {log.seconds:.1f} s",
         file=sys.stderr,
         flush=True,

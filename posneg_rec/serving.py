@@ -48,7 +48,7 @@ class Queries:
         stops: NDArray[np.int64],
         max_len: int,
     ) -> Queries:
-        """Histories of `users` (positions) up to the events `stops`, which are not part of them.
+        """Take the histories of `users` (positions) before the events `stops`.
 
         Items that the catalogue lacks are left out; the encoder gets the last `max_len` liked.
         """
@@ -79,7 +79,7 @@ def _linear(x: Array, weights: Weights, name: str) -> Array:
 
 
 def _encode_one(weights: Weights, items: NDArray[np.int64], n_heads: int) -> Array:
-    """The last hidden state (d,) of one history (L,), a plain twin of ``nn.SequenceEncoder``."""
+    """Encode one history (L,) to (d,): a plain twin of ``nn.SequenceEncoder``."""
     table = weights["item_embedding"]
     positions = weights["positive.position_embedding"]
     x = table[items] * np.float32(np.sqrt(table.shape[1])) + positions[: len(items)][::-1]
@@ -90,7 +90,9 @@ def _encode_one(weights: Weights, items: NDArray[np.int64], n_heads: int) -> Arr
     )
     for layer in range(n_layers):
         block = f"positive.blocks.{layer}"
-        qkv = _linear(_layer_norm(x, weights, f"{block}.attention_norm"), weights, f"{block}.attention_in")
+        qkv = _linear(
+            _layer_norm(x, weights, f"{block}.attention_norm"), weights, f"{block}.attention_in"
+        )
         qkv = qkv.reshape(len(qkv), 3, n_heads, -1).transpose(1, 2, 0, 3)  # (3, H, L, d/H)
         if layer == n_layers - 1:  # from here on only the last event's state matters
             x, hidden, query = x[-1:], hidden[-1:], qkv[0][:, -1:]
@@ -101,13 +103,15 @@ def _encode_one(weights: Weights, items: NDArray[np.int64], n_heads: int) -> Arr
         attention /= attention.sum(-1, keepdims=True)
         attended = (attention @ qkv[2]).transpose(1, 0, 2).reshape(len(x), -1)  # (L, d)
         x = x + _linear(attended, weights, f"{block}.attention_out")
-        inner = _linear(_layer_norm(x, weights, f"{block}.feedforward_norm"), weights, f"{block}.feedforward_in")
+        inner = _linear(
+            _layer_norm(x, weights, f"{block}.feedforward_norm"), weights, f"{block}.feedforward_in"
+        )
         x = x + _linear(np.maximum(inner, 0), weights, f"{block}.feedforward_out")
     return _layer_norm(x[-1], weights, "positive.norm")
 
 
 def _encode_many(weights: Weights, sequences: PackedSequences, n_heads: int) -> Array:
-    """The last hidden states (Q, d) of many non-empty histories, through torch."""
+    """Encode many non-empty histories to (Q, d), through torch."""
     import torch
 
     from posneg_rec.nn import SequenceEncoder
@@ -121,7 +125,9 @@ def _encode_many(weights: Weights, sequences: PackedSequences, n_heads: int) -> 
     max_len, dim = state["position_embedding"].shape
     n_layers = sum(name.endswith("attention_norm.weight") for name in state)
     with torch.device("meta"):
-        encoder = SequenceEncoder(dim, n_layers=n_layers, n_heads=n_heads, max_len=max_len, dropout=0.0)
+        encoder = SequenceEncoder(
+            dim, n_layers=n_layers, n_heads=n_heads, max_len=max_len, dropout=0.0
+        )
     encoder.load_state_dict(state, assign=True)
     table = weights["item_embedding"]
     last = np.empty((len(sequences), dim), dtype=np.float32)
@@ -139,7 +145,7 @@ def _encode_many(weights: Weights, sequences: PackedSequences, n_heads: int) -> 
 
 
 def encode(weights: Weights, sequences: PackedSequences, n_heads: int) -> Array:
-    """The last hidden state of each history.
+    """Encode each history to its last hidden state.
 
     Parameters
     ----------
@@ -166,7 +172,7 @@ def encode(weights: Weights, sequences: PackedSequences, n_heads: int) -> Array:
 def score_blocks(
     weights: Weights, queries: Queries, n_heads: int, fallback: Array, *, exclude_seen: bool = True
 ) -> Iterator[tuple[slice, Array]]:
-    """Scores of all items for one block of queries after the other, never for all at once.
+    """Score all items for one block of queries after the other, never for all at once.
 
     Parameters
     ----------
@@ -200,7 +206,7 @@ def score_blocks(
 
 
 def top_k(scores: Array, k: int) -> tuple[NDArray[np.int64], Array]:
-    """The k best items of each row, best first, equal scores by item code.
+    """Find the k best items of each row, best first, equal scores by item code.
 
     Parameters
     ----------
@@ -247,7 +253,7 @@ def top_k(scores: Array, k: int) -> tuple[NDArray[np.int64], Array]:
 
 
 def target_ranks(scores: Array, targets: NDArray[np.int64]) -> NDArray[np.int64]:
-    """The place of each row's target in that row's ranking: 1 is the top.
+    """Find the place of each row's target in that row's ranking: 1 is the top.
 
     Parameters
     ----------

@@ -107,7 +107,7 @@ class _Windows:
         length: int,
         rng: np.random.Generator | None,
     ) -> _Windows:
-        """At most `length` events of each user: the last ones, or (with `rng`) any."""
+        """Take at most `length` events of each user: the last ones, or (with `rng`) any run."""
         lengths = sequences.lengths[users]
         starts = np.maximum(lengths - length, 0)
         if rng is not None:
@@ -119,7 +119,7 @@ class _Windows:
         return cls(index, offsets, starts)
 
     def shifted(self) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
-        """Inputs (all but the last event), targets (all but the first) and their offsets."""
+        """Return inputs (all but the last event), targets (all but the first) and offsets."""
         lengths = np.diff(self.offsets)
         is_first = np.zeros(len(self.index), dtype=bool)
         is_last = np.zeros(len(self.index), dtype=bool)
@@ -214,7 +214,7 @@ def _resolve_device(device: str) -> torch.device:
 
 
 def resolve_precision(precision: str, device: torch.device) -> torch.dtype:
-    """The dtype of the matrix products: bfloat16 where the hardware multiplies it fast."""
+    """Choose the dtype of the matrix products: bfloat16 where the hardware is fast at it."""
     if precision != "auto":
         return {"bfloat16": torch.bfloat16, "float32": torch.float32}[precision]
     if device.type == "cuda":
@@ -314,10 +314,10 @@ def train(
             with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
                 losses = _batch_loss(model, data, batch, settings, rng, generator)
             optimizer.zero_grad(set_to_none=True)
-            losses.total.backward()  # type: ignore[no-untyped-call]
+            losses.total.backward()
             optimizer.step()
             sums += torch.stack([term.detach().float() for term in losses])
-        means = (sums / n_batches).tolist()
+        loss, positive, negative, contrastive = means = (sums / n_batches).tolist()
         if not np.isfinite(means).all():
             raise FloatingPointError(
                 f"The loss is not finite in epoch {epoch} (total, positive, negative, contrastive:"
@@ -326,7 +326,8 @@ def train(
                 f"(now {settings.temperature:g})."
             )
         score = None if validate is None else validate(_to_numpy(model))
-        history.append(EpochLog(epoch, *means, score, time.perf_counter() - start))
+        seconds = time.perf_counter() - start
+        history.append(EpochLog(epoch, loss, positive, negative, contrastive, score, seconds))
         if score is not None and score > best_score:
             best_score, best_epoch, best_weights = score, epoch, _to_numpy(model)
         stop = on_epoch is not None and on_epoch(history[-1], lambda: _to_numpy(model))

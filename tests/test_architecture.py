@@ -5,8 +5,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-import posneg_rec
 import pytest
+
+import posneg_rec
 
 PACKAGE = Path(posneg_rec.__file__).parent
 

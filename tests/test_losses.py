@@ -7,6 +7,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+
 from posneg_rec.losses import (
     Dislikes,
     Positions,
@@ -50,9 +51,7 @@ def plain_contrastive_loss(world, similarity="dot", temperature=1.0, n_visible=N
 def worlds(draw, min_users=0, n_items=7, dim=3, scale=3.0):
     """A packed batch: some users without positions, some without dislikes."""
     lengths = draw(st.lists(st.integers(0, 4), min_size=min_users, max_size=5))
-    dislikes = draw(
-        st.lists(st.integers(0, 4), min_size=len(lengths), max_size=len(lengths))
-    )
+    dislikes = draw(st.lists(st.integers(0, 4), min_size=len(lengths), max_size=len(lengths)))
     generator = torch.Generator().manual_seed(draw(st.integers(0, 2**16)))
 
     def offsets(counts):
@@ -115,7 +114,9 @@ def test_chunks_give_the_loss_of_all_logits_at_once(world, rows):
 @given(worlds(min_users=1), st.integers(1, 6))
 def test_chunked_gradients_equal_the_twins(world, rows):
     leaves = [world[name].clone().requires_grad_() for name in ("hidden", "item_embedding")]
-    ours = torch.autograd.grad(3 * next_item_loss(*leaves, world["targets"], chunk_rows=rows), leaves)
+    ours = torch.autograd.grad(
+        3 * next_item_loss(*leaves, world["targets"], chunk_rows=rows), leaves
+    )
     plain = torch.autograd.grad(3 * plain_next_item_loss(*leaves, world["targets"]), leaves)
     torch.testing.assert_close(ours, plain)
 
@@ -134,9 +135,7 @@ def test_weighted_mean_of_position_costs(world, seed):
 def test_position_without_weight_has_no_gradient():
     hidden = torch.randn(2, 3, dtype=torch.float64, requires_grad=True)
     embedding = torch.randn(5, 3, dtype=torch.float64)
-    loss = next_item_loss(
-        hidden, embedding, torch.tensor([1, 2]), weights=torch.tensor([1.0, 0.0])
-    )
+    loss = next_item_loss(hidden, embedding, torch.tensor([1, 2]), weights=torch.tensor([1.0, 0.0]))
     loss.backward()
     assert hidden.grad[0].abs().sum() > 0
     assert torch.equal(hidden.grad[1], torch.zeros(3, dtype=torch.float64))
@@ -201,7 +200,11 @@ def test_packed_contrast_equals_the_formula(similarity, world, temperature):
 @given(worlds(min_users=1), st.data())
 def test_only_visible_dislikes_count(world, data):
     n_visible = torch.tensor(
-        data.draw(st.lists(st.integers(0, 4), min_size=len(world["targets"]), max_size=len(world["targets"]))),
+        data.draw(
+            st.lists(
+                st.integers(0, 4), min_size=len(world["targets"]), max_size=len(world["targets"])
+            )
+        ),
         dtype=torch.int64,
     )
     torch.testing.assert_close(
@@ -346,9 +349,7 @@ def test_composite_is_the_weighted_sum_of_its_terms(world, a, b):
 def test_weight_zero_needs_neither_negatives_nor_dislikes():
     hidden = torch.randn(2, 3, requires_grad=True)
     positive = Positions(hidden, torch.tensor([0, 1]), torch.tensor([0, 2]))
-    loss = composite_loss(
-        torch.randn(4, 3), positive, negative_weight=0.0, contrastive_weight=0.0
-    )
+    loss = composite_loss(torch.randn(4, 3), positive, negative_weight=0.0, contrastive_weight=0.0)
     assert loss.total == loss.positive and loss.negative == loss.contrastive == 0
 
 

@@ -7,6 +7,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+
 from posneg_rec.nn import SequenceEncoder, TwoSidedEncoder, dropout, packed_attention, padded_rows
 
 LENGTHS = st.lists(st.integers(0, 5), min_size=1, max_size=5)
@@ -50,7 +51,11 @@ def test_packed_attention_equals_softmax_over_each_users_past(lengths, n_heads, 
     expected = torch.empty_like(qkv[:, 0])
     for start, stop in itertools.pairwise(offsets.tolist()):
         for t, head in itertools.product(range(start, stop), range(n_heads)):
-            query, keys, values = qkv[t, 0, head], qkv[start : t + 1, 1, head], qkv[start : t + 1, 2, head]
+            query, keys, values = (
+                qkv[t, 0, head],
+                qkv[start : t + 1, 1, head],
+                qkv[start : t + 1, 2, head],
+            )
             expected[t, head] = (keys @ query / 2).softmax(0) @ values
     torch.testing.assert_close(packed_attention(qkv, offsets), expected)
 
@@ -77,7 +82,7 @@ def test_later_events_and_other_users_change_nothing(lengths, data):
 
 
 def test_positions_count_from_the_most_recent_event():
-    """A longer history in front leaves the positions, so a model without attention sees no change."""
+    """What stands in front moves no position, so without attention it changes nothing."""
     model = encoder(n_layers=0)
     with torch.no_grad():
         short, long = (

@@ -7,8 +7,9 @@ import zipfile
 
 import numpy as np
 import pytest
-from posneg_rec import ContrastiveSeqRecommender, persistence
 from sklearn.exceptions import NotFittedError
+
+from posneg_rec import ContrastiveSeqRecommender, persistence
 
 
 def fitted(ids, **params):
@@ -70,7 +71,7 @@ def test_newer_format_says_to_upgrade(tmp_path, monkeypatch):
     monkeypatch.setattr(persistence, "FORMAT", 9)
     fitted(IDS["int"]).save(tmp_path / "model.posneg")
     monkeypatch.undo()
-    with pytest.raises(ValueError, match="has model format 9; .* Upgrade posneg_rec"):
+    with pytest.raises(ValueError, match=r"has model format 9; .* Upgrade posneg_rec"):
         ContrastiveSeqRecommender.load(tmp_path / "model.posneg")
 
 

@@ -14,13 +14,14 @@ import polars as pl
 import pyarrow as pa
 import pytest
 import torch
-from posneg_rec import ContrastiveSeqRecommender, training
-from posneg_rec.datasets import make_opposing_patterns
-from posneg_rec.metrics import recommender_scorer
 from sklearn.base import clone
 from sklearn.callback import ProgressBar, ScoringMonitor
 from sklearn.exceptions import NotFittedError
 from sklearn.utils.estimator_checks import parametrize_with_checks
+
+from posneg_rec import ContrastiveSeqRecommender, training
+from posneg_rec.datasets import make_opposing_patterns
+from posneg_rec.metrics import recommender_scorer
 
 SMALL = {"embedding_dim": 8, "n_layers": 1, "max_len": 6, "max_epochs": 2, "random_state": 0}
 
@@ -333,7 +334,9 @@ def test_last_targets_masks_and_all_agree(fitted):
     rows, feedback = table()
     everything = fitted.target_ranks(rows, feedback, targets="all")
     is_last = np.zeros(len(rows), dtype=bool)
-    is_last[[np.flatnonzero(rows[:, 0] == u)[rows[rows[:, 0] == u, 2].argmax()] for u in range(30)]] = True
+    is_last[
+        [np.flatnonzero(rows[:, 0] == u)[rows[rows[:, 0] == u, 2].argmax()] for u in range(30)]
+    ] = True
     last = fitted.target_ranks(rows, feedback)
     masked = fitted.target_ranks(rows, feedback, targets=is_last)
     for ranks in (last, masked):
@@ -359,7 +362,9 @@ def test_score_is_ndcg_on_likes_minus_ndcg_on_dislikes(fitted):
     assert fitted.score(rows, feedback) == pytest.approx(expected)
     assert fitted.score(rows, feedback=feedback) == fitted.score(rows, feedback)
     liked = np.flatnonzero(np.isin(rows[:, 0], ranks.users[ranks.signs == 1]))
-    assert fitted.score(rows[liked], feedback[liked]) == pytest.approx(gains[ranks.signs == 1].mean())
+    assert fitted.score(rows[liked], feedback[liked]) == pytest.approx(
+        gains[ranks.signs == 1].mean()
+    )
     with pytest.raises(ValueError, match="two names of one argument"):
         fitted.score(rows, feedback, feedback=feedback)
 
@@ -634,7 +639,5 @@ def test_model_fitted_on_a_gpu_agrees_with_the_cpus_and_opens_anywhere():
         small(device=device, precision="float32", dropout=0.0, max_epochs=5).fit(rows, feedback)
         for device in ("cpu", "cuda")
     ]
-    np.testing.assert_allclose(
-        models[0].history_["loss"], models[1].history_["loss"], rtol=1e-3
-    )
+    np.testing.assert_allclose(models[0].history_["loss"], models[1].history_["loss"], rtol=1e-3)
     assert b"cuda" not in pickle.dumps(models[1].weights_)

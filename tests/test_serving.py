@@ -6,6 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+
 from posneg_rec import serving
 from posneg_rec.interactions import Histories, PackedSequences
 from posneg_rec.nn import TwoSidedEncoder
@@ -69,7 +70,9 @@ def test_top_k_is_the_head_of_the_sorted_catalogue(scores, k):
 def test_target_rank_is_its_place_in_the_sorted_catalogue(scores, data):
     n_items = scores.shape[1]
     targets = np.array([data.draw(st.integers(-1, n_items - 1)) for _ in scores])
-    for row, target, rank in zip(scores, targets, serving.target_ranks(scores, targets), strict=True):
+    for row, target, rank in zip(
+        scores, targets, serving.target_ranks(scores, targets), strict=True
+    ):
         order = ranking(row)
         assert rank == (order.index(target) + 1 if target in order else n_items + 1)
 

@@ -1,10 +1,13 @@
 """Windows, batches and the loop: each against what it must be by hand."""
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+
 from posneg_rec import training
 from posneg_rec.interactions import (
     ItemVocabulary,
@@ -215,9 +218,7 @@ def test_batch_without_any_dislike_trains():
 
 def test_loss_that_is_not_finite_says_when_and_what_to_lower():
     with pytest.raises(FloatingPointError, match=r"epoch 2 .*learning_rate \(now 1e\+38\)"):
-        train(
-            sequences(EVENTS), 6, with_settings(learning_rate=1e38), rng=np.random.default_rng(0)
-        )
+        train(sequences(EVENTS), 6, with_settings(learning_rate=1e38), rng=np.random.default_rng(0))
 
 
 def test_bfloat16_training_follows_float32():
@@ -238,9 +239,7 @@ def test_training_leaves_the_global_states_alone():
     assert np.array_equal(np.random.get_state()[1], np_state)
 
 
-@pytest.mark.parametrize(
-    ("tiles", "expected"), [(True, torch.bfloat16), (False, torch.float32)]
-)
+@pytest.mark.parametrize(("tiles", "expected"), [(True, torch.bfloat16), (False, torch.float32)])
 def test_auto_precision_is_bfloat16_where_the_cpu_has_tiles(monkeypatch, tiles, expected):
     monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: tiles, raising=False)
     assert training.resolve_precision("auto", torch.device("cpu")) == expected
@@ -248,7 +247,9 @@ def test_auto_precision_is_bfloat16_where_the_cpu_has_tiles(monkeypatch, tiles, 
 
 
 def test_nothing_to_learn_from_is_no_epoch():
-    _, history = train(sequences([(0, 0, 1), (1, 1, -1)]), 2, SETTINGS, rng=np.random.default_rng(0))
+    _, history = train(
+        sequences([(0, 0, 1), (1, 1, -1)]), 2, SETTINGS, rng=np.random.default_rng(0)
+    )
     assert history == []
 
 
@@ -266,5 +267,5 @@ def test_every_user_is_in_one_batch_of_at_most_batch_size(n_users, batch_size):
         patch.setattr(training, "_batch_loss", batch_loss)
         settings = with_settings(batch_size=batch_size, max_epochs=1)
         train(data, 2, settings, rng=np.random.default_rng(0))
-    assert sorted(sum(batches, [])) == list(range(n_users))
+    assert sorted(itertools.chain(*batches)) == list(range(n_users))
     assert max(map(len, batches)) <= batch_size
