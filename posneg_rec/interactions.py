@@ -1235,8 +1235,12 @@ def _event_order(
 def _grouped(codes: NDArray[np.integer], n_codes: int) -> NDArray[np.int64]:
     """Sort stably by code in linear time."""
     n = len(codes)
+    index = np.int32 if max(n, n_codes) < 2**31 else np.int64
     # With one entry per column, turning columns into rows is a counting sort.
-    columns = sparse.csc_array((np.ones(n, np.int8), codes, np.arange(n + 1)), shape=(n_codes, n))
+    columns = sparse.csc_array(
+        (np.ones(n, np.int8), codes.astype(index, copy=False), np.arange(n + 1, dtype=index)),
+        shape=(n_codes, n),
+    )
     return columns.tocsr().indices.astype(np.int64)
 
 
@@ -1351,7 +1355,9 @@ class SequenceBuilder(TransformerMixin, BaseEstimator):
         -------
         self : SequenceBuilder
         """
-        self._check_sessions(_fit_table(self, X))
+        X, table = _fit_table(self, X)
+        self._check_sessions(table)
+        validate_data(self, X, skip_check_array=True)
         return self
 
     def transform(self, X: Any) -> Any:
@@ -1380,10 +1386,7 @@ class SequenceBuilder(TransformerMixin, BaseEstimator):
         starts = np.diff(user, prepend=-1) > 0
         if self.session_gap is not None:
             assert histories.times is not None
-            gap = self.session_gap
-            if table.time_unit is not None:
-                gap *= float(np.timedelta64(1, "s") / np.array(1, f"m8[{table.time_unit}]"))
-            starts[1:] |= np.diff(histories.times) > gap
+            starts[1:] |= np.diff(histories.times) > self.session_gap * _time_units(table)
         sequence = np.cumsum(starts) - 1
         first = np.flatnonzero(starts)
         lengths = np.bincount(sequence)
@@ -1512,10 +1515,11 @@ class RareItemMasker(TransformerMixin, BaseEstimator):
         -------
         self : RareItemMasker
         """
-        table = _fit_table(self, X)
+        X, table = _fit_table(self, X)
         vocabulary = ItemVocabulary(table.item_ids)
         pairs = build_histories(replace(table, times=None), vocabulary, duplicates="last")
         n_users = np.bincount(pairs.items, minlength=len(vocabulary))
+        validate_data(self, X, skip_check_array=True)
         self.items_ = vocabulary.items[n_users >= self.min_users_per_item]
         return self
 
@@ -1567,17 +1571,23 @@ class RareItemMasker(TransformerMixin, BaseEstimator):
         return names[list(_column_positions(seen, self.n_features_in_, _columns_of(self)).values())]
 
 
+def _time_units(table: Interactions) -> float:
+    """Return how many of the time column's units a gap of 1 means."""
+    if table.time_unit is None:
+        return 1.0
+    return float(np.timedelta64(1, "s") / np.array(1, f"m8[{table.time_unit}]"))
+
+
 def _columns_of(estimator: Any) -> dict[str, str | int | None]:
     return {role: getattr(estimator, f"{role}_column") for role in _ROLES}
 
 
-def _fit_table(estimator: SequenceBuilder | RareItemMasker, X: Any) -> Interactions:
+def _fit_table(estimator: SequenceBuilder | RareItemMasker, X: Any) -> tuple[Any, Interactions]:
+    """Read X without a change to the estimator, which a fit that fails must leave as it was."""
     X = _rows_in(X, n_columns=2)
     table = _read_table(X, *_columns_of(estimator).values())
     _check_not_empty(table)
-    # Last, so that a fit that fails leaves the estimator as it was.
-    validate_data(estimator, X, skip_check_array=True)
-    return table
+    return X, table
 
 
 def _transform_table(estimator: SequenceBuilder | RareItemMasker, X: Any) -> Interactions:

@@ -2,48 +2,76 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Literal
 
+import narwhals.stable.v2 as nw
+import numpy as np
+from numpy.typing import ArrayLike
 from sklearn.base import BaseEstimator
-from sklearn.pipeline import Pipeline, _name_estimators
+from sklearn.pipeline import Pipeline, _final_estimator_has, _name_estimators
 from sklearn.utils.metaestimators import available_if
+from sklearn.utils.validation import check_is_fitted
 
-from posneg_rec.interactions import is_frame, is_history, is_table, table_like
+from posneg_rec.interactions import (
+    Interactions,
+    ItemVocabulary,
+    build_histories,
+    is_frame,
+    is_history,
+    is_table,
+    read_interactions,
+    table_like,
+)
+
+if TYPE_CHECKING:
+    from posneg_rec.metrics import TargetRanks
 
 __all__ = ["RecommenderPipeline", "make_recommender_pipeline"]
 
-
-def _final_has(method: str) -> Callable[[Any], bool]:
-    """Whether the last step can do it; asking for a method it lacks raises AttributeError."""
-
-    def check(pipeline: Any) -> bool:
-        getattr(pipeline.steps[-1][1], method)
-        return True
-
-    return check
+_ROLES = ("user", "item", "time")
 
 
 class RecommenderPipeline(Pipeline):
     """A :class:`~sklearn.pipeline.Pipeline` whose last step recommends.
 
     Parameters and attributes are those of ``Pipeline``. Tables go through the transformers
-    before they reach the last step; a single history, and a list of histories, holds no rows to
-    transform and goes to it as it is.
+    before they reach the last step: what a transformer masks is neither history nor excluded as
+    seen, and a user without a row left gets no answer. A single history, and a list of histories,
+    holds no rows to transform and goes to the last step as it is.
+
+    See Also
+    --------
+    make_recommender_pipeline : Builds one without naming the steps.
     """
 
-    def _transformed(self, interactions: Any) -> Any:
-        if is_history(interactions) or not is_table(interactions):
-            return interactions
-        for _, _, transformer in self._iter(with_final=False):
-            interactions = transformer.transform(interactions)
-        return interactions
+    def fit(self, X: Any, y: Any = None, **params: Any) -> RecommenderPipeline:
+        """Fit the transformers one after the other, then the recommender.
 
-    @property
-    def _recommender(self) -> Any:
-        return self.steps[-1][1]
+        Parameters
+        ----------
+        X : frame or array of shape (n_rows, >= 2)
+            Interactions, as in :meth:`ContrastiveSeqRecommender.fit`. A list of histories only if
+            there is no transformer.
+        y : array-like of shape (n_rows,), default=None
+            Feedback.
+        **params : dict of str to object
+            Metadata such as `sample_weight`, as in :meth:`sklearn.pipeline.Pipeline.fit`.
 
-    @available_if(_final_has("recommend"))
+        Returns
+        -------
+        self : RecommenderPipeline
+        """
+        if not is_table(X) and self._transformers():
+            # To a transformer a list is a list of rows.
+            raise TypeError(
+                "The transformers of a pipeline take tables (user, item[, time]), got a "
+                f"{type(X).__name__}: pass an array or frame, or fit the recommender alone on a "
+                "list of histories."
+            )
+        return super().fit(X, y, **params)
+
+    @available_if(_final_estimator_has("recommend"))
     def recommend(self, interactions: Any, k: int = 10, **options: Any) -> Any:
         """Recommend k items, see :meth:`ContrastiveSeqRecommender.recommend`.
 
@@ -57,32 +85,143 @@ class RecommenderPipeline(Pipeline):
         Returns
         -------
         (items, scores) or table
+            A table is of the kind that was passed, whatever the transformers made of it. Its
+            users are those of the transformed table: after a
+            :class:`~posneg_rec.SequenceBuilder` with `session_gap`, the sessions.
         """
-        answer = self._recommender.recommend(self._transformed(interactions), k, **options)
-        if not is_frame(interactions) or is_frame(answer):
+        answer = self._final_estimator.recommend(self._transformed(interactions), k, **options)
+        if isinstance(answer, tuple) or type(answer) is type(interactions):
             return answer
-        # A transformer turned the frame into an array; the caller gets a frame back.
-        return table_like(interactions, {name: answer[name] for name in answer.dtype.names})
+        if is_frame(answer):
+            frame = nw.from_native(answer, eager_only=True)
+            columns = {name: frame[name].to_numpy() for name in frame.columns}
+        else:
+            columns = {name: answer[name] for name in answer.dtype.names}
+        return table_like(interactions, columns)
 
-    @available_if(_final_has("score_items"))
+    @available_if(_final_estimator_has("score_items"))
     def score_items(self, history: Any, items: Any = None, **options: Any) -> Any:
         """Score items, see :meth:`ContrastiveSeqRecommender.score_items`."""
-        return self._recommender.score_items(history, items, **options)
+        return self._final_estimator.score_items(history, items, **options)
 
-    @available_if(_final_has("similar_items"))
+    @available_if(_final_estimator_has("similar_items"))
     def similar_items(self, item: Any, k: int = 10) -> Any:
         """Find similar items, see :meth:`ContrastiveSeqRecommender.similar_items`."""
-        return self._recommender.similar_items(item, k)
+        return self._final_estimator.similar_items(item, k)
 
-    @available_if(_final_has("unknown_items"))
+    @available_if(_final_estimator_has("unknown_items"))
     def unknown_items(self, interactions: Any) -> Any:
         """Name unknown items, see :meth:`ContrastiveSeqRecommender.unknown_items`."""
-        return self._recommender.unknown_items(self._transformed(interactions))
+        if not is_history(interactions) and is_table(interactions):
+            # Untransformed: a RareItemMasker masks just what the recommender does not know.
+            interactions = self._read(interactions).item_ids
+        return self._final_estimator.unknown_items(interactions)
 
-    @available_if(_final_has("target_ranks"))
-    def target_ranks(self, interactions: Any, feedback: Any = None, **options: Any) -> Any:
-        """Rank what came next, see :meth:`ContrastiveSeqRecommender.target_ranks`."""
-        return self._recommender.target_ranks(self._transformed(interactions), feedback, **options)
+    @available_if(_final_estimator_has("target_ranks"))
+    def score(self, X: Any, y: Any = None) -> float:
+        """NDCG@10 on liked minus NDCG@10 on disliked last events; greater is better.
+
+        Parameters
+        ----------
+        X, y
+            Interactions and feedback; each user's last row is to be predicted, as in
+            :meth:`target_ranks`.
+
+        Returns
+        -------
+        float in [-1, 1]
+        """
+        return self.target_ranks(X, y).mean("ndcg", k=10)
+
+    @available_if(_final_estimator_has("target_ranks"))
+    def target_ranks(
+        self,
+        interactions: Any,
+        feedback: Any = None,
+        *,
+        targets: Literal["last", "all"] | ArrayLike = "last",
+        exclude_seen: bool = True,
+    ) -> TargetRanks:
+        """Rank what came next, see :meth:`ContrastiveSeqRecommender.target_ranks`.
+
+        What is to be predicted is read from the rows as they are passed, so that no transformer
+        moves the goal: of a masked last row, no earlier one takes the place. If its item is
+        unknown to the recommender the target counts as missed, as it does without a pipeline; if
+        it was masked for another reason there is no target.
+
+        Parameters
+        ----------
+        interactions : table or list of histories
+        feedback : array-like, default=None
+        targets : {"last", "all"} or bool array of shape (n_rows,), default="last"
+        exclude_seen : bool, default=True
+
+        Returns
+        -------
+        TargetRanks
+            Its users are those of the rows passed.
+        """
+        transformed = self._transformed(interactions)
+        recommender, options = self._final_estimator, {"exclude_seen": exclude_seen}
+        if not (is_table(interactions) and self._transformers()):
+            return recommender.target_ranks(transformed, feedback, targets=targets, **options)
+        events = self._read(
+            interactions,
+            feedback,
+            positive_threshold=recommender.positive_threshold,
+            feedback_coding=recommender.feedback_coding_,
+        )
+        mask = _target_mask(events, targets)
+        answered = recommender.target_ranks(transformed, feedback, targets=mask, **options)
+        entries = np.flatnonzero(np.asarray(mask)[events.rows])
+        unknown = ItemVocabulary(recommender.items_).encode(events.item_ids) < 0
+        is_answered = np.isin(events.rows[entries], answered.rows)
+        ranks = np.full(len(entries), answered.n_items + 1)
+        ranks[is_answered] = answered.ranks  # both are in the order of the rows
+        kept = is_answered | unknown[events.item_codes[entries]]
+        entries = entries[kept]
+        return replace(
+            answered,
+            users=events.users[entries],
+            rows=events.rows[entries],
+            signs=events.signs[entries],
+            ranks=ranks[kept],
+        )
+
+    def _transformers(self) -> list[Any]:
+        return [transformer for _, _, transformer in self._iter(with_final=False)]
+
+    def _transformed(self, interactions: Any) -> Any:
+        check_is_fitted(self)
+        if is_history(interactions) or not is_table(interactions):
+            return interactions
+        for transformer in self._transformers():
+            interactions = transformer.transform(interactions)
+        return interactions
+
+    def _read(self, interactions: Any, feedback: Any = None, **options: Any) -> Interactions:
+        """Read a table as the first step does."""
+        reader = [*self._transformers(), self._final_estimator][0]
+        columns = {f"{role}_column": getattr(reader, f"{role}_column", None) for role in _ROLES}
+        return read_interactions(interactions, feedback, **columns, **options)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Drop callbacks that were set, of a fitted pipeline: they belong to a fit."""
+        state: dict[str, Any] = super().__getstate__()
+        dropped = {"_skl_callbacks"} if self.__sklearn_is_fitted__() else set()
+        return {name: value for name, value in state.items() if name not in dropped}
+
+
+def _target_mask(events: Interactions, targets: Any) -> Any:
+    """Tell which rows are targets; what is neither "last" nor "all" is left to the recommender."""
+    if not isinstance(targets, str) or targets not in ("last", "all"):
+        return targets
+    histories = build_histories(events, ItemVocabulary(events.item_ids))
+    starts, stops = histories.offsets[:-1], histories.offsets[1:]
+    rows = histories.rows[stops - 1] if targets == "last" else np.delete(histories.rows, starts)
+    mask = np.zeros(events.n_rows, dtype=bool)
+    mask[rows] = True
+    return mask
 
 
 def make_recommender_pipeline(

@@ -7,6 +7,8 @@ from hypothesis import settings
 # Many small tensors: more threads only get into each other's way. torch reads this when it is
 # first imported, here and in the processes that tests start.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# scikit-learn's check_array_api_input skips itself without it; SciPy reads it when imported.
+os.environ.setdefault("SCIPY_ARRAY_API", "1")
 
 settings.register_profile(
     "posneg_rec", deadline=None, max_examples=50, derandomize="CI" in os.environ

@@ -1,3 +1,4 @@
+import functools
 import hashlib
 import io
 import threading
@@ -264,6 +265,7 @@ RATINGS = {
 }
 
 
+@functools.cache  # an archive holds the time it was made
 def zip_of(variant):
     member, text = RATINGS[variant]
     buffer = io.BytesIO()
