@@ -1,7 +1,7 @@
 """Search the settings of a pipeline, keep the winner in a file, and recommend from that file.
 
-On MovieLens-100K, a few minutes on two cores (takes pandas; downloads 5 MB once, unless the
-environment variable POSNEG_REC_DATA names a folder with ml-100k.parquet)::
+On MovieLens-100K, a few minutes on two cores (takes pandas and rich; downloads 5 MB once,
+unless the environment variable POSNEG_REC_DATA names a folder with ml-100k.parquet)::
 
     python examples/grid_search.py --jobs 2
 
@@ -20,6 +20,7 @@ from tempfile import TemporaryDirectory
 
 import joblib
 import pandas as pd
+from sklearn.callback import ProgressBar
 from sklearn.model_selection import GridSearchCV
 
 from posneg_rec import (
@@ -55,7 +56,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", metavar="FILE", help="ratings, .csv or .parquet")
     parser.add_argument("--threshold", type=float, default=4, help="a rating from here is a like")
-    parser.add_argument("--epochs", type=int, default=25, help="the most epochs of each fit")
+    parser.add_argument("--epochs", type=int, default=20, help="the most epochs of each fit")
     parser.add_argument("--jobs", type=int, default=1, help="fits at a time")
     arguments = parser.parse_args()
     X, y = read_ratings(arguments.data)
@@ -69,7 +70,10 @@ def main() -> None:
         ContrastiveSeqRecommender(
             positive_threshold=arguments.threshold,
             embedding_dim=64,
+            n_layers=1,
+            max_len=30,
             batch_size=64,  # 943 users: larger batches would leave few steps in an epoch
+            learning_rate=3e-3,
             max_epochs=arguments.epochs,
             random_state=0,
         ),
@@ -89,8 +93,8 @@ def main() -> None:
         scoring=recommender_scores,
         refit="ndcg_delta",
         n_jobs=arguments.jobs,
-        verbose=1,
     )
+    search.set_callbacks(ProgressBar(max_propagation_depth=0))
     search.fit(X.iloc[train], y.iloc[train])
     print_results(search)
 

@@ -1,4 +1,4 @@
-"""The losses of PNFRec as pure functions on packed tensors.
+"""The losses as pure functions on packed tensors.
 
 Shapes use these letters: ``T`` positions (tokens) of a batch, ``N`` catalogue items, ``d`` the
 embedding dimension, ``U`` users of a batch, ``M`` disliked events of a batch. Sequences are packed:
@@ -24,6 +24,7 @@ __all__ = [
     "Positions",
     "composite_loss",
     "contrastive_loss",
+    "feedback_loss",
     "next_item_loss",
 ]
 
@@ -251,6 +252,43 @@ def contrastive_loss(
     logits = torch.cat([liked[:, None], disliked], 1) * scale  # (T, 1 + m)
     costs = logits.logsumexp(1) - logits[:, 0]  # finite: the liked logit always counts
     return (position_weights * costs).sum()
+
+
+def feedback_loss(
+    logits: Tensor,
+    signs: Tensor,
+    *,
+    weights: Tensor | None = None,
+    reduction: Literal["mean", "sum"] = "mean",
+) -> Tensor:
+    """Binary cross-entropy on whether what came next was liked.
+
+    Position ``t`` costs ``-log sigmoid(z_t)`` if its target was liked, ``-log sigmoid(-z_t)`` if
+    it was disliked.
+
+    Parameters
+    ----------
+    logits : Tensor of shape (T,)
+        ``z``: greater for what will be liked.
+    signs : Tensor of shape (T,)
+        Feedback of the targets: 1 liked, -1 disliked; a neutral one (0) needs weight 0.
+    weights, reduction
+        As in :func:`next_item_loss`.
+
+    Returns
+    -------
+    Tensor of shape ()
+        The loss in nats; 0 if there is no position.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from posneg_rec.losses import feedback_loss
+    >>> round(float(feedback_loss(torch.zeros(2), torch.tensor([1, -1]))), 4)  # log 2
+    0.6931
+    """
+    weights = _position_weights(logits, weights, reduction)
+    return (weights * F.softplus(-signs * logits.to(weights.dtype))).sum()
 
 
 class Positions(NamedTuple):

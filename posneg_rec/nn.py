@@ -1,4 +1,4 @@
-"""The encoders of PNFRec: causal transformers over packed sequences.
+"""The encoders: causal transformers over packed sequences.
 
 Shapes use these letters: ``T`` tokens of a batch, ``U`` sequences, ``L`` tokens of the longest
 sequence, ``d`` the embedding dimension, ``H`` heads. Only :func:`packed_attention` pads.
@@ -13,7 +13,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-__all__ = ["SequenceEncoder", "TwoSidedEncoder", "dropout", "packed_attention", "padded_rows"]
+__all__ = [
+    "JointEncoder",
+    "SequenceEncoder",
+    "TwoSidedEncoder",
+    "dropout",
+    "packed_attention",
+    "padded_rows",
+]
 
 
 def padded_rows(offsets: Tensor) -> tuple[Tensor, Tensor]:
@@ -159,50 +166,35 @@ class SequenceEncoder(nn.Module):
         return self.norm(x)
 
 
-class TwoSidedEncoder(nn.Module):
-    """One shared item embedding, a positive encoder and, if wanted, a negative one (PNFRec).
+class _ItemModel(nn.Module):
+    """Item vectors, input and output layer in one; subclasses add encoders in `_build`.
 
-    Every parameter belongs to one encoder alone except the item embedding, which both read and
-    which is the output layer as well. There is no padding row: row ``i`` is item ``i``.
+    There is no padding row: row ``i`` is item ``i``.
 
     Parameters
     ----------
-    n_items, dim, n_layers, n_heads, max_len, dropout
-        Sizes, as in :class:`SequenceEncoder`.
-    two_sided : bool
-        Whether there is a negative encoder.
+    n_items, dim : int
     generator : torch.Generator, default=None
         Draws the initial values on the CPU. None leaves the parameters without storage, to be
         loaded with ``load_state_dict(..., assign=True)``.
+    **sizes
+        Of the encoders, as in :class:`SequenceEncoder`.
     """
 
     def __init__(
-        self,
-        n_items: int,
-        dim: int,
-        *,
-        n_layers: int,
-        n_heads: int,
-        max_len: int,
-        dropout: float,
-        two_sided: bool,
-        generator: torch.Generator | None = None,
+        self, n_items: int, dim: int, *, generator: torch.Generator | None = None, **sizes: Any
     ) -> None:
         super().__init__()
-
-        def encoder() -> SequenceEncoder:
-            return SequenceEncoder(
-                dim, n_layers=n_layers, n_heads=n_heads, max_len=max_len, dropout=dropout
-            )
-
         # Made without storage, then filled: torch's own constructors draw from the global state.
         with torch.device("meta"):
             self.item_embedding = nn.Parameter(torch.empty(n_items, dim))
-            self.positive = encoder()
-            self.negative = encoder() if two_sided else None
+            self._build(n_items, dim, **sizes)
         if generator is not None:
             self.to_empty(device="cpu")
             self._initialise(generator)
+
+    def _build(self, n_items: int, dim: int, **sizes: Any) -> None:
+        raise NotImplementedError
 
     @torch.no_grad()
     def _initialise(self, generator: torch.Generator) -> None:
@@ -217,6 +209,50 @@ class TwoSidedEncoder(nn.Module):
                 parameter.zero_()
 
     def embed(self, items: Tensor) -> Tensor:
-        """Item codes of shape (T,) -> input vectors of shape (T, d), scaled as in SASRec."""
+        """Turn item codes of shape (T,) into input vectors (T, d), scaled as in SASRec."""
         scale = math.sqrt(self.item_embedding.shape[1])
         return F.embedding(items, self.item_embedding) * scale
+
+
+class TwoSidedEncoder(_ItemModel):
+    """A positive encoder and, if wanted, a negative one over shared item vectors (PNFRec).
+
+    Every parameter belongs to one encoder alone except the item embedding.
+
+    Parameters
+    ----------
+    n_items, dim, generator, **sizes
+        As in the base class.
+    two_sided : bool
+        Whether there is a negative encoder.
+    """
+
+    def _build(self, n_items: int, dim: int, *, two_sided: bool = True, **sizes: Any) -> None:
+        self.positive = SequenceEncoder(dim, **sizes)
+        self.negative = SequenceEncoder(dim, **sizes) if two_sided else None
+
+
+class JointEncoder(_ItemModel):
+    """One encoder over all events, tagged with their sign; it tells what comes and if it is liked.
+
+    From the state ``h`` after an event, item ``i`` comes next with logit ``h . e_i`` and is liked
+    with logit ``(A h + a) . e_i + c_i + w . h + w_0``.
+    """
+
+    def _build(self, n_items: int, dim: int, **sizes: Any) -> None:
+        self.sign_embedding = nn.Parameter(torch.empty(3, dim))  # disliked, neutral, liked
+        self.encoder = SequenceEncoder(dim, **sizes)
+        self.taste_query = nn.Linear(dim, dim)  # A, a
+        self.taste_level = nn.Linear(dim, 1)  # w, w_0
+        self.item_taste = nn.Parameter(torch.empty(n_items))  # c
+
+    def embed_events(self, items: Tensor, signs: Tensor) -> Tensor:
+        """Turn item codes and signs (-1, 0, 1), each (T,), into input vectors (T, d)."""
+        scale = math.sqrt(self.item_embedding.shape[1])
+        return self.embed(items) + F.embedding(signs + 1, self.sign_embedding) * scale
+
+    def like_logits(self, hidden: Tensor, items: Tensor) -> Tensor:
+        """Tell from states (T, d) how well one item each, (T,), will be liked: logits (T,)."""
+        vectors = F.embedding(items, self.item_embedding)  # (T, d)
+        logits = (self.taste_query(hidden) * vectors).sum(-1) + self.item_taste[items]
+        return logits + self.taste_level(hidden).squeeze(-1)

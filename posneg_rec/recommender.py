@@ -40,7 +40,26 @@ from posneg_rec.metrics import TargetRanks, gain
 if TYPE_CHECKING:
     from posneg_rec.training import EpochLog, Weights
 
-__all__ = ["ContrastiveSeqRecommender"]
+__all__ = ["PNFREC", "ContrastiveSeqRecommender"]
+
+#: The published method and its settings for MovieLens-1M, without ``positive_threshold`` (4).
+PNFREC: dict[str, Any] = {
+    "objective": "pnfrec",
+    "embedding_dim": 231,
+    "n_layers": 2,
+    "n_heads": 1,
+    "max_len": 50,
+    "dropout": 0.1,
+    "negative_weight": 0.45,
+    "contrastive_weight": 0.25,
+    "contrastive_similarity": "dot",
+    "contrastive_negatives": "window",
+    "windows": "recent",
+    "learning_rate": 1e-3,
+    "batch_size": 500,
+    "max_epochs": 100,
+    "n_iter_no_change": 10,
+}
 
 # At most this many of a validation user's last events become validation targets: one is too noisy
 # to stop on, and each costs an encoded history.
@@ -53,50 +72,64 @@ _POSITIVE = [Interval(Real, 0, None, closed="neither")]
 
 
 class ContrastiveSeqRecommender(CallbackSupportMixin, BaseEstimator):
-    """Recommend a user's next item from what the user liked and disliked (PNFRec).
+    """Recommend a user's next item from what the user liked and disliked.
 
-    Two causal transformers read a history, one its liked and one its disliked items; they share
-    one item embedding, which is the output layer as well. Training minimises ``CE_p + a CE_n +
-    b L_c``: next-item cross-entropy on the liked and on the disliked sequences, and a contrast of
-    the next liked item against the user's disliked ones [1]_. The positive encoder recommends.
+    Causal transformers read a history; items have one vector each, which is input and output
+    layer in one. Two objectives train them:
+
+    - ``"joint"`` reads all events, tagged with their sign, and maximises the likelihood of the
+      next event: which item it is, and whether it is liked. Items rank by ``log p(next) +
+      dislike_aversion log p(liked | next)``.
+    - ``"pnfrec"`` is the method of [1]_: one transformer reads the liked, another the disliked
+      items. Training minimises ``CE_p + a CE_n + b L_c``, next-item cross-entropy on both
+      sequences and a contrast of the next liked item against the user's disliked ones; the
+      positive transformer recommends. ``ContrastiveSeqRecommender(**PNFREC)`` has the settings
+      published for MovieLens-1M.
 
     Parameters
     ----------
+    objective : {"joint", "pnfrec"}, default="joint"
+        What is learned. "joint" uses every event as a target and all of them as context.
     positive_threshold : float or (low, high), default=None
         Reads graded feedback. A number: from there on liked, below disliked. A pair: from `high`
         on liked, below `low` disliked, neutral in between. Not needed for bool, {0, 1} or
         {-1, 0, 1} feedback.
+    dislike_aversion : float, default=2.0
+        Weight of the probability to be liked in the ranking of "joint"; "pnfrec" has none. 0
+        recommends what comes next, liked or not; more recommends less of what gets disliked, and
+        beyond about 2 less of what gets liked too. Needs no new fit: see `recommend`.
     embedding_dim : int, default=128
         Size of the item vectors and of every hidden state. More than 128 gained little on
         MovieLens-1M and costs time in proportion.
     n_layers : int, default=2
-        Transformer blocks of each encoder, as in the paper.
+        Blocks of each transformer, as in the paper.
     n_heads : int, default=1
         Attention heads, as in the paper; `embedding_dim` must divide by it.
-    max_len : int, default=50
-        Events of one sign that an encoder reads, as in the paper: the most recent ones.
+    max_len : int, default=100
+        Events that a transformer reads, the most recent ones: of all ("joint") or of one sign
+        ("pnfrec", 50 in the paper).
     dropout : float, default=0.2
-        Share of numbers dropped from the encoders' input and from what each block adds.
+        Share of numbers dropped from the input and from what each block adds.
     negative_weight : float, default=0.25
-        ``a``, the weight of the cross-entropy on disliked sequences. 0 leaves the negative
-        encoder out.
+        ``a`` of "pnfrec", the weight of the cross-entropy on disliked sequences. 0 leaves the
+        negative transformer out.
     contrastive_weight : float, default=0.1
-        ``b``, the weight of the contrast. 0 skips it. With both weights 0 the model is SASRec on
-        liked items; more of either recommends less of what gets disliked.
+        ``b`` of "pnfrec", the weight of the contrast. 0 skips it. With both weights 0 the model
+        is SASRec on liked items.
     contrastive_similarity : {"dot", "cosine"}, default="dot"
         How the contrast compares. The paper writes cosine, its published numbers come from the
         dot product.
     contrastive_negatives : {"window", "past"}, default="window"
-        The disliked items in the contrast: "window" takes the inputs of the negative encoder,
+        The disliked items in the contrast: "window" takes the inputs of the negative transformer,
         which is what the published numbers come from (without the user's latest dislike, and
         with dislikes that came after the target). "past" is causal: the dislikes before the
         target.
     temperature : float, default=1.0
         Divides the similarity in the contrast. With "cosine" pass about 0.1: at 1 the term can
         hardly fall.
-    windows : {"recent", "random"}, default="recent"
-        The part of a long history that an epoch trains on: its last ``max_len + 1`` events of
-        each sign, as in the paper, or a new random run of that many.
+    windows : {"recent", "random"}, default="random"
+        The part of a long history that an epoch trains on: its last ``max_len + 1`` events, as in
+        the paper, or a new random run of that many, so that no event is lost.
     duplicates : {"all", "last"}, default="all"
         Whether repeated events of one user and item all count or only the most recent.
     learning_rate : float, default=1e-3
@@ -136,8 +169,9 @@ class ContrastiveSeqRecommender(CallbackSupportMixin, BaseEstimator):
     item_likes_, item_dislikes_ : int64 ndarrays of shape (n_items,)
         How often each item was liked and disliked.
     history_ : dict of str to list
-        Per epoch: epoch, loss, positive_loss, negative_loss, contrastive_loss (nats),
-        validation_score (NDCG@10, or None) and seconds.
+        Per epoch: epoch, loss and its terms (item_loss and feedback_loss, or positive_loss,
+        negative_loss and contrastive_loss; nats), validation_score (NDCG@10, or None) and
+        seconds.
     n_iter_ : int
         Epochs run.
     feedback_coding_ : {"liked", "binary", "signed", "graded"}
@@ -178,7 +212,9 @@ class ContrastiveSeqRecommender(CallbackSupportMixin, BaseEstimator):
     """
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
+        "objective": [StrOptions({"joint", "pnfrec"})],
         "positive_threshold": [Real, tuple, list, None],
+        "dislike_aversion": _NON_NEGATIVE,
         "embedding_dim": _POSITIVE_INTEGER,
         "n_layers": [Interval(Integral, 0, None, closed="left")],
         "n_heads": _POSITIVE_INTEGER,
@@ -214,18 +250,20 @@ class ContrastiveSeqRecommender(CallbackSupportMixin, BaseEstimator):
     def __init__(
         self,
         *,
+        objective: Literal["joint", "pnfrec"] = "joint",
         positive_threshold: float | tuple[float, float] | None = None,
+        dislike_aversion: float = 2.0,
         embedding_dim: int = 128,
         n_layers: int = 2,
         n_heads: int = 1,
-        max_len: int = 50,
+        max_len: int = 100,
         dropout: float = 0.2,
         negative_weight: float = 0.25,
         contrastive_weight: float = 0.1,
         contrastive_similarity: Literal["dot", "cosine"] = "dot",
         contrastive_negatives: Literal["window", "past"] = "window",
         temperature: float = 1.0,
-        windows: Literal["recent", "random"] = "recent",
+        windows: Literal["recent", "random"] = "random",
         duplicates: Literal["all", "last"] = "all",
         learning_rate: float = 1e-3,
         batch_size: int = 256,
@@ -241,7 +279,9 @@ class ContrastiveSeqRecommender(CallbackSupportMixin, BaseEstimator):
         random_state: int | np.random.RandomState | None = None,
         verbose: int = 0,
     ) -> None:
+        self.objective = objective
         self.positive_threshold = positive_threshold
+        self.dislike_aversion = dislike_aversion
         self.embedding_dim = embedding_dim
         self.n_layers = n_layers
         self.n_heads = n_heads
@@ -307,13 +347,13 @@ class ContrastiveSeqRecommender(CallbackSupportMixin, BaseEstimator):
         ValueError
             If the data or a parameter is malformed.
         FloatingPointError
-            If the loss stops being finite.
+            If the loss or a weight stops being finite.
 
         Warns
         -----
         UserWarning
-            If no user has two liked events, so that there is no order to learn: then popular and
-            well-liked items are recommended to everybody.
+            If no user has two events to learn an order from: then popular and well-liked items
+            are recommended to everybody.
 
         Notes
         -----
@@ -392,7 +432,13 @@ class ContrastiveSeqRecommender(CallbackSupportMixin, BaseEstimator):
         passed: dict[str, Any],
     ) -> dict[str, Any]:
         """Make everything that a fit leaves behind, without touching the estimator."""
-        from posneg_rec.training import EpochLog, Settings, TrainingSequences, train
+        from posneg_rec.training import (
+            JointObjective,
+            Objective,
+            PNFRecObjective,
+            Settings,
+            train,
+        )
 
         self._check_sizes()
         if resume:
@@ -432,7 +478,8 @@ class ContrastiveSeqRecommender(CallbackSupportMixin, BaseEstimator):
             **{name: value for name, value in self.get_params().items() if name in names}
             | {"max_epochs": max_epochs}
         )
-        data = TrainingSequences.from_histories(training, weights)
+        kind = JointObjective if self.objective == "joint" else PNFRecObjective
+        objective: Objective = kind(training, settings, weights)
 
         def validate(current: Weights) -> float:
             assert validation is not None
@@ -453,7 +500,7 @@ class ContrastiveSeqRecommender(CallbackSupportMixin, BaseEstimator):
             )
 
         trained, log = train(
-            data,
+            objective,
             len(vocabulary),
             settings,
             rng=rng,
@@ -463,14 +510,17 @@ class ContrastiveSeqRecommender(CallbackSupportMixin, BaseEstimator):
         )
         if not log:
             warnings.warn(
-                f"No user has two liked events ({events.n_rows} rows, {len(histories.users)} "
-                "users): there is no order to learn, so popular items will be recommended. Pass "
-                "more of each user's history, or check the feedback.",
+                f"No user has two events to learn an order from ({events.n_rows} rows, "
+                f"{len(histories.users)} users), so popular items will be recommended. Pass more "
+                "of each user's history, or check the feedback.",
                 UserWarning,
                 stacklevel=5,
             )
-        columns = {
-            field.name: [getattr(epoch, field.name) for epoch in log] for field in fields(EpochLog)
+        columns: dict[str, list[Any]] = {
+            "epoch": [epoch.epoch for epoch in log],
+            **{name: [epoch.losses[name] for epoch in log] for name in ("loss", *objective.terms)},
+            "validation_score": [epoch.validation_score for epoch in log],
+            "seconds": [epoch.seconds for epoch in log],
         }
         if resume:
             columns = {name: [*self.history_[name], *values] for name, values in columns.items()}
@@ -526,9 +576,12 @@ class ContrastiveSeqRecommender(CallbackSupportMixin, BaseEstimator):
     def _grown_weights(self, n_items: int, rng: np.random.Generator) -> Weights:
         """Give the items that joined random vectors beside the fitted ones."""
         table = self.weights_["item_embedding"]
-        shape = n_items - len(table), table.shape[1]
-        joined = rng.normal(0.0, 0.02, size=shape).astype(np.float32)
-        return self.weights_ | {"item_embedding": np.concatenate([table, joined])}
+        n_joined = n_items - len(table)
+        joined = rng.normal(0.0, 0.02, size=(n_joined, table.shape[1])).astype(np.float32)
+        grown = {"item_embedding": np.concatenate([table, joined])}
+        if "item_taste" in self.weights_:
+            grown["item_taste"] = np.pad(self.weights_["item_taste"], (0, n_joined))
+        return self.weights_ | grown
 
     def _hold_out(
         self, histories: Histories, rng: np.random.Generator
@@ -560,6 +613,7 @@ class ContrastiveSeqRecommender(CallbackSupportMixin, BaseEstimator):
         exclude_seen: bool = True,
         allowed_items: ArrayLike | None = None,
         denied_items: ArrayLike | None = None,
+        dislike_aversion: float | None = None,
     ) -> Any:
         """Recommend the k items that each history is most likely to continue with.
 
@@ -576,12 +630,15 @@ class ContrastiveSeqRecommender(CallbackSupportMixin, BaseEstimator):
             Leave out what is in the history, liked or not.
         allowed_items, denied_items : array-like of item ids, default=None
             Recommend only from, or never from, these items.
+        dislike_aversion : float, default=None
+            Instead of the constructor's, for this call.
 
         Returns
         -------
         items, scores : arrays of shape (k,)
-            For one history: raw ids, best first, and their scores (logits: comparable within one
-            call, greater is better).
+            For one history: raw ids, best first, and their scores: ``log p(next) +
+            dislike_aversion log p(liked | next)``, of "pnfrec" logits, which compare within one
+            history alone.
         table : frame, or structured array
             For many: columns user, item, score and rank (1 = best), of the kind of frame that was
             passed (a NumPy structured array for arrays and lists), users in sorted order.
@@ -594,8 +651,8 @@ class ContrastiveSeqRecommender(CallbackSupportMixin, BaseEstimator):
         Notes
         -----
         Items that the model does not know are ignored (:meth:`unknown_items` names them). A
-        history without a known liked item gets the popular and well-liked items. Equal scores
-        rank by item code, the position in ``items_``.
+        history without a known item ("pnfrec": a known liked item) gets the popular and
+        well-liked items. Equal scores rank by item code, the position in ``items_``.
         """
         check_is_fitted(self)
         k = _check_k(k)
@@ -606,7 +663,12 @@ class ContrastiveSeqRecommender(CallbackSupportMixin, BaseEstimator):
         codes = np.empty((len(users), k), dtype=np.int64)
         scores = np.empty((len(users), k), dtype=np.float32)
         blocks = self._score_blocks(
-            self.__dict__, histories, users, histories.offsets[1:], exclude_seen=exclude_seen
+            self.__dict__,
+            histories,
+            users,
+            histories.offsets[1:],
+            exclude_seen=exclude_seen,
+            dislike_aversion=dislike_aversion,
         )
         for block, block_scores in blocks:
             if allowed is not None:
@@ -831,10 +893,21 @@ class ContrastiveSeqRecommender(CallbackSupportMixin, BaseEstimator):
         stops: NDArray[np.int64],
         *,
         exclude_seen: bool,
+        dislike_aversion: float | None = None,
     ) -> Iterable[tuple[slice, NDArray[np.float32]]]:
+        aversion = self.dislike_aversion if dislike_aversion is None else dislike_aversion
+        if not (isinstance(aversion, Real) and aversion >= 0):
+            raise ValueError(f"dislike_aversion must be a number >= 0, got {aversion!r}.")
         # Weights that no epoch has trained say nothing: every history falls back.
         max_len = self.max_len if state["n_iter_"] else 0
-        queries = serving.Queries.before(histories, users, stops, max_len)
+        queries = serving.Queries.before(
+            histories,
+            users,
+            stops,
+            n_items=len(state["items_"]),
+            max_len=max_len,
+            likes_only=self.objective == "pnfrec",
+        )
         likes, dislikes = state["item_likes_"] + 1.0, state["item_dislikes_"] + 1.0
         # Log of the share of all likes times log of the like rate: popular and well liked.
         fallback = np.log(likes / likes.sum()) + np.log(likes / (likes + dislikes))
@@ -843,6 +916,7 @@ class ContrastiveSeqRecommender(CallbackSupportMixin, BaseEstimator):
             queries,
             self.n_heads,
             fallback.astype(np.float32),
+            aversion=aversion,
             exclude_seen=exclude_seen,
         )
 
@@ -964,7 +1038,7 @@ def _show_progress(log: EpochLog, max_epochs: int) -> None:
     )
     print(
         f"epoch {log.epoch:>{len(str(max_epochs))}}/{max_epochs} [{bar}]"
-        f"  loss {log.loss:.4f}{score}  {log.seconds:.1f} s",
+        f"  loss {log.losses['loss']:.4f}{score}  {log.seconds:.1f} s",
         file=sys.stderr,
         flush=True,
     )

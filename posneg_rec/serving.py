@@ -32,11 +32,10 @@ _MAX_BATCH_TOKENS = 2**16
 class Queries:
     """What Q histories are to the model: encoder inputs, and items that were met already.
 
-    Queries with the same liked items share one encoder input: query ``q`` reads
-    ``inputs[rows[q]]``.
+    Queries with the same input share it: query ``q`` reads ``inputs[rows[q]]``.
     """
 
-    inputs: PackedSequences
+    inputs: PackedSequences  # tokens, see `_token_vectors`
     rows: NDArray[np.int64]  # (Q,)
     seen: PackedSequences  # Q sequences of item codes
 
@@ -46,26 +45,52 @@ class Queries:
         histories: Histories,
         users: NDArray[np.int64],
         stops: NDArray[np.int64],
+        *,
+        n_items: int,
         max_len: int,
+        likes_only: bool,
     ) -> Queries:
         """Take the histories of `users` (positions) before the events `stops`.
 
-        Items that the catalogue lacks are left out; the encoder gets the last `max_len` liked.
+        Items that the catalogue lacks are left out. The encoder gets the last `max_len` events:
+        liked items alone, or all events tagged with their sign.
         """
         starts = histories.offsets[:-1][users]
 
         def events(kept: NDArray[np.bool_]) -> tuple[NDArray[np.int64], ...]:
             n_before = np.concatenate([[0], np.cumsum(kept)])
-            return histories.items[kept], n_before[starts], n_before[stops]
+            return np.flatnonzero(kept), n_before[starts], n_before[stops]
 
         known = histories.items >= 0
-        items, first, last = events(known & (histories.signs == 1))
-        # Where a user's liked items end tells which user and how many: one key for equal inputs.
+        read, first, last = events(known & (histories.signs == 1) if likes_only else known)
+        tokens = histories.items[read]
+        if not likes_only:
+            tokens = tokens + n_items * (histories.signs[read].astype(np.int64) + 1)
+        # Where a user's input ends tells which user and how much: one key for equal inputs.
         key = np.where(last > first, last, -1)
         _, distinct, rows = np.unique(key, return_index=True, return_inverse=True)
         first, last = first[distinct], last[distinct]
-        inputs = PackedSequences.slices(items, np.maximum(first, last - max_len), last)
-        return cls(inputs, rows, PackedSequences.slices(*events(known)))
+        inputs = PackedSequences.slices(tokens, np.maximum(first, last - max_len), last)
+        seen, first, last = events(known)
+        return cls(inputs, rows, PackedSequences.slices(histories.items[seen], first, last))
+
+
+def _is_joint(weights: Weights) -> bool:
+    return "item_taste" in weights
+
+
+def _encoder_prefix(weights: Weights) -> str:
+    return "encoder." if _is_joint(weights) else "positive."
+
+
+def _token_vectors(weights: Weights, tokens: NDArray[np.int64]) -> Array:
+    """Input vectors (T, d): a token is an item code, for a joint model plus N (sign + 1)."""
+    table = weights["item_embedding"]
+    tags, items = np.divmod(tokens, len(table))
+    vectors = table[items]
+    if _is_joint(weights):
+        vectors += weights["sign_embedding"][tags]
+    return vectors * np.float32(np.sqrt(table.shape[1]))
 
 
 def _layer_norm(x: Array, weights: Weights, name: str) -> Array:
@@ -78,18 +103,15 @@ def _linear(x: Array, weights: Weights, name: str) -> Array:
     return x @ weights[f"{name}.weight"].T + weights[f"{name}.bias"]
 
 
-def _encode_one(weights: Weights, items: NDArray[np.int64], n_heads: int) -> Array:
+def _encode_one(weights: Weights, tokens: NDArray[np.int64], n_heads: int) -> Array:
     """Encode one history (L,) to (d,): a plain twin of ``nn.SequenceEncoder``."""
-    table = weights["item_embedding"]
-    positions = weights["positive.position_embedding"]
-    x = table[items] * np.float32(np.sqrt(table.shape[1])) + positions[: len(items)][::-1]
-    hidden = np.triu(np.full((len(items), len(items)), -np.inf, dtype=np.float32), 1)  # (L, L)
-    n_layers = 1 + max(
-        (int(name.split(".")[2]) for name in weights if name.startswith("positive.blocks.")),
-        default=-1,
-    )
+    prefix = _encoder_prefix(weights)
+    x = _token_vectors(weights, tokens)  # (L, d)
+    x += weights[f"{prefix}position_embedding"][: len(x)][::-1]
+    hidden = np.triu(np.full((len(x), len(x)), -np.inf, dtype=np.float32), 1)  # (L, L)
+    n_layers = sum(name.endswith("attention_norm.weight") for name in weights if prefix in name)
     for layer in range(n_layers):
-        block = f"positive.blocks.{layer}"
+        block = f"{prefix}blocks.{layer}"
         qkv = _linear(
             _layer_norm(x, weights, f"{block}.attention_norm"), weights, f"{block}.attention_in"
         )
@@ -107,7 +129,7 @@ def _encode_one(weights: Weights, items: NDArray[np.int64], n_heads: int) -> Arr
             _layer_norm(x, weights, f"{block}.feedforward_norm"), weights, f"{block}.feedforward_in"
         )
         x = x + _linear(np.maximum(inner, 0), weights, f"{block}.feedforward_out")
-    return _layer_norm(x[-1], weights, "positive.norm")
+    return _layer_norm(x[-1], weights, f"{prefix}norm")
 
 
 def _encode_many(weights: Weights, sequences: PackedSequences, n_heads: int) -> Array:
@@ -116,7 +138,7 @@ def _encode_many(weights: Weights, sequences: PackedSequences, n_heads: int) -> 
 
     from posneg_rec.nn import SequenceEncoder
 
-    prefix = "positive."
+    prefix = _encoder_prefix(weights)
     state = {
         name.removeprefix(prefix): torch.from_numpy(value)
         for name, value in weights.items()
@@ -129,7 +151,6 @@ def _encode_many(weights: Weights, sequences: PackedSequences, n_heads: int) -> 
             dim, n_layers=n_layers, n_heads=n_heads, max_len=max_len, dropout=0.0
         )
     encoder.load_state_dict(state, assign=True)
-    table = weights["item_embedding"]
     last = np.empty((len(sequences), dim), dtype=np.float32)
     # By length, so that histories which are padded together in the attention need little of it.
     order = np.argsort(sequences.lengths, kind="stable")
@@ -138,7 +159,7 @@ def _encode_many(weights: Weights, sequences: PackedSequences, n_heads: int) -> 
         for start in range(0, len(order), step):
             rows = order[start : start + step]
             batch = sequences.take(rows)
-            x = torch.from_numpy(table[batch.values] * np.float32(np.sqrt(dim)))
+            x = torch.from_numpy(_token_vectors(weights, batch.values))
             hidden = encoder(x, torch.from_numpy(batch.offsets))
             last[rows] = hidden[batch.offsets[1:] - 1].numpy()
     return last
@@ -152,7 +173,7 @@ def encode(weights: Weights, sequences: PackedSequences, n_heads: int) -> Array:
     weights : mapping of str to float32 array
         A trained model's parameters by name.
     sequences : PackedSequences of Q histories
-        Item codes, oldest first, each at most ``max_len`` long.
+        Tokens (see :class:`Queries`), oldest first, each at most ``max_len`` long.
     n_heads : int
 
     Returns
@@ -169,8 +190,32 @@ def encode(weights: Weights, sequences: PackedSequences, n_heads: int) -> Array:
     return states
 
 
+def _scores(weights: Weights, states: Array, aversion: float) -> Array:
+    """Scores (Q, N) of all items, from states (Q, d).
+
+    Of PNFRec the logits; of a joint model ``log p(next) + aversion log p(liked | next)``.
+    """
+    table = weights["item_embedding"]
+    scores = states @ table.T
+    if not _is_joint(weights):
+        return scores
+    scores -= scores.max(1, keepdims=True)
+    scores -= np.log(np.exp(scores).sum(1, keepdims=True))
+    if aversion:
+        logits = _linear(states, weights, "taste_query") @ table.T
+        logits += weights["item_taste"] + _linear(states, weights, "taste_level")
+        scores -= np.float32(aversion) * np.logaddexp(np.float32(0), -logits)
+    return scores
+
+
 def score_blocks(
-    weights: Weights, queries: Queries, n_heads: int, fallback: Array, *, exclude_seen: bool = True
+    weights: Weights,
+    queries: Queries,
+    n_heads: int,
+    fallback: Array,
+    *,
+    aversion: float = 1.0,
+    exclude_seen: bool = True,
 ) -> Iterator[tuple[slice, Array]]:
     """Score all items for one block of queries after the other, never for all at once.
 
@@ -180,7 +225,9 @@ def score_blocks(
         See :func:`encode`.
     queries : Queries
     fallback : float32 array of shape (N,)
-        The scores where nothing known was liked.
+        The scores where the encoder has nothing to read.
+    aversion : float, default=1.0
+        Weight of the log probability to be liked, in a joint model.
     exclude_seen : bool, default=True
         Whether items that the query has seen score -inf.
 
@@ -190,12 +237,11 @@ def score_blocks(
     scores : float32 array of shape (len(block), N), the caller's to change
     """
     states = encode(weights, queries.inputs, n_heads)
-    table = weights["item_embedding"]
-    step = max(1, _MAX_BLOCK_SCORES // len(table))
+    step = max(1, _MAX_BLOCK_SCORES // len(weights["item_embedding"]))
     for start in range(0, len(queries.rows), step):
         block = slice(start, min(start + step, len(queries.rows)))
         rows = queries.rows[block]
-        scores = states[rows] @ table.T
+        scores = _scores(weights, states[rows], aversion)
         scores[queries.inputs.lengths[rows] == 0] = fallback
         if exclude_seen:
             values = queries.seen.values[

@@ -9,25 +9,38 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal, Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from posneg_rec.interactions import Histories, PackedSequences
-from posneg_rec.losses import CompositeLoss, Dislikes, Positions, composite_loss
-from posneg_rec.nn import TwoSidedEncoder
+from posneg_rec.losses import (
+    Dislikes,
+    Positions,
+    composite_loss,
+    feedback_loss,
+    next_item_loss,
+)
+from posneg_rec.nn import JointEncoder, SequenceEncoder, TwoSidedEncoder
 
-__all__ = ["EpochLog", "Settings", "TrainingSequences", "resolve_precision", "train"]
+__all__ = [
+    "EpochLog",
+    "JointObjective",
+    "PNFRecObjective",
+    "Settings",
+    "resolve_precision",
+    "train",
+]
 
 Weights = dict[str, NDArray[np.float32]]
 
 
 @dataclass(frozen=True)
 class Settings:
-    """How :func:`train` trains; the estimator's constructor documents each."""
+    """How to train; the estimator's constructor documents each."""
 
     embedding_dim: int
     n_layers: int
@@ -47,48 +60,27 @@ class Settings:
     device: str
     precision: str
 
+    def encoder_sizes(self) -> dict[str, Any]:
+        """Return the sizes of one encoder."""
+        names = ("n_layers", "n_heads", "max_len", "dropout")
+        return {name: getattr(self, name) for name in names}
+
 
 @dataclass(frozen=True)
 class EpochLog:
-    """What one epoch brought: mean losses in nats, validation score (None without), seconds."""
+    """What one epoch brought.
+
+    ``losses`` holds the means over the batches, in nats: "loss", the total, and each term of the
+    objective. ``validation_score`` is None without validation.
+    """
 
     epoch: int
-    loss: float
-    positive_loss: float
-    negative_loss: float
-    contrastive_loss: float
+    losses: dict[str, float]
     validation_score: float | None
     seconds: float
 
 
-@dataclass(frozen=True)
-class TrainingSequences:
-    """The liked and the disliked sequence of each user, on one user axis.
-
-    ``n_dislikes_before[i]`` counts the dislikes of the user that precede the liked event ``i`` of
-    ``liked.values``; ``*_weights`` weigh each event as a target.
-    """
-
-    liked: PackedSequences
-    disliked: PackedSequences
-    n_dislikes_before: NDArray[np.int64]
-    liked_weights: NDArray[np.float32] | None = None
-    disliked_weights: NDArray[np.float32] | None = None
-
-    @classmethod
-    def from_histories(
-        cls, histories: Histories, sample_weight: NDArray[np.float32] | None = None
-    ) -> TrainingSequences:
-        """Split each history by sign. `sample_weight` has one entry per row of the caller."""
-        liked, liked_events = histories.of_sign(1)
-        disliked, disliked_events = histories.of_sign(-1)
-        n_dislikes = np.concatenate([[0], np.cumsum(histories.signs == -1)])
-        first = np.repeat(histories.offsets[:-1], liked.lengths)
-        before = n_dislikes[liked_events] - n_dislikes[first]
-        if sample_weight is None:
-            return cls(liked, disliked, before)
-        weights = sample_weight[histories.rows]
-        return cls(liked, disliked, before, weights[liked_events], weights[disliked_events])
+# -- Windows ---------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -113,10 +105,9 @@ class _Windows:
         if rng is not None:
             starts = rng.integers(starts, endpoint=True)
         taken = np.minimum(lengths, length)
-        offsets = np.concatenate([[0], np.cumsum(taken)])
         first = sequences.offsets[users] + starts
-        index = np.arange(offsets[-1]) + np.repeat(first - offsets[:-1], taken)
-        return cls(index, offsets, starts)
+        index = PackedSequences.slices(np.arange(len(sequences.values)), first, first + taken)
+        return cls(index.values, index.offsets, starts)
 
     def shifted(self) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
         """Return inputs (all but the last event), targets (all but the first) and offsets."""
@@ -130,79 +121,210 @@ class _Windows:
         return self.index[~is_last], self.index[~is_first], offsets
 
 
-@dataclass(frozen=True)
-class _Side:
-    """One encoder's share of a batch, on the device."""
-
-    inputs: Tensor  # (T,) item codes
-    targets: Tensor  # (T,) item codes
-    offsets: Tensor  # (U + 1,)
-    weights: Tensor | None  # (T,)
+# -- Objectives ------------------------------------------------------------------------------
 
 
-def _side(
-    sequences: PackedSequences,
-    weights: NDArray[np.float32] | None,
-    windows: _Windows,
-    device: torch.device,
-) -> _Side:
-    inputs, targets, offsets = windows.shifted()
-    return _Side(
-        torch.from_numpy(sequences.values[inputs]).to(device),
-        torch.from_numpy(sequences.values[targets]).to(device),
-        torch.from_numpy(offsets).to(device),
-        None if weights is None else torch.from_numpy(weights[targets]).to(device),
-    )
+class Objective(Protocol):
+    """What :func:`train` minimises: a model, who can train it, and the losses of a batch."""
+
+    terms: ClassVar[tuple[str, ...]]
+
+    def model(self, n_items: int, generator: torch.Generator) -> nn.Module:
+        """Make the model with its initial values."""
+
+    def trainable_users(self) -> NDArray[np.int64]:
+        """Return the positions of the users with at least one target."""
+
+    def losses(
+        self,
+        model: Any,
+        users: NDArray[np.int64],
+        rng: np.random.Generator,
+        generator: torch.Generator,
+    ) -> tuple[Tensor, ...]:
+        """Return the total loss of a batch of users, then its terms, all scalars."""
 
 
-def _batch_loss(
-    model: TwoSidedEncoder,
-    data: TrainingSequences,
-    users: NDArray[np.int64],
-    settings: Settings,
-    rng: np.random.Generator,
-    generator: torch.Generator,
-) -> CompositeLoss:
-    device = model.item_embedding.device
-    window_rng = rng if settings.windows == "random" else None
-    liked = _Windows.draw(data.liked, users, settings.max_len + 1, window_rng)
-    side = _side(data.liked, data.liked_weights, liked, device)
+class PNFRecObjective:
+    """``CE_p + a CE_n + b L_c`` on the liked and the disliked sequence of each user.
 
-    def encode(encoder: Any, side: _Side) -> Positions:
-        hidden = encoder(model.embed(side.inputs), side.offsets, generator)
-        return Positions(hidden, side.targets, side.offsets, side.weights)
+    Parameters
+    ----------
+    histories : Histories
+    settings : Settings
+    sample_weight : float32 array with one entry per row of the caller, default=None
+        Weights of the events as targets.
+    """
 
-    positive = encode(model.positive, side)
-    negative = dislikes = None
-    if model.negative is not None or settings.contrastive_weight > 0:
-        disliked = _Windows.draw(data.disliked, users, settings.max_len + 1, window_rng)
-        negative_side = _side(data.disliked, data.disliked_weights, disliked, device)
-        if model.negative is not None:
-            negative = encode(model.negative, negative_side)
-        if settings.contrastive_negatives == "window":
+    terms: ClassVar[tuple[str, ...]] = ("positive_loss", "negative_loss", "contrastive_loss")
+
+    def __init__(
+        self,
+        histories: Histories,
+        settings: Settings,
+        sample_weight: NDArray[np.float32] | None = None,
+    ) -> None:
+        self.settings = settings
+        self.liked, liked_events = histories.of_sign(1)
+        self.disliked, disliked_events = histories.of_sign(-1)
+        # How many dislikes of the user precede each liked event.
+        n_dislikes = np.concatenate([[0], np.cumsum(histories.signs == -1)])
+        first = np.repeat(histories.offsets[:-1], self.liked.lengths)
+        self.n_dislikes_before = n_dislikes[liked_events] - n_dislikes[first]
+        self.liked_weights = self.disliked_weights = None
+        if sample_weight is not None:
+            weights = sample_weight[histories.rows]
+            self.liked_weights = weights[liked_events]
+            self.disliked_weights = weights[disliked_events]
+
+    def model(self, n_items: int, generator: torch.Generator) -> TwoSidedEncoder:
+        """Make the model with its initial values."""
+        return TwoSidedEncoder(
+            n_items,
+            self.settings.embedding_dim,
+            two_sided=self.settings.negative_weight > 0,
+            generator=generator,
+            **self.settings.encoder_sizes(),
+        )
+
+    def trainable_users(self) -> NDArray[np.int64]:
+        """Return the users with two likes or, if the negative encoder trains, two dislikes."""
+        trainable = self.liked.lengths > 1
+        if self.settings.negative_weight > 0:
+            trainable |= self.disliked.lengths > 1
+        return np.flatnonzero(trainable)
+
+    def losses(
+        self,
+        model: TwoSidedEncoder,
+        users: NDArray[np.int64],
+        rng: np.random.Generator,
+        generator: torch.Generator,
+    ) -> tuple[Tensor, ...]:
+        """Return the composite loss of a batch of users, then its three terms."""
+        settings, device = self.settings, model.item_embedding.device
+        window_rng = rng if settings.windows == "random" else None
+
+        def windows(sequences: PackedSequences) -> _Windows:
+            return _Windows.draw(sequences, users, settings.max_len + 1, window_rng)
+
+        def encode(
+            encoder: SequenceEncoder,
+            sequences: PackedSequences,
+            weights: NDArray[np.float32] | None,
+            drawn: _Windows,
+        ) -> Positions:
+            inputs, targets, offsets = drawn.shifted()
+            packed = _to(device, offsets)
+            hidden = encoder(model.embed(_to(device, sequences.values[inputs])), packed, generator)
+            return Positions(
+                hidden,
+                _to(device, sequences.values[targets]),
+                packed,
+                None if weights is None else _to(device, weights[targets]),
+            )
+
+        liked = windows(self.liked)
+        positive = encode(model.positive, self.liked, self.liked_weights, liked)
+        negative = dislikes = None
+        if settings.negative_weight > 0 or settings.contrastive_weight > 0:
+            disliked = windows(self.disliked)
+            if model.negative is not None:
+                negative = encode(model.negative, self.disliked, self.disliked_weights, disliked)
+            dislikes = self._dislikes(liked, disliked, device)
+        return composite_loss(
+            model.item_embedding,
+            positive,
+            negative,
+            dislikes,
+            negative_weight=settings.negative_weight,
+            contrastive_weight=settings.contrastive_weight,
+            similarity=settings.contrastive_similarity,
+            temperature=settings.temperature,
+        )
+
+    def _dislikes(self, liked: _Windows, disliked: _Windows, device: torch.device) -> Dislikes:
+        """Return what the positions of the `liked` windows are contrasted with."""
+        values = self.disliked.values
+        if self.settings.contrastive_negatives == "window":
             # What the published code contrasts with: the inputs of the negative encoder, so
             # without the latest dislike and with those that came after the target.
-            dislikes = Dislikes(negative_side.inputs, negative_side.offsets)
-        else:
-            _, targets, offsets = liked.shifted()
-            user = np.repeat(np.arange(len(users)), np.diff(offsets))
-            dislikes = Dislikes(
-                torch.from_numpy(data.disliked.values[disliked.index]).to(device),
-                torch.from_numpy(disliked.offsets).to(device),
-                torch.from_numpy(data.n_dislikes_before[targets] - disliked.starts[user]).to(
-                    device
-                ),
-            )
-    return composite_loss(
-        model.item_embedding,
-        positive,
-        negative,
-        dislikes,
-        negative_weight=settings.negative_weight,
-        contrastive_weight=settings.contrastive_weight,
-        similarity=settings.contrastive_similarity,
-        temperature=settings.temperature,
-    )
+            inputs, _, offsets = disliked.shifted()
+            return Dislikes(_to(device, values[inputs]), _to(device, offsets))
+        _, targets, offsets = liked.shifted()
+        user = np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))
+        return Dislikes(
+            _to(device, values[disliked.index]),
+            _to(device, disliked.offsets),
+            _to(device, self.n_dislikes_before[targets] - disliked.starts[user]),
+        )
+
+
+class JointObjective:
+    """Negative log-likelihood of the next event: which item, and whether it is liked.
+
+    Parameters
+    ----------
+    histories, settings, sample_weight
+        As in :class:`PNFRecObjective`.
+    """
+
+    terms: ClassVar[tuple[str, ...]] = ("item_loss", "feedback_loss")
+
+    def __init__(
+        self,
+        histories: Histories,
+        settings: Settings,
+        sample_weight: NDArray[np.float32] | None = None,
+    ) -> None:
+        self.settings = settings
+        self.events = PackedSequences(histories.items, histories.offsets)
+        self.signs = histories.signs.astype(np.int64)
+        # A neutral event is context, never a target.
+        self.weights = (self.signs != 0).astype(np.float32)
+        if sample_weight is not None:
+            self.weights *= sample_weight[histories.rows]
+
+    def model(self, n_items: int, generator: torch.Generator) -> JointEncoder:
+        """Make the model with its initial values."""
+        settings = self.settings
+        return JointEncoder(
+            n_items, settings.embedding_dim, generator=generator, **settings.encoder_sizes()
+        )
+
+    def trainable_users(self) -> NDArray[np.int64]:
+        """Return the users with two events."""
+        return np.flatnonzero(self.events.lengths > 1)
+
+    def losses(
+        self,
+        model: JointEncoder,
+        users: NDArray[np.int64],
+        rng: np.random.Generator,
+        generator: torch.Generator,
+    ) -> tuple[Tensor, ...]:
+        """Return the loss of a batch of users, then its two terms."""
+        device = model.item_embedding.device
+        window_rng = rng if self.settings.windows == "random" else None
+        drawn = _Windows.draw(self.events, users, self.settings.max_len + 1, window_rng)
+        inputs, targets, offsets = drawn.shifted()
+        items, signs = self.events.values, self.signs
+        x = model.embed_events(_to(device, items[inputs]), _to(device, signs[inputs]))
+        hidden = model.encoder(x, _to(device, offsets), generator)  # (T, d)
+        next_items = _to(device, items[targets])
+        weights = _to(device, self.weights[targets])
+        item = next_item_loss(hidden, model.item_embedding, next_items, weights=weights)
+        feedback = feedback_loss(
+            model.like_logits(hidden, next_items), _to(device, signs[targets]), weights=weights
+        )
+        return item + feedback, item.detach(), feedback.detach()
+
+
+def _to(device: torch.device, array: NDArray[Any]) -> Tensor:
+    return torch.from_numpy(array).to(device)
+
+
+# -- Training --------------------------------------------------------------------------------
 
 
 def _resolve_device(device: str) -> torch.device:
@@ -227,7 +349,7 @@ def resolve_precision(precision: str, device: torch.device) -> torch.dtype:
     return torch.bfloat16 if fast else torch.float32
 
 
-def _to_numpy(model: TwoSidedEncoder) -> Weights:
+def _to_numpy(model: nn.Module) -> Weights:
     return {
         name: parameter.detach().to("cpu", torch.float32, copy=True).numpy()
         for name, parameter in model.named_parameters()
@@ -235,7 +357,7 @@ def _to_numpy(model: TwoSidedEncoder) -> Weights:
 
 
 def train(
-    data: TrainingSequences,
+    objective: Objective,
     n_items: int,
     settings: Settings,
     *,
@@ -244,11 +366,11 @@ def train(
     validate: Callable[[Weights], float] | None = None,
     on_epoch: Callable[[EpochLog, Callable[[], Weights]], bool] | None = None,
 ) -> tuple[Weights, list[EpochLog]]:
-    """Minimise the composite loss; return the best weights and the log of all epochs.
+    """Minimise an objective; return the best weights and the log of all epochs.
 
     Parameters
     ----------
-    data : TrainingSequences
+    objective : PNFRecObjective or JointObjective
     n_items : int
     settings : Settings
     rng : numpy Generator
@@ -267,26 +389,17 @@ def train(
     -------
     weights : dict of str to float32 array
     history : list of EpochLog
-        Empty if no user has two events of one sign: there is nothing to learn an order from.
+        Empty if no user has a target: there is nothing to learn an order from.
 
     Raises
     ------
     FloatingPointError
-        If the loss is not finite.
+        If the loss or a weight is not finite.
     """
     device = _resolve_device(settings.device)
     dtype = resolve_precision(settings.precision, device)
     seed = int(rng.integers(2**63))
-    model = TwoSidedEncoder(
-        n_items,
-        settings.embedding_dim,
-        n_layers=settings.n_layers,
-        n_heads=settings.n_heads,
-        max_len=settings.max_len,
-        dropout=settings.dropout,
-        two_sided=settings.negative_weight > 0,
-        generator=torch.Generator().manual_seed(seed),
-    )
+    model = objective.model(n_items, torch.Generator().manual_seed(seed))
     if initial_weights is not None:
         model.load_state_dict(
             {name: torch.from_numpy(np.array(value)) for name, value in initial_weights.items()},
@@ -298,10 +411,7 @@ def train(
         model.parameters(), lr=settings.learning_rate, fused=device.type in ("cpu", "cuda")
     )
     history: list[EpochLog] = []
-    trainable = data.liked.lengths > 1
-    if settings.negative_weight > 0:
-        trainable |= data.disliked.lengths > 1
-    users = np.flatnonzero(trainable)
+    users = objective.trainable_users()
     n_epochs = settings.max_epochs if len(users) else 0
     n_batches = -(-len(users) // settings.batch_size)
     best_weights: Weights | None = None
@@ -309,25 +419,26 @@ def train(
     for epoch in range(1, n_epochs + 1):
         start = time.perf_counter()
         # Summed on the device and read once an epoch: reading waits for the device.
-        sums = torch.zeros(4, device=device)
+        sums = torch.zeros(1 + len(objective.terms), device=device)
         for batch in np.array_split(rng.permutation(users), n_batches):
             with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
-                losses = _batch_loss(model, data, batch, settings, rng, generator)
+                losses = objective.losses(model, batch, rng, generator)
             optimizer.zero_grad(set_to_none=True)
-            losses.total.backward()
+            losses[0].backward()
             optimizer.step()
-            sums += torch.stack([term.detach().float() for term in losses])
-        loss, positive, negative, contrastive = means = (sums / n_batches).tolist()
-        if not np.isfinite(means).all():
+            sums += torch.stack([loss.detach().float() for loss in losses])
+        names = ("loss", *objective.terms)
+        means = dict(zip(names, (sums / n_batches).tolist(), strict=True))
+        # The weights too: the last step may have spoilt them without a loss to show it.
+        weights_finite = torch.stack([p.isfinite().all() for p in model.parameters()]).all()
+        if not (np.isfinite(list(means.values())).all() and weights_finite):
             raise FloatingPointError(
-                f"The loss is not finite in epoch {epoch} (total, positive, negative, contrastive:"
-                f" {means}). Lower learning_rate (now {settings.learning_rate:g}), or pass "
-                f"precision='float32'; with contrastive_similarity='cosine' raise temperature "
-                f"(now {settings.temperature:g})."
+                f"Training diverged in epoch {epoch} ({means}). Lower learning_rate (now "
+                f"{settings.learning_rate:g}), or pass precision='float32'; with "
+                f"contrastive_similarity='cosine' raise temperature (now {settings.temperature:g})."
             )
         score = None if validate is None else validate(_to_numpy(model))
-        seconds = time.perf_counter() - start
-        history.append(EpochLog(epoch, loss, positive, negative, contrastive, score, seconds))
+        history.append(EpochLog(epoch, means, score, time.perf_counter() - start))
         if score is not None and score > best_score:
             best_score, best_epoch, best_weights = score, epoch, _to_numpy(model)
         stop = on_epoch is not None and on_epoch(history[-1], lambda: _to_numpy(model))

@@ -13,6 +13,7 @@ from posneg_rec.losses import (
     Positions,
     composite_loss,
     contrastive_loss,
+    feedback_loss,
     next_item_loss,
 )
 
@@ -271,6 +272,30 @@ def test_cosine_ignores_lengths_and_dot_does_not():
             for scale in (1, 10)
         )
         assert torch.allclose(one, ten) == same
+
+
+# ------------------------------------------------------------------------------ feedback
+
+
+@given(st.lists(st.tuples(st.floats(-1e4, 1e4), st.sampled_from([-1, 1])), max_size=9))
+def test_feedback_loss_is_binary_cross_entropy(positions):
+    logits, signs = (
+        torch.tensor([position[part] for position in positions], dtype=torch.float64)
+        for part in (0, 1)
+    )
+    costs = torch.nn.functional.binary_cross_entropy_with_logits(
+        logits, (signs == 1).double(), reduction="none"
+    )
+    loss = feedback_loss(logits, signs)
+    torch.testing.assert_close(loss, costs.mean() if positions else torch.zeros_like(loss))
+    assert torch.isfinite(loss) and loss >= 0
+    torch.testing.assert_close(feedback_loss(logits, signs, reduction="sum"), costs.sum())
+
+
+def test_neutral_target_needs_weight_zero_to_cost_nothing():
+    weights = torch.tensor([1.0, 0.0])
+    loss = feedback_loss(torch.tensor([0.5, 9.0]), torch.tensor([-1, 0]), weights=weights)
+    assert float(loss) == pytest.approx(math.log(1 + math.exp(0.5)))
 
 
 # ------------------------------------------------------------------------------ both

@@ -8,7 +8,14 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from posneg_rec.nn import SequenceEncoder, TwoSidedEncoder, dropout, packed_attention, padded_rows
+from posneg_rec.nn import (
+    JointEncoder,
+    SequenceEncoder,
+    TwoSidedEncoder,
+    dropout,
+    packed_attention,
+    padded_rows,
+)
 
 LENGTHS = st.lists(st.integers(0, 5), min_size=1, max_size=5)
 
@@ -114,6 +121,38 @@ def test_no_two_parameters_start_alike_nor_are_shared():
     sides = [dict(side.named_parameters()) for side in (model.positive, model.negative)]
     assert sides[0].keys() == sides[1].keys()
     assert not {p.data_ptr() for p in sides[0].values()} & {p.data_ptr() for p in sides[1].values()}
+
+
+def test_joint_encoder_starts_without_taste_and_with_distinct_parameters():
+    model = JointEncoder(
+        8,
+        8,
+        n_layers=1,
+        n_heads=1,
+        max_len=8,
+        dropout=0.0,
+        generator=torch.Generator().manual_seed(0),
+    )
+    drawn = [p for p in model.parameters() if p.ndim == 2]
+    assert all(not torch.equal(a, b) for a, b in itertools.combinations(drawn, 2))
+    assert not model.item_taste.any() and model.sign_embedding.shape == (3, 8)
+
+
+def test_like_logits_by_hand():
+    model = JointEncoder(2, 2, n_layers=0, n_heads=1, max_len=1, dropout=0.0)
+    values = {
+        "item_embedding": [[1, 0], [0, 2]],
+        "taste_query.weight": [[0, 1], [1, 0]],
+        "taste_query.bias": [0, 0.5],
+        "taste_level.weight": [[10, 0]],
+        "taste_level.bias": [100],
+        "item_taste": [0, 1000],
+    }
+    state = {name: torch.tensor(value, dtype=torch.float32) for name, value in values.items()}
+    model.load_state_dict(state, strict=False, assign=True)
+    hidden = torch.tensor([[3.0, 4.0]])
+    # A h + a = (4, 3.5): item 1 gets 2 * 3.5 + 1000 + 10 * 3 + 100.
+    assert model.like_logits(hidden, torch.tensor([1])).tolist() == [1137.0]
 
 
 def test_initial_values_come_from_the_generator_alone():

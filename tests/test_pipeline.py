@@ -194,6 +194,16 @@ def test_feedback_of_masked_rows_may_be_missing(bare):
     assert ranks.rows.tolist() == np.delete(np.arange(len(masked)), [5, 6]).tolist()
 
 
+def test_feedback_is_read_as_in_the_fit(bare):
+    graded = np.where(Y == 1, 5, 2)
+    pipeline = neutral_pipeline(positive_threshold=4).fit(X, graded)
+    assert same_weights(pipeline[-1], bare)
+    assert pipeline.score(X, graded) == bare.score(X, Y)
+    signed = np.where(np.arange(len(Y)) % 5, Y, 0)
+    pipeline = neutral_pipeline().fit(X, signed)
+    assert set(pipeline.target_ranks(X, np.maximum(signed, 0)).signs) == {0, 1}  # 0 is neutral
+
+
 def test_a_masked_target_is_missed_not_replaced():
     """Item 9 is rare: the user's row before it, trained on, must not become the target."""
     users = np.repeat(np.arange(8), 4)

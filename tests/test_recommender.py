@@ -22,13 +22,18 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 from posneg_rec import ContrastiveSeqRecommender, training
 from posneg_rec.datasets import make_opposing_patterns
 from posneg_rec.metrics import recommender_scorer
+from posneg_rec.recommender import PNFREC
 
 SMALL = {"embedding_dim": 8, "n_layers": 1, "max_len": 6, "max_epochs": 2, "random_state": 0}
 
 
-@pytest.mark.filterwarnings("ignore:No user has two liked events")  # each row another user
+@pytest.mark.filterwarnings("ignore:No user has two events")  # each row another user
 @parametrize_with_checks(
-    [ContrastiveSeqRecommender(positive_threshold=1, **SMALL)], expected_failed_checks={}
+    [
+        ContrastiveSeqRecommender(positive_threshold=1, objective=objective, **SMALL)
+        for objective in ("joint", "pnfrec")
+    ],
+    expected_failed_checks={},
 )
 def test_scikit_learn_conformance(estimator, check):
     check(estimator)
@@ -53,6 +58,11 @@ def fitted():
     return small().fit(*table())
 
 
+@pytest.fixture(scope="module")
+def pnfrec():
+    return small(objective="pnfrec").fit(*table())
+
+
 # ----------------------------------------------------------------------------- a known world
 
 
@@ -72,6 +82,7 @@ def fit_world(world, train, **weights):
         learning_rate=3e-3,
         dropout=0.1,
         max_epochs=40,
+        objective="pnfrec",
         random_state=0,
         **weights,
     )
@@ -95,6 +106,28 @@ def test_contrast_keeps_what_is_liked_and_avoids_what_is_disliked(world):
     assert disliked < disliked_alone - 0.2
     test = world.interactions[~train], world.feedback[~train]
     assert full.score(*test) > likes_only.score(*test) + 0.1
+
+
+def test_joint_objective_avoids_dislikes_by_aversion_alone(world):
+    world, train = world
+    model = ContrastiveSeqRecommender(
+        embedding_dim=32,
+        n_layers=1,
+        batch_size=64,
+        learning_rate=3e-3,
+        dropout=0.1,
+        max_epochs=40,
+        random_state=0,
+    ).fit(world.interactions[train], world.feedback[train])
+    rates = []
+    for aversion in (0.0, 1.0, 3.0):
+        model.set_params(dislike_aversion=aversion)
+        rates.append(hit_rates(model, world, ~train))
+    (liked, disliked), (_, disliked_less), (liked_at_most, disliked_least) = rates
+    # Likes and dislikes of this world look alike but for the sign of their group.
+    assert liked > 0.7 and disliked > 0.6
+    assert disliked - 0.03 > disliked_less > disliked_least + 0.1
+    assert liked_at_most > liked - 0.1
 
 
 # ------------------------------------------------------------------------------- repeatable
@@ -235,17 +268,35 @@ def test_many_histories_get_what_each_alone_gets(fitted):
         np.testing.assert_allclose(answer["score"][answer["user"] == user], scores, atol=1e-5)
 
 
-def test_dislikes_are_never_recommended_and_are_no_likes(fitted):
-    liked_only, _ = fitted.recommend([1, 2], k=10)
-    items, scores = fitted.recommend([1, 5, 2], k=9, feedback=[1, -1, 1])
-    assert 5 not in items
-    np.testing.assert_array_equal(items, liked_only[liked_only != 5])
-    np.testing.assert_array_equal(scores, fitted.score_items([1, 2], items))
+def test_pnfrec_reads_likes_and_recommends_nothing_seen(pnfrec):
+    liked_only, _ = pnfrec.recommend([1, 2], k=10)
+    for sign in (-1, 0):
+        items, scores = pnfrec.recommend([1, 5, 2], k=9, feedback=[1, sign, 1])
+        np.testing.assert_array_equal(items, liked_only[liked_only != 5])
+        np.testing.assert_array_equal(scores, pnfrec.score_items([1, 2], items))
 
 
-def test_neutral_events_are_seen_but_steer_nothing(fitted):
-    items, _ = fitted.recommend([1, 5, 2], k=9, feedback=[1, 0, 1])
-    assert items.tolist() == fitted.recommend([1, 5, 2], k=9, feedback=[1, -1, 1])[0].tolist()
+def test_joint_reads_the_sign_of_every_event(fitted):
+    answers = [fitted.recommend([1, 5, 2], k=9, feedback=[1, sign, 1]) for sign in (-1, 0, 1)]
+    assert all(sorted(items) == sorted({*range(12)} - {1, 5, 2}) for items, _ in answers)
+    assert len({scores.tobytes() for _, scores in answers}) == 3
+
+
+def test_aversion_can_be_set_at_request_time(fitted):
+    """Scores are log p(next) + aversion log p(liked), so they are linear in the aversion."""
+    zero, one, two = (
+        dict(zip(*fitted.recommend([1, 2], k=10, dislike_aversion=aversion), strict=True))
+        for aversion in (0, 1, 2)
+    )
+    for item in zero:
+        assert zero[item] - one[item] == pytest.approx(one[item] - two[item], abs=1e-5)
+        assert zero[item] > one[item]
+    probabilities = np.exp(fitted.recommend([], k=12, dislike_aversion=0)[1])
+    assert sum(np.exp(list(zero.values()))) < 1 and probabilities.sum() < 1
+    default = fitted.recommend([1, 2], k=10)
+    assert default[1].tolist() == fitted.recommend([1, 2], k=10, dislike_aversion=2.0)[1].tolist()
+    with pytest.raises(ValueError, match="dislike_aversion must be a number >= 0, got -1"):
+        fitted.recommend([1], dislike_aversion=-1)
 
 
 def test_allowed_and_denied_items(fitted):
@@ -280,7 +331,7 @@ def test_nothing_known_gets_the_popular_and_liked(fitted, history):
 
 
 def test_only_one_event_users_train_nothing_and_get_the_popular():
-    with pytest.warns(UserWarning, match="No user has two liked events"):
+    with pytest.warns(UserWarning, match="No user has two events"):
         model = small().fit(np.column_stack([np.arange(6), [2, 2, 2, 1, 1, 0]]))
     assert model.recommend([0], k=2)[0].tolist() == [2, 1]
     assert model.history_["epoch"] == [] and model.n_iter_ == 0
@@ -384,23 +435,23 @@ def test_feedback_keeps_the_meaning_it_had_in_fit():
 def test_validation_holds_out_the_latest_events_of_some_users(monkeypatch):
     seen = {}
 
-    def train(data, n_items, settings, *, validate, **options):
-        seen.update(data=data, validate=validate)
-        return original(data, n_items, settings, validate=validate, **options)
+    def train(objective, *args, validate, **options):
+        seen.update(events=objective.events, validate=validate)
+        return original(objective, *args, validate=validate, **options)
 
     original = training.train
     monkeypatch.setattr(training, "train", train)
     rows, feedback = table(n_users=40)
     feedback[:] = 1
     model = small(validation_fraction=0.25).fit(rows, feedback)
-    lengths = seen["data"].liked.lengths
+    lengths = seen["events"].lengths
     assert sorted(lengths) == [4] * 10 + [8] * 30  # of 8 events the latest half
     for user in np.flatnonzero(lengths == 4):
         mine = rows[rows[:, 0] == user]
-        assert seen["data"].liked[int(user)].tolist() == mine[mine[:, 2].argsort()][:4, 1].tolist()
+        assert seen["events"][int(user)].tolist() == mine[mine[:, 2].argsort()][:4, 1].tolist()
     assert model.history_["validation_score"][0] > 0
     small(early_stopping=False).fit(rows, feedback)
-    assert seen["validate"] is None and set(seen["data"].liked.lengths) == {8}
+    assert seen["validate"] is None and set(seen["events"].lengths) == {8}
 
 
 class _Stop:
@@ -478,10 +529,12 @@ def test_bad_parameters_are_refused_in_fit(params, message):
         model.fit(*table())
 
 
-def test_history_logs_every_epoch(fitted):
-    assert fitted.history_["epoch"] == [1, 2] and fitted.n_iter_ == 2
-    a, b = fitted.negative_weight, fitted.contrastive_weight
-    log = {name: np.array(values) for name, values in fitted.history_.items()}
+def test_history_logs_every_epoch(fitted, pnfrec):
+    for model, terms in ((fitted, ["item"]), (pnfrec, ["positive", "negative", "contrastive"])):
+        assert model.history_["epoch"] == [1, 2] and model.n_iter_ == 2
+        assert all(len(model.history_[f"{term}_loss"]) == 2 for term in terms)
+    a, b = pnfrec.negative_weight, pnfrec.contrastive_weight
+    log = {name: np.array(values) for name, values in pnfrec.history_.items()}
     np.testing.assert_allclose(
         log["loss"],
         log["positive_loss"] + a * log["negative_loss"] + b * log["contrastive_loss"],
@@ -630,6 +683,18 @@ def test_fitted_state_holds_arrays_and_numbers_and_nobody():
     dumped = pickle.dumps(model)
     assert b"example.org" not in dumped and b"torch" not in dumped
     assert {type(value) for value in model.weights_.values()} == {np.ndarray}
+
+
+def test_published_settings_are_the_papers():
+    model = ContrastiveSeqRecommender(**PNFREC)
+    assert (model.negative_weight, model.contrastive_weight) == (0.45, 0.25)
+    assert (model.embedding_dim, model.max_len, model.objective) == (231, 50, "pnfrec")
+    fitted = model.set_params(embedding_dim=8, max_epochs=1, random_state=0).fit(*table())
+    assert {name.split(".")[0] for name in fitted.weights_} == {
+        "item_embedding",
+        "positive",
+        "negative",
+    }
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")

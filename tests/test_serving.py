@@ -9,18 +9,19 @@ from hypothesis.extra import numpy as hnp
 
 from posneg_rec import serving
 from posneg_rec.interactions import Histories, PackedSequences
-from posneg_rec.nn import TwoSidedEncoder
+from posneg_rec.nn import JointEncoder, TwoSidedEncoder
+
+N_ITEMS = 11
 
 
-def weights(n_heads, n_layers, n_items=11, max_len=6):
-    model = TwoSidedEncoder(
-        n_items,
+def trained(kind, n_heads=1, n_layers=1):
+    model = kind(
+        N_ITEMS,
         8,
         n_layers=n_layers,
         n_heads=n_heads,
-        max_len=max_len,
+        max_len=6,
         dropout=0.0,
-        two_sided=False,
         generator=torch.Generator().manual_seed(0),
     )
     with torch.no_grad():  # far from the initial values, biases and norms included
@@ -28,18 +29,75 @@ def weights(n_heads, n_layers, n_items=11, max_len=6):
             parameter.add_(
                 0.5 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1))
             )
-    return {name: value.detach().numpy() for name, value in model.named_parameters()}
+    return model
 
 
+def weights(*args, **options):
+    parameters = trained(*args, **options).named_parameters()
+    return {name: value.detach().numpy() for name, value in parameters}
+
+
+BOTH = pytest.mark.parametrize("kind", [TwoSidedEncoder, JointEncoder])
+
+
+@BOTH
 @pytest.mark.parametrize(("n_heads", "n_layers"), [(1, 0), (1, 1), (2, 2), (4, 12)])
-@given(st.lists(st.lists(st.integers(0, 10), max_size=6), min_size=2, max_size=6))
-def test_numpy_and_torch_encode_alike_in_any_company(n_heads, n_layers, lists):
-    model = weights(n_heads, n_layers)
+@given(data=st.data())
+def test_numpy_and_torch_encode_alike_in_any_company(kind, n_heads, n_layers, data):
+    model = weights(kind, n_heads, n_layers)
+    tokens = st.integers(0, N_ITEMS * (3 if kind is JointEncoder else 1) - 1)
+    lists = data.draw(st.lists(st.lists(tokens, max_size=6), min_size=2, max_size=6))
     together = serving.encode(model, PackedSequences.from_lists(lists), n_heads)
     for items, state in zip(lists, together, strict=True):
         alone = serving.encode(model, PackedSequences.from_lists([items]), n_heads)[0]
         np.testing.assert_allclose(state, alone, atol=2e-5)
         assert items or not state.any()
+
+
+EVENTS = [(1, 1), (4, -1), (2, 0), (9, 1), (4, 1)]
+
+
+def test_pnfrec_scores_are_the_positive_encoders_logits_on_the_likes():
+    model, likes = trained(TwoSidedEncoder), torch.tensor([1, 9, 4])
+    with torch.no_grad():
+        state = model.positive(model.embed(likes), torch.tensor([0, 3]))[-1]
+        expected = model.item_embedding @ state
+    np.testing.assert_allclose(scores_after(model, EVENTS), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("aversion", [0.0, 1.0, 2.5])
+def test_joint_scores_are_log_likelihoods_after_all_events(aversion):
+    model = trained(JointEncoder)
+    items, signs = torch.tensor(EVENTS).T
+    everything = torch.arange(N_ITEMS)
+    with torch.no_grad():
+        state = model.encoder(model.embed_events(items, signs), torch.tensor([0, 5]))[-1]
+        comes = (model.item_embedding @ state).log_softmax(0)
+        liked = model.like_logits(state.expand(N_ITEMS, -1), everything)
+        expected = comes + aversion * torch.nn.functional.logsigmoid(liked)
+    np.testing.assert_allclose(scores_after(model, EVENTS, aversion=aversion), expected, atol=1e-5)
+
+
+def scores_after(model, events, **options):
+    lists, signs = ([[event[part] for event in events]] for part in (0, 1))
+    packed = histories(lists, signs)
+    queries = queries_before(packed, [0], [len(events)], isinstance(model, TwoSidedEncoder))
+    parameters = {name: value.detach().numpy() for name, value in model.named_parameters()}
+    ((_, scores),) = serving.score_blocks(
+        parameters, queries, 1, np.zeros(N_ITEMS, np.float32), exclude_seen=False, **options
+    )
+    return scores[0]
+
+
+def queries_before(packed, users, stops, likes_only, max_len=6):
+    return serving.Queries.before(
+        packed,
+        np.asarray(users),
+        np.asarray(stops),
+        n_items=N_ITEMS,
+        max_len=max_len,
+        likes_only=likes_only,
+    )
 
 
 # Few distinct values make ties, -inf makes shortfalls.
@@ -89,8 +147,9 @@ def histories(lists, signs):
     )
 
 
-@given(st.data())
-def test_queries_hold_what_came_before(data):
+@pytest.mark.parametrize("likes_only", [True, False])
+@given(data=st.data())
+def test_queries_hold_what_came_before(likes_only, data):
     events = st.tuples(st.integers(-1, 5), st.sampled_from([-1, 0, 1]))
     users = data.draw(st.lists(st.lists(events, max_size=6), min_size=1, max_size=4))
     lists, signs = ([[e[part] for e in user] for user in users] for part in (0, 1))
@@ -98,27 +157,29 @@ def test_queries_hold_what_came_before(data):
     asked = [(u, n) for u, user in enumerate(users) for n in range(len(user) + 1)]
     asked = data.draw(st.permutations(asked))
     user, n_before = np.array(asked).T
-    queries = serving.Queries.before(packed, user, packed.offsets[user] + n_before, max_len=2)
+    stops = packed.offsets[user] + n_before
+    queries = queries_before(packed, user, stops, likes_only, max_len=2)
     for q, (u, n) in enumerate(asked):
         past = users[u][:n]
-        liked = [item for item, sign in past if sign == 1 and item >= 0]
-        assert queries.inputs[int(queries.rows[q])].tolist() == liked[-2:]
+        if likes_only:
+            expected = [item for item, sign in past if sign == 1 and item >= 0]
+        else:
+            expected = [item + N_ITEMS * (sign + 1) for item, sign in past if item >= 0]
+        assert queries.inputs[int(queries.rows[q])].tolist() == expected[-2:]
         assert queries.seen[q].tolist() == [item for item, _ in past if item >= 0]
 
 
 def test_equal_inputs_are_encoded_once():
     packed = histories([[0, 1, 2, 3], [4, 5]], [[1, -1, -1, 1], [-1, -1]])
-    queries = serving.Queries.before(
-        packed, np.array([0, 0, 0, 1, 1]), np.array([1, 2, 3, 5, 6]), max_len=5
-    )
+    queries = queries_before(packed, [0, 0, 0, 1, 1], [1, 2, 3, 5, 6], likes_only=True)
     # After one like and any number of dislikes the input is the like; without likes it is empty.
     assert sorted(queries.inputs.to_lists()) == [[], [0]]
 
 
 def test_blocks_score_seen_and_fallback_alike_whatever_their_size(monkeypatch):
-    model = weights(1, 1)
+    model = weights(TwoSidedEncoder)
     packed = histories([[0, 1, 2], [3], [4]], [[1, 1, -1], [-1], [1]])
-    queries = serving.Queries.before(packed, np.arange(3), packed.offsets[1:], max_len=6)
+    queries = queries_before(packed, np.arange(3), packed.offsets[1:], likes_only=True)
     fallback = np.arange(11, dtype=np.float32)
 
     def scores(**options):

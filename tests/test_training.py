@@ -15,7 +15,7 @@ from posneg_rec.interactions import (
     build_histories,
     read_interactions,
 )
-from posneg_rec.training import Settings, TrainingSequences, train
+from posneg_rec.training import JointObjective, PNFRecObjective, Settings, train
 
 SETTINGS = Settings(
     embedding_dim=8,
@@ -42,24 +42,37 @@ def with_settings(**changes):
     return Settings(**vars(SETTINGS) | changes)
 
 
-def sequences(events, sample_weight=None):
-    """TrainingSequences of rows (user, item, sign), in the rows' order."""
+def objective(events, kind=PNFRecObjective, sample_weight=None, **settings):
+    """An objective on rows (user, item, sign), in the rows' order, and its settings."""
     rows = np.array(events)
     interactions = read_interactions(rows[:, :2], rows[:, 2])
     histories = build_histories(interactions, ItemVocabulary.from_ids(rows[:, 1]))
-    return TrainingSequences.from_histories(histories, sample_weight)
+    return kind(histories, with_settings(**settings), sample_weight)
+
+
+def run(trained, n_items=6, seed=0, **options):
+    return train(trained, n_items, trained.settings, rng=np.random.default_rng(seed), **options)
 
 
 EVENTS = [(0, 0, 1), (0, 3, -1), (0, 1, 1), (0, 4, -1), (0, 2, 1), (1, 5, -1), (1, 0, 1), (1, 1, 1)]
 
 
 def test_signs_part_and_dislikes_before_each_like_are_counted():
-    data = sequences(EVENTS, np.arange(8, dtype=np.float32))
-    assert data.liked.to_lists() == [[0, 1, 2], [0, 1]]
-    assert data.disliked.to_lists() == [[3, 4], [5]]
-    assert data.n_dislikes_before.tolist() == [0, 1, 2, 1, 1]
-    assert data.liked_weights.tolist() == [0, 2, 4, 6, 7]
-    assert data.disliked_weights.tolist() == [1, 3, 5]
+    made = objective(EVENTS, sample_weight=np.arange(8, dtype=np.float32))
+    assert made.liked.to_lists() == [[0, 1, 2], [0, 1]]
+    assert made.disliked.to_lists() == [[3, 4], [5]]
+    assert made.n_dislikes_before.tolist() == [0, 1, 2, 1, 1]
+    assert made.liked_weights.tolist() == [0, 2, 4, 6, 7]
+    assert made.disliked_weights.tolist() == [1, 3, 5]
+
+
+def test_joint_events_keep_their_signs_and_neutral_ones_no_weight():
+    events = [(0, 0, 1), (0, 3, 0), (0, 1, -1), (1, 2, 1)]
+    made = objective(events, JointObjective, np.array([1, 2, 3, 4], dtype=np.float32))
+    assert made.events.to_lists() == [[0, 3, 1], [2]]
+    assert made.signs.tolist() == [1, 0, -1, 1]
+    assert made.weights.tolist() == [1, 0, 3, 4]
+    assert made.trainable_users().tolist() == [0]
 
 
 PACKED = st.lists(st.lists(st.integers(0, 9), max_size=6), min_size=1, max_size=5)
@@ -104,28 +117,33 @@ def test_targets_are_the_inputs_shifted_within_each_user(lists):
         assert PackedSequences(packed.values[index], offsets).to_lists() == expected
 
 
-def dislikes_of_batch(monkeypatch, data, settings):
-    """What the contrastive term of one batch gets."""
+def batch_of(monkeypatch, made, *functions):
+    """What functions of `training` get in the one batch of an epoch, users in order."""
     caught = []
 
-    def composite_loss(embedding, positive, negative, dislikes, **options):
-        caught.append((positive, negative, dislikes))
-        return original(embedding, positive, negative, dislikes, **options)
+    def catching(original):
+        def catch(*args, **options):
+            caught.append((*args, *options.values()))
+            return original(*args, **options)
 
-    original = training.composite_loss
-    monkeypatch.setattr(training, "composite_loss", composite_loss)
-    settings = with_settings(max_epochs=1, batch_size=9, **settings)
+        return catch
+
+    for name in functions:
+        monkeypatch.setattr(training, name, catching(getattr(training, name)))
 
     class InOrder(np.random.Generator):
         def permutation(self, users):
             return users
 
-    train(data, 6, settings, rng=InOrder(np.random.PCG64(0)))
-    return caught[0]
+    settings = with_settings(max_epochs=1, batch_size=9)
+    train(made, 6, settings, rng=InOrder(np.random.PCG64(0)))
+    return caught
 
 
 def test_window_contrast_uses_the_negative_encoders_inputs(monkeypatch):
-    positive, negative, dislikes = dislikes_of_batch(monkeypatch, sequences(EVENTS), {})
+    ((_, positive, negative, dislikes, *_),) = batch_of(
+        monkeypatch, objective(EVENTS), "composite_loss"
+    )
     assert positive.targets.tolist() == [1, 2, 1]
     assert negative.targets.tolist() == [4]
     assert dislikes.items.tolist() == [3]  # each user's latest dislike is left out
@@ -134,8 +152,8 @@ def test_window_contrast_uses_the_negative_encoders_inputs(monkeypatch):
 
 
 def test_past_contrast_shows_each_target_the_dislikes_before_it(monkeypatch):
-    data = sequences(EVENTS)
-    positive, _, dislikes = dislikes_of_batch(monkeypatch, data, {"contrastive_negatives": "past"})
+    made = objective(EVENTS, contrastive_negatives="past")
+    ((_, positive, _, dislikes, *_),) = batch_of(monkeypatch, made, "composite_loss")
     assert positive.targets.tolist() == [1, 2, 1]
     assert dislikes.items.tolist() == [3, 4, 5]
     assert dislikes.n_visible.tolist() == [1, 2, 1]
@@ -146,95 +164,114 @@ def test_past_contrast_shows_each_target_the_dislikes_before_it(monkeypatch):
     [(0.3, 0.2, True, True), (0.3, 0, True, False), (0, 0.2, False, True), (0, 0, False, False)],
 )
 def test_a_weight_of_zero_skips_its_work(monkeypatch, a, b, has_negative, has_dislikes):
-    weights = {"negative_weight": a, "contrastive_weight": b}
-    _, negative, dislikes = dislikes_of_batch(monkeypatch, sequences(EVENTS), weights)
+    made = objective(EVENTS, negative_weight=a, contrastive_weight=b)
+    ((_, _, negative, dislikes, *_),) = batch_of(monkeypatch, made, "composite_loss")
     assert (negative is not None) == has_negative
     assert (dislikes is not None) == (has_negative or has_dislikes)
-    trained, history = train(
-        sequences(EVENTS), 6, with_settings(**weights), rng=np.random.default_rng(0)
-    )
+    trained, history = run(made)
     assert any(name.startswith("negative") for name in trained) == has_negative
-    assert (history[0].negative_loss > 0) == has_negative
-    assert (history[0].contrastive_loss > 0) == has_dislikes
+    assert (history[0].losses["negative_loss"] > 0) == has_negative
+    assert (history[0].losses["contrastive_loss"] > 0) == has_dislikes
 
 
-def test_best_weights_come_back_and_patience_ends_the_loop():
+def test_joint_targets_are_the_next_event_and_its_sign(monkeypatch):
+    made = objective([*EVENTS[:3], (0, 4, 0), *EVENTS[4:]], JointObjective)
+    items, feedback = batch_of(monkeypatch, made, "next_item_loss", "feedback_loss")
+    assert items[2].tolist() == [3, 1, 4, 2, 0, 1]
+    assert feedback[1].tolist() == [-1, 1, 0, 1, 1, 1]
+    assert items[3].tolist() == feedback[2].tolist() == [1, 1, 0, 1, 1, 1]
+
+
+BOTH = pytest.mark.parametrize("kind", [PNFRecObjective, JointObjective])
+
+
+@BOTH
+def test_total_is_the_sum_of_the_terms(kind):
+    made = objective(EVENTS, kind)
+    _, (first, *_) = run(made)
+    weights = (1, 0.3, 0.2) if kind is PNFRecObjective else (1, 1)
+    terms = [first.losses[name] for name in made.terms]
+    assert first.losses["loss"] == pytest.approx(np.dot(weights, terms), rel=1e-5)
+    assert min(terms) > 0
+
+
+@BOTH
+def test_best_weights_come_back_and_patience_ends_the_loop(kind):
     scores, seen = iter([0.1, 0.3, 0.2, 0.25, 0.9]), []
 
     def validate(weights):
         seen.append(weights)
         return next(scores)
 
-    best, history = train(
-        sequences(EVENTS),
-        6,
-        with_settings(max_epochs=9),
-        rng=np.random.default_rng(0),
-        validate=validate,
-    )
+    best, history = run(objective(EVENTS, kind, max_epochs=9), validate=validate)
     assert [epoch.validation_score for epoch in history] == [0.1, 0.3, 0.2, 0.25]
     assert all(np.array_equal(best[name], seen[1][name]) for name in best)
 
 
 def test_without_validation_all_epochs_run_unless_told_to_stop():
-    def run(on_epoch):
-        return train(
-            sequences(EVENTS), 6, SETTINGS, rng=np.random.default_rng(0), on_epoch=on_epoch
-        )[1]
+    def epochs(on_epoch):
+        return [epoch.epoch for epoch in run(objective(EVENTS), on_epoch=on_epoch)[1]]
 
-    assert [epoch.epoch for epoch in run(None)] == [1, 2, 3]
-    assert [epoch.epoch for epoch in run(lambda log, _: log.epoch == 2)] == [1, 2]
+    assert epochs(None) == [1, 2, 3]
+    assert epochs(lambda log, _: log.epoch == 2) == [1, 2]
 
 
-def test_training_starts_from_given_weights():
-    initial, _ = train(sequences(EVENTS), 6, SETTINGS, rng=np.random.default_rng(0))
-    still, _ = train(
-        sequences(EVENTS),
-        6,
-        with_settings(learning_rate=1e-12, max_epochs=1),
-        rng=np.random.default_rng(1),
-        initial_weights=initial,
+@BOTH
+def test_training_starts_from_given_weights(kind):
+    initial, _ = run(objective(EVENTS, kind))
+    still, _ = run(
+        objective(EVENTS, kind, learning_rate=1e-12, max_epochs=1), seed=1, initial_weights=initial
     )
+    assert still.keys() == initial.keys()
     for name, value in initial.items():
         np.testing.assert_allclose(still[name], value, atol=1e-9)
 
 
-def test_loss_falls_to_the_bottom_on_a_sequence_that_repeats():
-    data = sequences([(user, item, 1) for user in range(4) for item in (0, 1, 2, 3)])
-    settings = with_settings(
-        negative_weight=0, contrastive_weight=0, max_epochs=150, dropout=0.0, learning_rate=0.03
-    )
-    _, history = train(data, 4, settings, rng=np.random.default_rng(0))
-    assert history[0].loss == pytest.approx(np.log(4), abs=0.2)
-    assert history[-1].loss < 0.01
+@BOTH
+def test_loss_falls_to_the_bottom_on_a_sequence_that_repeats(kind):
+    events = [(user, item, 1 - 2 * (item % 2)) for user in range(4) for item in range(4)]
+    if kind is PNFRecObjective:
+        events = [(user, item, 1) for user, item, _ in events]
+    settings = {"max_epochs": 150, "dropout": 0.0, "learning_rate": 0.03}
+    _, history = run(objective(events, kind, contrastive_weight=0, **settings), n_items=4)
+    first, last = history[0].losses, history[-1].losses
+    per_event = np.log(4) + (0 if kind is PNFRecObjective else np.log(2))
+    assert first["loss"] == pytest.approx(per_event, abs=0.4)
+    assert last["loss"] < 0.02
 
 
-def test_batch_without_any_dislike_trains():
-    data = sequences([(user, item, 1) for user in range(3) for item in range(4)])
-    _, history = train(data, 4, SETTINGS, rng=np.random.default_rng(0))
-    assert [epoch.negative_loss + epoch.contrastive_loss for epoch in history] == [0, 0, 0]
-    assert history[-1].loss < history[0].loss
+@BOTH
+def test_batch_without_any_dislike_trains(kind):
+    made = objective([(user, item, 1) for user in range(3) for item in range(4)], kind)
+    _, history = run(made, n_items=4)
+    assert history[-1].losses["loss"] < history[0].losses["loss"]
+    if kind is PNFRecObjective:
+        assert {
+            log.losses["negative_loss"] + log.losses["contrastive_loss"] for log in history
+        } == {0}
 
 
 def test_loss_that_is_not_finite_says_when_and_what_to_lower():
-    with pytest.raises(FloatingPointError, match=r"epoch 2 .*learning_rate \(now 1e\+38\)"):
-        train(sequences(EVENTS), 6, with_settings(learning_rate=1e38), rng=np.random.default_rng(0))
+    with pytest.raises(FloatingPointError, match=r"epoch 1 .*learning_rate \(now 1e\+38\)"):
+        run(objective(EVENTS, learning_rate=1e38))
 
 
-def test_bfloat16_training_follows_float32():
+@BOTH
+def test_bfloat16_training_follows_float32(kind):
     losses = {}
     for precision in ("float32", "bfloat16"):
-        settings = with_settings(precision=precision, max_epochs=20, dropout=0.0)
-        weights, history = train(sequences(EVENTS), 6, settings, rng=np.random.default_rng(0))
-        losses[precision] = [epoch.loss for epoch in history]
+        made = objective(EVENTS, kind, precision=precision, max_epochs=20, dropout=0.0)
+        weights, history = run(made)
+        losses[precision] = [epoch.losses["loss"] for epoch in history]
         assert all(value.dtype == np.float32 for value in weights.values())
     assert losses["bfloat16"] != losses["float32"]
     np.testing.assert_allclose(losses["bfloat16"], losses["float32"], rtol=0.05)
 
 
-def test_training_leaves_the_global_states_alone():
+@BOTH
+def test_training_leaves_the_global_states_alone(kind):
     state, np_state = torch.get_rng_state(), np.random.get_state()[1].copy()
-    train(sequences(EVENTS), 6, SETTINGS, rng=np.random.default_rng(0))
+    run(objective(EVENTS, kind))
     assert torch.equal(torch.get_rng_state(), state)
     assert np.array_equal(np.random.get_state()[1], np_state)
 
@@ -246,26 +283,22 @@ def test_auto_precision_is_bfloat16_where_the_cpu_has_tiles(monkeypatch, tiles, 
     assert training.resolve_precision("float32", torch.device("cpu")) == torch.float32
 
 
-def test_nothing_to_learn_from_is_no_epoch():
-    _, history = train(
-        sequences([(0, 0, 1), (1, 1, -1)]), 2, SETTINGS, rng=np.random.default_rng(0)
-    )
-    assert history == []
+@BOTH
+def test_nothing_to_learn_from_is_no_epoch(kind):
+    assert run(objective([(0, 0, 1), (1, 1, -1)], kind), n_items=2)[1] == []
 
 
 @given(st.integers(1, 7), st.integers(1, 4))
 def test_every_user_is_in_one_batch_of_at_most_batch_size(n_users, batch_size):
-    data = sequences([(user, item, 1) for user in range(n_users) for item in range(2)])
-    batches = []
+    events = [(user, item, 1) for user in range(n_users) for item in range(2)]
+    made = objective(events, batch_size=batch_size, max_epochs=1)
+    batches, original = [], made.losses
 
-    def batch_loss(model, data, users, *_):
+    def losses(model, users, *random):
         batches.append(users.tolist())
-        return original(model, data, users, *_)
+        return original(model, users, *random)
 
-    original = training._batch_loss
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(training, "_batch_loss", batch_loss)
-        settings = with_settings(batch_size=batch_size, max_epochs=1)
-        train(data, 2, settings, rng=np.random.default_rng(0))
+    made.losses = losses
+    run(made, n_items=2)
     assert sorted(itertools.chain(*batches)) == list(range(n_users))
     assert max(map(len, batches)) <= batch_size
