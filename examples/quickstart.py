@@ -34,18 +34,19 @@ def main() -> None:
 
 
 def on_synthetic_world() -> None:
-    world = make_opposing_patterns(n_users=300, random_state=0)
+    world = make_opposing_patterns(n_users=1000, random_state=0)
     X, y = world.interactions, world.feedback
-    print(f"{len(y)} events of 300 users, {(y < 0).mean():.0%} of them dislikes\n")
+    print(f"{len(y)} events of 1000 users, {(y < 0).mean():.0%} of them dislikes\n")
 
     # Hold out each user's last event; the model ranks it from the events before.
     train, test = next(LeaveLastOutSplit().split(X))
     model = ContrastiveSeqRecommender(
+        dislike_aversion=4.0,
         embedding_dim=32,
-        contrastive_weight=1.0,
-        learning_rate=3e-3,
+        n_layers=1,
+        dropout=0.1,
+        learning_rate=5e-3,
         batch_size=64,
-        max_epochs=60,
         random_state=0,
     )
     compare(model, X[train], y[train], X[test], y[test], targets={"last event": "last"})
@@ -102,7 +103,9 @@ def on_ratings(path: str, threshold: float) -> None:
 
 def compare(model, X_train, y_train, X_test, y_test, *, targets) -> None:
     """Fit with and without the dislikes and print how both rank likes and dislikes."""
-    likes_only = clone(model).set_params(negative_weight=0, contrastive_weight=0)
+    likes_only = clone(model).set_params(
+        objective="pnfrec", negative_weight=0, contrastive_weight=0
+    )
     for name, fitted in (("likes only", likes_only), ("likes and dislikes", model)):
         fitted.fit(X_train, y_train)
         print(f"== {name}: {len(fitted.items_)} items learned in {fitted.n_iter_} epochs")

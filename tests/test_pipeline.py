@@ -46,7 +46,7 @@ def fitted():
     return neutral_pipeline().fit(X, Y)
 
 
-@pytest.mark.filterwarnings("ignore:No user has two liked events")  # each row another user
+@pytest.mark.filterwarnings("ignore:No user has two events")  # each row another user
 @parametrize_with_checks(
     [pipeline_of(SequenceBuilder(), positive_threshold=1)],
     expected_failed_checks=lambda pipeline: dict.fromkeys(
@@ -304,32 +304,32 @@ def test_a_search_finds_a_pipeline_that_recommends(kind):
     rows = X if kind == "array" else as_pandas(X)
     grid = {
         "rareitemmasker__min_users_per_item": [1, 7],
-        "contrastiveseqrecommender__negative_weight": [0.0, 0.5],
+        "contrastiveseqrecommender__learning_rate": [0.003, 0.03],
     }
     splitter = TemporalSplit(2, quantile=0.5)
     pipeline = pipeline_of(RareItemMasker(min_items_per_user=1))
     search = GridSearchCV(pipeline, grid, cv=splitter).fit(rows, Y)
     scores = {}
     for min_users in (1, 7):
-        for weight in (0.0, 0.5):
+        for rate in (0.003, 0.03):
             model = pipeline_of(
                 RareItemMasker(min_users_per_item=min_users, min_items_per_user=1),
-                negative_weight=weight,
+                learning_rate=rate,
             )
-            scores[min_users, weight] = np.mean(
+            scores[min_users, rate] = np.mean(
                 [
                     model.fit(X[train], Y[train]).score(X[test], Y[test])
                     for train, test in splitter.split(X)
                 ]
             )
     # GridSearchCV varies the parameter that sorts last the fastest.
-    by_weight = [scores[m, w] for w in (0.0, 0.5) for m in (1, 7)]
-    np.testing.assert_allclose(search.cv_results_["mean_test_score"], by_weight)
-    assert len(set(by_weight)) == 4 and search.best_score_ == max(by_weight)
+    by_rate = [scores[m, rate] for rate in (0.003, 0.03) for m in (1, 7)]
+    np.testing.assert_allclose(search.cv_results_["mean_test_score"], by_rate)
+    assert len(set(by_rate)) == 4 and search.best_score_ == max(by_rate)
     best = tuple(search.best_params_[name] for name in grid)
-    assert scores[best] == max(by_weight)
+    assert scores[best] == max(by_rate)
     expected = pipeline_of(
-        RareItemMasker(min_users_per_item=best[0], min_items_per_user=1), negative_weight=best[1]
+        RareItemMasker(min_users_per_item=best[0], min_items_per_user=1), learning_rate=best[1]
     ).fit(X, Y)
     assert same_weights(search.best_estimator_[-1], expected[-1])
     answer = search.best_estimator_.recommend(rows, k=2, feedback=Y)

@@ -33,8 +33,8 @@ from posneg_rec.metrics import recommender_scorer, recommender_scores
 from posneg_rec.model_selection import TemporalSplit, leaking_rows
 
 CV = TemporalSplit(2, quantile=0.5)
-SETTINGS = [{"negative_weight": a} for a in (0.0, 0.5, 2.0)]
-GRID = {"negative_weight": [0.0, 0.5, 2.0]}
+GRID = {"learning_rate": [0.003, 0.01, 0.03]}
+SETTINGS = [{"learning_rate": rate} for rate in GRID["learning_rate"]]
 
 
 def rows_of(data, rows):
@@ -120,7 +120,7 @@ def test_is_fitted_after_a_fit_that_worked():
 def test_html_shows_parameters_and_every_fitted_attribute(fitted):
     assert "Fitted attributes" not in estimator_html_repr(tiny())
     html = estimator_html_repr(fitted)
-    assert "contrastive_weight" in html and "<td>&#x27;signed&#x27;</td>" in html
+    assert "dislike_aversion" in html and "<td>&#x27;signed&#x27;</td>" in html
     documented = type(fitted).__doc__.split("Attributes\n")[1].split("See Also")[0]
     for name in vars(fitted):
         if name.endswith("_"):
@@ -166,9 +166,7 @@ def test_histories_have_no_columns():
 def test_searches_score_every_setting_and_refit_the_best(expected, search, kind):
     rows = X if kind == "array" else FRAMES[kind](X)
     found = search(tiny(), GRID, cv=CV).fit(rows, Y)
-    order = [
-        GRID["negative_weight"].index(p["negative_weight"]) for p in found.cv_results_["params"]
-    ]
+    order = [GRID["learning_rate"].index(p["learning_rate"]) for p in found.cv_results_["params"]]
     assert sorted(order) == [0, 1, 2]
     for fold in (0, 1):
         scores = found.cv_results_[f"split{fold}_test_score"]
@@ -190,7 +188,7 @@ def test_two_jobs_find_what_one_finds(expected, backend):
 
 
 def test_halving_spends_epochs_on_the_better_half():
-    grid = {"negative_weight": [0.0, 0.25, 0.5, 2.0]}
+    grid = {"learning_rate": [0.001, 0.003, 0.01, 0.03]}
     options = {"resource": "max_epochs", "min_resources": 1, "max_resources": 4, "factor": 2}
     found = HalvingGridSearchCV(tiny(), grid, cv=CV, random_state=0, **options).fit(X, Y)
     assert found.n_resources_ == [1, 2, 4]
@@ -201,8 +199,8 @@ def test_halving_spends_epochs_on_the_better_half():
     for rung, n_left in ((0, 2), (1, 1)):
         mine = np.flatnonzero(results["iter"] == rung)
         best = mine[np.argsort(results["mean_test_score"][mine])[-n_left:]]
-        kept = results["param_negative_weight"][results["iter"] == rung + 1]
-        assert set(kept) == set(results["param_negative_weight"][best])
+        kept = results["param_learning_rate"][results["iter"] == rung + 1]
+        assert set(kept) == set(results["param_learning_rate"][best])
     assert found.best_params_["max_epochs"] == 4 == found.best_estimator_.n_iter_
 
 
@@ -256,7 +254,7 @@ def test_halving_by_samples_draws_whole_histories():
     found = halving.fit(HISTORIES, FEEDBACKS)
     assert found.n_resources_ == [12, 36] and found.n_candidates_ == [3, 1]
     assert sizes == [6] * 6 + [18] * 2
-    best = SETTINGS[GRID["negative_weight"].index(found.best_params_["negative_weight"])]
+    best = SETTINGS[GRID["learning_rate"].index(found.best_params_["learning_rate"])]
     assert same_weights(found.best_estimator_, tiny(**best).fit(X, Y))
 
 
@@ -340,11 +338,11 @@ def test_cross_validate_returns_scores_estimators_and_rows():
 
 def test_validation_curve(expected):
     train_scores, test_scores = validation_curve(
-        tiny(), X, Y, cv=CV, param_name="negative_weight", param_range=[0.0, 0.5, 2.0]
+        tiny(), X, Y, cv=CV, param_name="learning_rate", param_range=GRID["learning_rate"]
     )
     np.testing.assert_allclose(test_scores, expected)
     train, _ = next(CV.split(X))
-    model = tiny(negative_weight=2.0).fit(X[train], Y[train])
+    model = tiny(learning_rate=0.03).fit(X[train], Y[train])
     assert train_scores[2, 0] == pytest.approx(model.score(X[train], Y[train]))
 
 
@@ -426,7 +424,7 @@ def test_scoring_monitor_sees_every_epoch_of_a_search(n_jobs, in_pipeline):
     grid = GRID
     if in_pipeline:
         model = make_recommender_pipeline(SequenceBuilder(), model)
-        grid = {"contrastiveseqrecommender__negative_weight": GRID["negative_weight"]}
+        grid = {"contrastiveseqrecommender__learning_rate": GRID["learning_rate"]}
     found = GridSearchCV(model, grid, cv=CV, n_jobs=n_jobs).fit(X, Y)
     epochs = epochs_of(monitor)
     assert len(epochs) == 2 * (3 * 2 + 1)  # two epochs of each setting, fold, and of the refit
@@ -442,7 +440,7 @@ def test_a_callback_stops_the_fits_of_a_search(in_pipeline):
     name = "contrastiveseqrecommender__" if in_pipeline else ""
     if in_pipeline:
         model = make_recommender_pipeline(SequenceBuilder(), model)
-    found = GridSearchCV(model, {f"{name}negative_weight": GRID["negative_weight"]}, cv=CV)
+    found = GridSearchCV(model, {f"{name}learning_rate": GRID["learning_rate"]}, cv=CV)
     scores = found.fit(X, Y).cv_results_["mean_test_score"]
     expected = [
         np.mean(by_hand(max_epochs=3, early_stopping=False, **setting)) for setting in SETTINGS
