@@ -80,7 +80,7 @@ class RecommenderPipeline(Pipeline):
         interactions : history, table or list of histories
         k : int, default=10
         **options
-            `feedback`, `exclude_seen`, `allowed_items`, `denied_items`.
+            `feedback`, `exclude_seen`, `allowed_items`, `denied_items`, `dislike_aversion`.
 
         Returns
         -------

@@ -447,9 +447,9 @@ class ContrastiveSeqRecommender(CallbackSupportMixin, BaseEstimator):
         weights = self._target_weights(sample_weight, events)
         state = self._column_names(interactions)
         vocabulary = (
-            ItemVocabulary(self.items_).extended(events.items)
+            ItemVocabulary(self.items_).extended(events.item_ids)
             if resume
-            else ItemVocabulary.from_ids(events.items)
+            else ItemVocabulary.from_ids(events.item_ids)
         )
         histories = build_histories(events, vocabulary, duplicates=self.duplicates)
         counts = {
@@ -997,9 +997,14 @@ class ContrastiveSeqRecommender(CallbackSupportMixin, BaseEstimator):
         return tags
 
     def __getstate__(self) -> dict[str, Any]:
-        """Keep parameters and fitted attributes, no set callbacks and no look-up tables."""
+        """Leave out look-up tables and, once fitted, set callbacks.
+
+        Callbacks belong to a fit, not to a model; an unfitted estimator takes them along to the
+        worker process that will fit it.
+        """
         state: dict[str, Any] = super().__getstate__()
-        return {k: v for k, v in state.items() if k not in ("_skl_callbacks", "_kept_vocabulary")}
+        dropped = {"_kept_vocabulary"} | ({"_skl_callbacks"} if "weights_" in state else set())
+        return {name: value for name, value in state.items() if name not in dropped}
 
 
 def _generator(random_state: int | np.random.RandomState | None) -> np.random.Generator:

@@ -268,7 +268,7 @@ def test_tuples_are_ids_in_an_object_column():
     "times",
     [
         pd.Series(pd.to_datetime(["2020-01-02", "2020-01-01"])).astype("datetime64[us]"),
-        pd.Series(pd.to_datetime(["2020-01-02", "2020-01-01"])).dt.tz_localize("UTC"),
+        pd.Series(pd.to_datetime(["2020-01-02", "2020-01-01"], utc=True)).dt.as_unit("us"),
         pl.Series([dt.datetime(2020, 1, 2), dt.datetime(2020, 1, 1)]),
         pl.Series([dt.datetime(2020, 1, 2), dt.datetime(2020, 1, 1)]).dt.replace_time_zone("UTC"),
         pd.Series([dt.datetime(2020, 1, 2), dt.datetime(2020, 1, 1)], dtype=object),
