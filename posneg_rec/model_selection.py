@@ -34,7 +34,7 @@ _Fold = NDArray[np.int64]
 
 
 class FutureLeakWarning(UserWarning):
-    """Rows are scored that lie before the end of the training data."""
+    """Rows are scored that lie before rows of the same user that were trained on."""
 
 
 class TemporalSplit(BaseCrossValidator):
@@ -374,34 +374,32 @@ def leaking_rows(
     return table.rows[in_test & ~in_train & (positions < last_trained[users])]
 
 
-def warn_if_future_leaks(train_time_max: float | None, target_times: ArrayLike | None) -> None:
-    """Warn if targets lie before the end of the training data.
+def warn_if_future_leaks(trained_until: ArrayLike, target_times: ArrayLike) -> None:
+    """Warn if targets lie before what the model has learned of the same users.
 
     Parameters
     ----------
-    train_time_max : number or None
-        The latest time that was trained on; None if the training data had no times.
-    target_times : array-like of shape (n_targets,) or None
-        Times of the rows to be predicted, in the same unit; None if they have none.
+    trained_until : array-like of shape (n_targets,)
+        The time of the latest row of each target's user that was trained on.
+    target_times : array-like of shape (n_targets,)
+        Times of the rows to be predicted, in the same unit.
 
     Warns
     -----
     FutureLeakWarning
-        If a target's time is before `train_time_max`: the model has seen what happened next, to
-        this user or to others, and the score is no forecast. Scoring the training fold,
-        :class:`LeaveLastOutSplit` and :class:`UserHoldoutSplit` accept that knowingly; a
-        :class:`~sklearn.model_selection.KFold` over rows rarely does, see :func:`leaking_rows`.
+        If a target's time is the earlier one: the model has seen what this user did next, and the
+        score is no forecast. A :class:`~sklearn.model_selection.KFold` over rows does that to
+        most targets, the splitters of this module to none.
     """
-    if train_time_max is None or target_times is None:
-        return
-    n_leaks = np.count_nonzero(np.asarray(target_times) < train_time_max)
+    n_leaks = np.count_nonzero(np.asarray(target_times) < np.asarray(trained_until))
     if n_leaks:
         warnings.warn(
-            f"{n_leaks} of {np.size(target_times)} targets lie before the end of the training data "
-            f"({train_time_max}), so that this score is no forecast. Split with TemporalSplit to "
-            "train on the past only.",
+            f"{n_leaks} of {np.size(target_times)} targets lie before rows of the same user that "
+            "the model was trained on: the future leaks, and this score is no forecast. A split "
+            "by rows, such as KFold, does that; pass cv=TemporalSplit() (or LeaveLastOutSplit, "
+            "UserHoldoutSplit) of posneg_rec.model_selection.",
             FutureLeakWarning,
-            stacklevel=3,
+            stacklevel=4,
         )
 
 

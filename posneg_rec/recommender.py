@@ -189,7 +189,9 @@ class ContrastiveSeqRecommender(CallbackSupportMixin, BaseEstimator):
     Notes
     -----
     The fitted state is NumPy arrays and numbers: no torch object, no device, no optimiser, and
-    nobody's history. A model fitted on a GPU opens on any machine.
+    nobody's history. A model fitted on a GPU opens on any machine. Until it is persisted or
+    copied, an estimator also knows when each user of its fit was last seen, to warn when `score`
+    gets rows that lie before: a ``KFold`` over rows lets the future leak into training.
 
     References
     ----------
@@ -465,6 +467,7 @@ class ContrastiveSeqRecommender(CallbackSupportMixin, BaseEstimator):
         state |= counts | {
             "items_": vocabulary.items,
             "feedback_coding_": events.feedback_coding,
+            "_trained_until": _last_times(histories, events.time_unit),
         }
 
         def fitted(current: Weights) -> dict[str, Any]:  # as if the fit had stopped here
@@ -797,6 +800,11 @@ class ContrastiveSeqRecommender(CallbackSupportMixin, BaseEstimator):
         Returns
         -------
         float in [-1, 1]
+
+        Warns
+        -----
+        FutureLeakWarning
+            If targets lie before rows of the same user that this object was trained on.
         """
         return self.target_ranks(interactions, _one_of(y, feedback)).mean("ndcg", k=10)
 
@@ -847,6 +855,10 @@ class ContrastiveSeqRecommender(CallbackSupportMixin, BaseEstimator):
             chosen = mask[histories.rows]
         stops = np.flatnonzero(chosen)
         stops = stops[np.argsort(histories.rows[stops], kind="stable")]
+        if isinstance(targets, str) and targets == "last" and histories.times is not None:
+            self._warn_if_future_leaks(
+                histories.users[user[stops]], histories.times[stops], events.time_unit
+            )
         ranks = self._ranks(self.__dict__, histories, user[stops], stops, exclude_seen=exclude_seen)
         return TargetRanks(
             users=histories.users[user[stops]],
@@ -857,6 +869,20 @@ class ContrastiveSeqRecommender(CallbackSupportMixin, BaseEstimator):
         )
 
     # ------------------------------------------------------------------------------ shared parts
+
+    def _warn_if_future_leaks(
+        self, users: NDArray[Any], times: NDArray[Any], time_unit: str | None
+    ) -> None:
+        """Warn where a user's target lies before what the last fit has seen of that user."""
+        trained = self.__dict__.get("_trained_until")  # gone from a loaded model
+        if trained is None or trained[2] != time_unit:
+            return
+        from posneg_rec.model_selection import warn_if_future_leaks
+
+        trained_users, trained_until, _ = trained
+        codes = ItemVocabulary(trained_users).encode(users)
+        met = codes >= 0
+        warn_if_future_leaks(trained_until[codes[met]], times[met])
 
     def _vocabulary(self) -> ItemVocabulary:
         # Kept between calls: its look-up tables take far longer to build than an answer.
@@ -997,13 +1023,15 @@ class ContrastiveSeqRecommender(CallbackSupportMixin, BaseEstimator):
         return tags
 
     def __getstate__(self) -> dict[str, Any]:
-        """Leave out look-up tables and, once fitted, set callbacks.
+        """Leave out look-up tables, users and, once fitted, set callbacks.
 
         Callbacks belong to a fit, not to a model; an unfitted estimator takes them along to the
         worker process that will fit it.
         """
         state: dict[str, Any] = super().__getstate__()
-        dropped = {"_kept_vocabulary"} | ({"_skl_callbacks"} if "weights_" in state else set())
+        dropped = {"_kept_vocabulary", "_trained_until"}
+        if "weights_" in state:
+            dropped.add("_skl_callbacks")
         return {name: value for name, value in state.items() if name not in dropped}
 
 
@@ -1018,6 +1046,19 @@ def _one_of(y: Any, feedback: Any) -> Any:
     if y is not None and feedback is not None:
         raise ValueError("y and feedback are two names of one argument; pass one of them.")
     return feedback if y is None else y
+
+
+def _last_times(
+    histories: Histories, time_unit: str | None
+) -> tuple[NDArray[Any], NDArray[Any], str | None] | None:
+    """Users, the time of each one's last event and the unit, to tell if a score leaks.
+
+    It lives as long as the fitted object and is never persisted.
+    """
+    if histories.times is None:
+        return None
+    met = histories.lengths > 0
+    return histories.users[met], histories.times[histories.offsets[1:][met] - 1], time_unit
 
 
 def _check_k(k: int) -> int:

@@ -17,11 +17,18 @@ import torch
 from sklearn.base import clone
 from sklearn.callback import ProgressBar, ScoringMonitor
 from sklearn.exceptions import NotFittedError
+from sklearn.model_selection import KFold, cross_val_score
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from posneg_rec import ContrastiveSeqRecommender, training
 from posneg_rec.datasets import make_opposing_patterns
 from posneg_rec.metrics import recommender_scorer
+from posneg_rec.model_selection import (
+    FutureLeakWarning,
+    LeaveLastOutSplit,
+    TemporalSplit,
+    UserHoldoutSplit,
+)
 from posneg_rec.recommender import PNFREC
 
 SMALL = {"embedding_dim": 8, "n_layers": 1, "max_len": 6, "max_epochs": 2, "random_state": 0}
@@ -400,7 +407,7 @@ def test_last_targets_masks_and_all_agree(fitted):
 
 
 def test_targets_that_recommend_would_never_show_rank_last(fitted):
-    rows = np.array([[0, 1, 0], [0, 1, 1], [1, 1, 0], [1, 999, 1]])  # seen before; unknown
+    rows = np.array([[0, 1, 500], [0, 1, 501], [1, 1, 500], [1, 999, 501]])  # seen before; unknown
     assert fitted.target_ranks(rows, [1, 1, 1, 1]).ranks.tolist() == [13, 13]
     assert fitted.target_ranks(rows, exclude_seen=False).ranks[0] <= 12
 
@@ -418,6 +425,20 @@ def test_score_is_ndcg_on_likes_minus_ndcg_on_dislikes(fitted):
     )
     with pytest.raises(ValueError, match="two names of one argument"):
         fitted.score(rows, feedback, feedback=feedback)
+
+
+def test_score_warns_when_the_future_leaks(tmp_path):
+    rows, feedback = table()
+    with pytest.warns(FutureLeakWarning, match="targets lie before rows of the same user"):
+        cross_val_score(small(), rows, feedback, cv=KFold(3, shuffle=True, random_state=0))
+    splitters = [TemporalSplit(), LeaveLastOutSplit(), UserHoldoutSplit(2, random_state=0)]
+    for splitter in splitters:  # warnings are errors here
+        cross_val_score(small(), rows, feedback, cv=splitter)
+    model = small().fit(rows, feedback)
+    early = rows[:, 2] < 100
+    with pytest.warns(FutureLeakWarning):
+        model.score(rows[early], feedback[early])
+    pickle.loads(pickle.dumps(model)).score(rows[early], feedback[early])  # knows nobody
 
 
 def test_feedback_keeps_the_meaning_it_had_in_fit():
