@@ -4,6 +4,7 @@ import datetime
 import json
 import uuid
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -65,6 +66,13 @@ def test_file_is_arrays_and_json_alone(tmp_path):
         header = json.loads(arrays["header"].tobytes())
     assert header["format"] == persistence.FORMAT == 1
     assert header["items"] == {"kind": "str", "ids": sorted(IDS["str"])}
+
+
+def test_files_of_every_format_load_for_ever():
+    model = ContrastiveSeqRecommender.load(Path(__file__).with_name("model_format_1.posneg"))
+    items, scores = model.recommend(["a"], k=3)
+    assert items.tolist() == ["d", "é\0", ""]
+    np.testing.assert_allclose(scores, [-2.0380065, -2.0401020, -2.0463729], rtol=1e-5)
 
 
 def test_newer_format_says_to_upgrade(tmp_path, monkeypatch):

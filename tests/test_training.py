@@ -269,6 +269,15 @@ def test_bfloat16_training_follows_float32(kind):
 
 
 @BOTH
+def test_dropout_is_at_work_in_training_and_drawn_from_the_seed(kind):
+    first = [
+        run(objective(EVENTS, kind, dropout=dropout))[1][0].losses["loss"]
+        for dropout in (0.0, 0.5, 0.5)
+    ]
+    assert first[0] != first[1] == first[2]
+
+
+@BOTH
 def test_training_leaves_the_global_states_alone(kind):
     state, np_state = torch.get_rng_state(), np.random.get_state()[1].copy()
     run(objective(EVENTS, kind))
