@@ -529,8 +529,12 @@ def test_failed_fit_leaves_an_earlier_state_usable(fitted):
 
 
 def test_refit_forgets_the_earlier_fit(fitted):
-    model = small().fit(as_pandas(table(n_items=15)[0]), table()[1]).fit(*table())
+    rows, feedback = table(n_items=15, seed=1)
+    model = small().fit(as_pandas(rows + 100), feedback)
+    model.recommend([101, 102])
+    model.fit(*table())
     assert not hasattr(model, "feature_names_in_")
+    assert model.recommend([1, 2])[0].tolist() == fitted.recommend([1, 2])[0].tolist()
     assert np.array_equal(model.weights_["item_embedding"], fitted.weights_["item_embedding"])
 
 
