@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import narwhals.stable.v2 as nw
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator
 from sklearn.pipeline import Pipeline, _final_estimator_has, _name_estimators
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
 from posneg_rec.interactions import (
+    Histories,
     Interactions,
     ItemVocabulary,
     build_histories,
@@ -69,7 +70,12 @@ class RecommenderPipeline(Pipeline):
                 f"{type(X).__name__}: pass an array or frame, or fit the recommender alone on a "
                 "list of histories."
             )
-        return super().fit(X, y, **params)
+        super().fit(X, y, **params)
+        if self._transformers():
+            # Of the rows as they are passed: a SequenceBuilder counts anew what it gets.
+            events = self._read(X)
+            self._trained_until = _last_times(_histories(events), events.time_unit)
+        return self
 
     @available_if(_final_estimator_has("recommend"))
     def recommend(self, interactions: Any, k: int = 10, **options: Any) -> Any:
@@ -160,6 +166,11 @@ class RecommenderPipeline(Pipeline):
         -------
         TargetRanks
             Its users are those of the rows passed.
+
+        Warns
+        -----
+        FutureLeakWarning
+            If last rows lie before rows of the same user that this object was trained on.
         """
         transformed = self._transformed(interactions)
         recommender, options = self._final_estimator, {"exclude_seen": exclude_seen}
@@ -171,7 +182,12 @@ class RecommenderPipeline(Pipeline):
             positive_threshold=recommender.positive_threshold,
             feedback_coding=recommender.feedback_coding_,
         )
-        mask = _target_mask(events, targets)
+        mask = targets  # the recommender checks what is neither of the two words
+        if isinstance(targets, str) and targets in ("last", "all"):
+            histories = _histories(events)
+            mask = _target_mask(histories, events.n_rows, last=targets == "last")
+            if targets == "last":
+                self._warn_if_future_leaks(_last_times(histories, events.time_unit))
         answered = recommender.target_ranks(transformed, feedback, targets=mask, **options)
         entries = np.flatnonzero(np.asarray(mask)[events.rows])
         unknown = ItemVocabulary(recommender.items_).encode(events.item_ids) < 0
@@ -205,23 +221,49 @@ class RecommenderPipeline(Pipeline):
         columns = {f"{role}_column": getattr(reader, f"{role}_column", None) for role in _ROLES}
         return read_interactions(interactions, feedback, **columns, **options)
 
+    def _warn_if_future_leaks(self, targets: _LastTimes | None) -> None:
+        trained = self.__dict__.get("_trained_until")  # gone from a loaded pipeline
+        if trained is None or targets is None or trained.unit != targets.unit:
+            return
+        from posneg_rec.model_selection import warn_if_future_leaks
+
+        codes = ItemVocabulary(trained.users).encode(targets.users)
+        met = codes >= 0
+        warn_if_future_leaks(trained.times[codes[met]], targets.times[met])
+
     def __getstate__(self) -> dict[str, Any]:
-        """Drop callbacks that were set, of a fitted pipeline: they belong to a fit."""
+        """Leave out users and, once fitted, set callbacks, as the recommender does."""
         state: dict[str, Any] = super().__getstate__()
-        dropped = {"_skl_callbacks"} if self.__sklearn_is_fitted__() else set()
+        dropped = {"_trained_until"}
+        if self.__sklearn_is_fitted__():
+            dropped.add("_skl_callbacks")
         return {name: value for name, value in state.items() if name not in dropped}
 
 
-def _target_mask(events: Interactions, targets: Any) -> Any:
-    """Tell which rows are targets; what is neither "last" nor "all" is left to the recommender."""
-    if not isinstance(targets, str) or targets not in ("last", "all"):
-        return targets
-    histories = build_histories(events, ItemVocabulary(events.item_ids))
+class _LastTimes(NamedTuple):
+    users: NDArray[Any]
+    times: NDArray[Any]
+    unit: str | None
+
+
+def _histories(events: Interactions) -> Histories:
+    return build_histories(events, ItemVocabulary(events.item_ids))
+
+
+def _target_mask(histories: Histories, n_rows: int, *, last: bool) -> NDArray[np.bool_]:
+    """Tell which rows are their user's last, or else which have an earlier one."""
     starts, stops = histories.offsets[:-1], histories.offsets[1:]
-    rows = histories.rows[stops - 1] if targets == "last" else np.delete(histories.rows, starts)
-    mask = np.zeros(events.n_rows, dtype=bool)
+    rows = histories.rows[stops - 1] if last else np.delete(histories.rows, starts)
+    mask = np.zeros(n_rows, dtype=bool)
     mask[rows] = True
     return mask
+
+
+def _last_times(histories: Histories, unit: str | None) -> _LastTimes | None:
+    """When each user was last seen."""
+    if histories.times is None:
+        return None
+    return _LastTimes(histories.users, histories.times[histories.offsets[1:] - 1], unit)
 
 
 def make_recommender_pipeline(

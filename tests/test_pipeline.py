@@ -1,5 +1,6 @@
 """Transformers and a recommender in one pipeline: raw ids in, raw ids out."""
 
+import pickle
 import subprocess
 import sys
 
@@ -10,7 +11,7 @@ import pytest
 import sklearn
 from sklearn.callback import ScoringMonitor
 from sklearn.exceptions import NotFittedError, UnsetMetadataPassedError
-from sklearn.model_selection import GridSearchCV
+from sklearn.model_selection import GridSearchCV, KFold, cross_val_score
 from sklearn.preprocessing import FunctionTransformer
 from sklearn.utils.estimator_checks import parametrize_with_checks
 from tiny import FEEDBACKS, FRAMES, HISTORIES, StopAfter, X, Y, as_pandas, same_weights, tiny
@@ -22,7 +23,12 @@ from posneg_rec import (
 )
 from posneg_rec.interactions import MISSING_ID
 from posneg_rec.metrics import recommender_scorer
-from posneg_rec.model_selection import TemporalSplit
+from posneg_rec.model_selection import (
+    FutureLeakWarning,
+    LeaveLastOutSplit,
+    TemporalSplit,
+    UserHoldoutSplit,
+)
 
 MASK_NOTHING = {"min_users_per_item": 1, "min_items_per_user": 1}
 
@@ -64,9 +70,10 @@ def test_scikit_learn_conformance(estimator, check):
 def test_transformers_that_change_nothing_give_the_model_of_the_recommender_alone(bare, fitted):
     assert same_weights(fitted[-1], bare)
     assert fitted.score(X, Y) == bare.score(X, Y) != 0
-    ranks, expected = fitted.target_ranks(X, Y), bare.target_ranks(X, Y)
-    for name in ("users", "rows", "signs", "ranks"):
-        assert getattr(ranks, name).tolist() == getattr(expected, name).tolist()
+    for options in ({}, {"targets": "all", "exclude_seen": False}):
+        ranks, expected = (model.target_ranks(X, Y, **options) for model in (fitted, bare))
+        for name in ("users", "rows", "signs", "ranks"):
+            assert getattr(ranks, name).tolist() == getattr(expected, name).tolist()
 
 
 def test_a_history_and_a_list_of_histories_go_to_the_recommender_as_they_are(bare, fitted):
@@ -173,10 +180,12 @@ def test_methods_are_there_if_the_recommender_has_them():
 
 
 def test_masked_rows_are_as_if_they_were_not_there():
-    masker = RareItemMasker(min_users_per_item=15, min_items_per_user=3)
-    kept = masker.fit_transform(X)[:, 0] != MISSING_ID
-    assert 0.2 < kept.mean() < 0.8
-    pipeline = pipeline_of(masker).fit(X, Y)
+    builder = SequenceBuilder(max_length=8)
+    masker = RareItemMasker(min_users_per_item=12, min_items_per_user=3)
+    built = builder.fit_transform(X)[:, 0] != MISSING_ID
+    kept = masker.fit_transform(builder.transform(X))[:, 0] != MISSING_ID
+    assert kept.mean() < built.mean() - 0.1 < 0.9 and kept.mean() > 0.2
+    pipeline = pipeline_of(builder, masker).fit(X, Y)
     expected = tiny().fit(X[kept], Y[kept])
     assert same_weights(pipeline[-1], expected)
     assert pipeline.recommend(X, 3, feedback=Y).tolist() == (
@@ -260,6 +269,29 @@ def test_sessions_are_scored_on_each_users_last_row_alone(bare):
         assert ranking.tolist().index(X[row, 1]) + 1 == rank
     users = pipeline.recommend(rows, k=1, feedback=Y)["user"]
     assert sorted(users) == sorted(set(names))
+
+
+def test_scores_warn_when_the_future_leaks(fitted):
+    """By the times of the table: a SequenceBuilder counts each part of a history from 0."""
+    with pytest.warns(FutureLeakWarning, match="targets lie before rows of the same user"):
+        cross_val_score(
+            neutral_pipeline(), X, Y, cv=KFold(3, shuffle=True, random_state=0), error_score="raise"
+        )
+    for splitter in (TemporalSplit(), LeaveLastOutSplit(), UserHoldoutSplit(2, random_state=0)):
+        cross_val_score(neutral_pipeline(), X, Y, cv=splitter)  # warnings are errors here
+    later = X[:, 2] >= 4
+    neutral_pipeline().fit(X, Y).score(X[later], Y[later])
+    for rows in (X, as_pandas(X)):
+        with pytest.warns(FutureLeakWarning):
+            neutral_pipeline().fit(rows, Y).score(rows[~later], Y[~later])
+    dated = as_pandas(X).assign(time=X[:, 2].astype("M8[ns]"))
+    seconds = dated.assign(time=X[:, 2].astype("M8[s]"))  # of another unit: cannot tell
+    neutral_pipeline().fit(dated.assign(time=dated["time"] + pd.Timedelta("1h")), Y).score(
+        seconds, Y
+    )
+    pickle.loads(pickle.dumps(fitted)).score(X[~later], Y[~later])  # knows nobody
+    fitted.target_ranks(X, Y, targets=~later)  # asked for
+    neutral_pipeline().fit(X[:, :2], Y).score(X[~later, :2], Y[~later])  # cannot tell
 
 
 def test_unknown_items_are_named_though_they_are_masked(fitted):
@@ -418,3 +450,6 @@ def test_callbacks_watch_the_fit_and_are_not_persisted(tmp_path):
     for estimator in (loaded, loaded[-1]):
         assert not hasattr(estimator, "_skl_callbacks")
     assert loaded.score(X, Y) == pipeline.score(X, Y)
+    # A search sends what it is about to fit to other processes, with its callbacks.
+    sent = pickle.loads(pickle.dumps(neutral_pipeline().set_callbacks(StopAfter(1))))
+    assert hasattr(sent, "_skl_callbacks")

@@ -420,15 +420,7 @@ def epochs_of(monitor):
 
 
 @pytest.mark.parametrize("in_pipeline", [False, True])
-@pytest.mark.parametrize(
-    "n_jobs",
-    [
-        1,
-        pytest.param(
-            2, marks=pytest.mark.xfail(reason="a model is sent to another process without them")
-        ),
-    ],
-)
+@pytest.mark.parametrize("n_jobs", [1, 2])
 def test_scoring_monitor_sees_every_epoch_of_a_search(n_jobs, in_pipeline):
     monitor = ScoringMonitor(scoring={"ndcg": recommender_scorer()})
     model = tiny(early_stopping=False).set_callbacks(monitor)
