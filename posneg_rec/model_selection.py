@@ -12,6 +12,7 @@ from __future__ import annotations
 import numbers
 import warnings
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -19,10 +20,17 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.model_selection import BaseCrossValidator, GroupShuffleSplit
 from sklearn.utils import check_scalar
 
-from posneg_rec.interactions import Interactions, is_table, read_interactions
+from posneg_rec.interactions import (
+    Histories,
+    Interactions,
+    ItemVocabulary,
+    is_table,
+    read_interactions,
+)
 
 __all__ = [
     "FutureLeakWarning",
+    "LastSeen",
     "LeaveLastOutSplit",
     "TemporalSplit",
     "UserHoldoutSplit",
@@ -374,15 +382,42 @@ def leaking_rows(
     return table.rows[in_test & ~in_train & (positions < last_trained[users])]
 
 
-def warn_if_future_leaks(trained_until: ArrayLike, target_times: ArrayLike) -> None:
-    """Warn if targets lie before what the model has learned of the same users.
+@dataclass(frozen=True)
+class LastSeen:
+    """When each user was last seen, in rows that were trained on or are to be predicted.
 
     Parameters
     ----------
-    trained_until : array-like of shape (n_targets,)
-        The time of the latest row of each target's user that was trained on.
-    target_times : array-like of shape (n_targets,)
-        Times of the rows to be predicted, in the same unit.
+    users : ndarray of shape (n_users,)
+        Raw ids.
+    times : ndarray of shape (n_users,)
+        Time of each user's latest row.
+    unit : str or None
+        Of the times, if they were datetimes.
+    """
+
+    users: NDArray[Any]
+    times: NDArray[Any]
+    unit: str | None
+
+    @classmethod
+    def of(cls, histories: Histories, unit: str | None) -> LastSeen | None:
+        """Read it off histories; None if they have no times."""
+        if histories.times is None:
+            return None
+        met = histories.lengths > 0
+        return cls(histories.users[met], histories.times[histories.offsets[1:][met] - 1], unit)
+
+
+def warn_if_future_leaks(trained: LastSeen | None, scored: LastSeen | None) -> None:
+    """Warn if targets lie before what a model has learned of the same users.
+
+    Parameters
+    ----------
+    trained : LastSeen or None
+        Of the rows that were trained on; None if that is not known any more.
+    scored : LastSeen or None
+        Of the rows that are scored; each user's last one is a target.
 
     Warns
     -----
@@ -391,13 +426,16 @@ def warn_if_future_leaks(trained_until: ArrayLike, target_times: ArrayLike) -> N
         score is no forecast. A :class:`~sklearn.model_selection.KFold` over rows does that to
         most targets, the splitters of this module to none.
     """
-    n_leaks = np.count_nonzero(np.asarray(target_times) < np.asarray(trained_until))
+    if trained is None or scored is None or trained.unit != scored.unit:
+        return
+    codes = ItemVocabulary(trained.users).encode(scored.users)
+    n_leaks = np.count_nonzero((scored.times < trained.times[codes]) & (codes >= 0))
     if n_leaks:
         warnings.warn(
-            f"{n_leaks} of {np.size(target_times)} targets lie before rows of the same user that "
-            "the model was trained on: the future leaks, and this score is no forecast. A split "
-            "by rows, such as KFold, does that; pass cv=TemporalSplit() (or LeaveLastOutSplit, "
-            "UserHoldoutSplit) of posneg_rec.model_selection.",
+            f"{n_leaks} of {len(codes)} targets lie before rows of the same user that the model "
+            "was trained on: the future leaks, and this score is no forecast. A split by rows, such as "
+            "KFold, does that; pass cv=TemporalSplit() (or LeaveLastOutSplit, UserHoldoutSplit) of "
+            "posneg_rec.model_selection.",
             FutureLeakWarning,
             stacklevel=4,
         )

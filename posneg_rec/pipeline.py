@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal
 
 import narwhals.stable.v2 as nw
 import numpy as np
@@ -24,6 +24,7 @@ from posneg_rec.interactions import (
     read_interactions,
     table_like,
 )
+from posneg_rec.model_selection import LastSeen, warn_if_future_leaks
 
 if TYPE_CHECKING:
     from posneg_rec.metrics import TargetRanks
@@ -74,7 +75,7 @@ class RecommenderPipeline(Pipeline):
         if self._transformers():
             # Of the rows as they are passed: a SequenceBuilder counts anew what it gets.
             events = self._read(X)
-            self._trained_until = _last_times(_histories(events), events.time_unit)
+            self._trained_until = LastSeen.of(_histories(events), events.time_unit)
         return self
 
     @available_if(_final_estimator_has("recommend"))
@@ -187,7 +188,9 @@ class RecommenderPipeline(Pipeline):
             histories = _histories(events)
             mask = _target_mask(histories, events.n_rows, last=targets == "last")
             if targets == "last":
-                self._warn_if_future_leaks(_last_times(histories, events.time_unit))
+                # What was trained on is gone from a loaded pipeline.
+                trained = self.__dict__.get("_trained_until")
+                warn_if_future_leaks(trained, LastSeen.of(histories, events.time_unit))
         answered = recommender.target_ranks(transformed, feedback, targets=mask, **options)
         entries = np.flatnonzero(np.asarray(mask)[events.rows])
         unknown = ItemVocabulary(recommender.items_).encode(events.item_ids) < 0
@@ -221,16 +224,6 @@ class RecommenderPipeline(Pipeline):
         columns = {f"{role}_column": getattr(reader, f"{role}_column", None) for role in _ROLES}
         return read_interactions(interactions, feedback, **columns, **options)
 
-    def _warn_if_future_leaks(self, targets: _LastTimes | None) -> None:
-        trained = self.__dict__.get("_trained_until")  # gone from a loaded pipeline
-        if trained is None or targets is None or trained.unit != targets.unit:
-            return
-        from posneg_rec.model_selection import warn_if_future_leaks
-
-        codes = ItemVocabulary(trained.users).encode(targets.users)
-        met = codes >= 0
-        warn_if_future_leaks(trained.times[codes[met]], targets.times[met])
-
     def __getstate__(self) -> dict[str, Any]:
         """Leave out users and, once fitted, set callbacks, as the recommender does."""
         state: dict[str, Any] = super().__getstate__()
@@ -238,12 +231,6 @@ class RecommenderPipeline(Pipeline):
         if self.__sklearn_is_fitted__():
             dropped.add("_skl_callbacks")
         return {name: value for name, value in state.items() if name not in dropped}
-
-
-class _LastTimes(NamedTuple):
-    users: NDArray[Any]
-    times: NDArray[Any]
-    unit: str | None
 
 
 def _histories(events: Interactions) -> Histories:
@@ -257,13 +244,6 @@ def _target_mask(histories: Histories, n_rows: int, *, last: bool) -> NDArray[np
     mask = np.zeros(n_rows, dtype=bool)
     mask[rows] = True
     return mask
-
-
-def _last_times(histories: Histories, unit: str | None) -> _LastTimes | None:
-    """When each user was last seen."""
-    if histories.times is None:
-        return None
-    return _LastTimes(histories.users, histories.times[histories.offsets[1:] - 1], unit)
 
 
 def make_recommender_pipeline(

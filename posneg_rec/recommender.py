@@ -36,6 +36,7 @@ from posneg_rec.interactions import (
     table_like,
 )
 from posneg_rec.metrics import TargetRanks, gain
+from posneg_rec.model_selection import LastSeen, warn_if_future_leaks
 
 if TYPE_CHECKING:
     from posneg_rec.training import EpochLog, Weights
@@ -467,7 +468,7 @@ class ContrastiveSeqRecommender(CallbackSupportMixin, BaseEstimator):
         state |= counts | {
             "items_": vocabulary.items,
             "feedback_coding_": events.feedback_coding,
-            "_trained_until": _last_times(histories, events.time_unit),
+            "_trained_until": LastSeen.of(histories, events.time_unit),
         }
 
         def fitted(current: Weights) -> dict[str, Any]:  # as if the fit had stopped here
@@ -855,10 +856,10 @@ class ContrastiveSeqRecommender(CallbackSupportMixin, BaseEstimator):
             chosen = mask[histories.rows]
         stops = np.flatnonzero(chosen)
         stops = stops[np.argsort(histories.rows[stops], kind="stable")]
-        if isinstance(targets, str) and targets == "last" and histories.times is not None:
-            self._warn_if_future_leaks(
-                histories.users[user[stops]], histories.times[stops], events.time_unit
-            )
+        if isinstance(targets, str) and targets == "last":
+            # What was trained on is gone from a loaded model.
+            trained = self.__dict__.get("_trained_until")
+            warn_if_future_leaks(trained, LastSeen.of(histories, events.time_unit))
         ranks = self._ranks(self.__dict__, histories, user[stops], stops, exclude_seen=exclude_seen)
         return TargetRanks(
             users=histories.users[user[stops]],
@@ -869,20 +870,6 @@ class ContrastiveSeqRecommender(CallbackSupportMixin, BaseEstimator):
         )
 
     # ------------------------------------------------------------------------------ shared parts
-
-    def _warn_if_future_leaks(
-        self, users: NDArray[Any], times: NDArray[Any], time_unit: str | None
-    ) -> None:
-        """Warn where a user's target lies before what the last fit has seen of that user."""
-        trained = self.__dict__.get("_trained_until")  # gone from a loaded model
-        if trained is None or trained[2] != time_unit:
-            return
-        from posneg_rec.model_selection import warn_if_future_leaks
-
-        trained_users, trained_until, _ = trained
-        codes = ItemVocabulary(trained_users).encode(users)
-        met = codes >= 0
-        warn_if_future_leaks(trained_until[codes[met]], times[met])
 
     def _vocabulary(self) -> ItemVocabulary:
         # Kept between calls: its look-up tables take far longer to build than an answer.
@@ -1046,19 +1033,6 @@ def _one_of(y: Any, feedback: Any) -> Any:
     if y is not None and feedback is not None:
         raise ValueError("y and feedback are two names of one argument; pass one of them.")
     return feedback if y is None else y
-
-
-def _last_times(
-    histories: Histories, time_unit: str | None
-) -> tuple[NDArray[Any], NDArray[Any], str | None] | None:
-    """Users, the time of each one's last event and the unit, to tell if a score leaks.
-
-    It lives as long as the fitted object and is never persisted.
-    """
-    if histories.times is None:
-        return None
-    met = histories.lengths > 0
-    return histories.users[met], histories.times[histories.offsets[1:][met] - 1], time_unit
 
 
 def _check_k(k: int) -> int:

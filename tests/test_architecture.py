@@ -23,8 +23,8 @@ ALLOWED = {
     "training": {"interactions", "losses", "nn"},
     "serving": {"interactions"},
     "persistence": set(),
-    "recommender": {"interactions", "metrics", "persistence", "serving"},
-    "pipeline": {"interactions"},
+    "recommender": {"interactions", "metrics", "model_selection", "persistence", "serving"},
+    "pipeline": {"interactions", "model_selection"},
 }
 WITH_TORCH = {"nn", "losses", "training"}
 

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import polars as pl
@@ -9,9 +11,15 @@ from popularity import PopularityRecommender
 from sklearn.base import clone
 from sklearn.model_selection import GridSearchCV, KFold, cross_validate
 
-from posneg_rec.interactions import MISSING_ID
+from posneg_rec.interactions import (
+    MISSING_ID,
+    ItemVocabulary,
+    build_histories,
+    read_interactions,
+)
 from posneg_rec.model_selection import (
     FutureLeakWarning,
+    LastSeen,
     LeaveLastOutSplit,
     TemporalSplit,
     UserHoldoutSplit,
@@ -350,11 +358,36 @@ def test_a_split_of_rows_leaks_and_a_temporal_one_does_not():
     assert len(leaking_rows(X, train, test)) == 0
 
 
+def last_seen(times, unit=None):
+    return LastSeen(
+        np.array(sorted(times)), np.array([times[user] for user in sorted(times)]), unit
+    )
+
+
 def test_targets_before_what_was_trained_on_are_counted():
+    trained = last_seen({1: 7, 2: 7, 3: 7})
     with pytest.warns(FutureLeakWarning, match=r"2 of 4 targets lie before .*KFold"):
-        warn_if_future_leaks([7, 7, 7, 1], np.array([6, 7, 2, 1]))
+        warn_if_future_leaks(trained, last_seen({0: 1, 1: 6, 2: 7, 3: 2}))
 
 
-def test_targets_after_what_was_trained_on_are_no_leak():
-    warn_if_future_leaks([7, 1], [7, 2])
-    warn_if_future_leaks([], [])
+@pytest.mark.parametrize(
+    ("trained", "scored"),
+    [
+        (last_seen({1: 7, 2: 1}), last_seen({1: 7, 2: 2})),
+        (last_seen({1: 7}), last_seen({2: 1})),
+        (last_seen({1: 7}, "ns"), last_seen({1: 1}, "us")),
+        (None, last_seen({1: 1})),
+        (last_seen({1: 7}), None),
+    ],
+    ids=["later", "another user", "another unit", "not known", "no times"],
+)
+def test_nothing_that_leaks_is_no_warning(trained, scored):
+    warn_if_future_leaks(trained, scored)
+
+
+def test_last_seen_is_read_off_histories():
+    events = read_interactions(np.array([[5, 0, 3], [4, 0, 9], [5, 1, 1]]))
+    histories = build_histories(events, ItemVocabulary(events.item_ids))
+    seen = LastSeen.of(histories, events.time_unit)
+    assert (seen.users.tolist(), seen.times.tolist(), seen.unit) == ([4, 5], [9, 3], None)
+    assert LastSeen.of(replace(histories, times=None), None) is None
