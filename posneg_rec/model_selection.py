@@ -433,9 +433,9 @@ def warn_if_future_leaks(trained: LastSeen | None, scored: LastSeen | None) -> N
     if n_leaks:
         warnings.warn(
             f"{n_leaks} of {len(codes)} targets lie before rows of the same user that the model "
-            "was trained on: the future leaks, and this score is no forecast. A split by rows, such as "
-            "KFold, does that; pass cv=TemporalSplit() (or LeaveLastOutSplit, UserHoldoutSplit) of "
-            "posneg_rec.model_selection.",
+            "was trained on: the future leaks, and this score is no forecast. A split by rows, "
+            "such as KFold, does that; pass cv=TemporalSplit() (or LeaveLastOutSplit, "
+            "UserHoldoutSplit) of posneg_rec.model_selection.",
             FutureLeakWarning,
             stacklevel=4,
         )

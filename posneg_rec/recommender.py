@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, _fit_context
-from sklearn.callback import CallbackSupportMixin, with_callbacks
+from sklearn.callback import CallbackSupportMixin
 from sklearn.utils import Tags
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.metadata_routing import UNUSED
@@ -313,7 +313,6 @@ class ContrastiveSeqRecommender(CallbackSupportMixin, BaseEstimator):
 
     # ---------------------------------------------------------------------------------- fitting
 
-    @with_callbacks
     @_fit_context(prefer_skip_nested_validation=True)
     def fit(
         self,
@@ -364,7 +363,6 @@ class ContrastiveSeqRecommender(CallbackSupportMixin, BaseEstimator):
         """
         return self._fit(interactions, _one_of(y, feedback), sample_weight, resume=False)
 
-    @with_callbacks
     @_fit_context(prefer_skip_nested_validation=True)
     def partial_fit(
         self,

@@ -338,8 +338,9 @@ def test_nothing_known_gets_the_popular_and_liked(fitted, history):
 
 
 def test_only_one_event_users_train_nothing_and_get_the_popular():
-    with pytest.warns(UserWarning, match="No user has two events"):
+    with pytest.warns(UserWarning, match="No user has two events") as caught:
         model = small().fit(np.column_stack([np.arange(6), [2, 2, 2, 1, 1, 0]]))
+    assert caught[0].filename == __file__  # it points at the caller of fit
     assert model.recommend([0], k=2)[0].tolist() == [2, 1]
     assert model.history_["epoch"] == [] and model.n_iter_ == 0
 
