@@ -105,9 +105,10 @@ class _Windows:
         if rng is not None:
             starts = rng.integers(starts, endpoint=True)
         taken = np.minimum(lengths, length)
+        offsets = np.concatenate([[0], np.cumsum(taken)])
         first = sequences.offsets[users] + starts
-        index = PackedSequences.slices(np.arange(len(sequences.values)), first, first + taken)
-        return cls(index.values, index.offsets, starts)
+        index = np.arange(offsets[-1]) + np.repeat(first - offsets[:-1], taken)
+        return cls(index, offsets, starts)
 
     def shifted(self) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
         """Return inputs (all but the last event), targets (all but the first) and offsets."""
