@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from posneg_rec.nn import padded_rows
+from posneg_rec.nn import padded_rows, product_dtype
 
 __all__ = [
     "CompositeLoss",
@@ -46,42 +46,49 @@ class _CatalogueCrossEntropy(torch.autograd.Function):
     """``sum_t w_t (logsumexp(h_t E') - h_t . e_target)``; gradients made in the same pass.
 
     Kept logits would cost ``T x N`` numbers; recomputed ones a fourth product. Here a chunk of
-    logits turns into its own gradient while it is still in the cache and is then forgotten.
+    logits turns into probabilities while it is still in the cache, enters the two gradient
+    products and is forgotten. Weights and targets touch ``T x d`` numbers only.
     """
 
     @staticmethod
     def forward(
-        ctx: Any, hidden: Tensor, embedding: Tensor, targets: Tensor, weights: Tensor, rows: int
+        ctx: Any,
+        hidden: Tensor,
+        embedding: Tensor,
+        targets: Tensor,
+        weights: Tensor,
+        rows: int,
     ) -> Tensor:
         need_hidden, need_embedding = ctx.needs_input_grad[:2]
         table = embedding.to(hidden.dtype)  # (N, d) in the dtype of the products
-        accumulate = torch.promote_types(hidden.dtype, torch.float32)
-        total = torch.zeros((), dtype=accumulate, device=hidden.device)
+        own = table[targets]  # (T, d)
+        wide = torch.promote_types(hidden.dtype, torch.float32)
+        scale = weights[:, None].to(hidden.dtype)
+        weighted = hidden * scale  # (T, d)
+        log_mass = torch.empty(len(hidden), dtype=wide, device=hidden.device)
         grad_hidden = torch.empty_like(hidden) if need_hidden else None
-        grad_table = torch.zeros_like(embedding, dtype=accumulate) if need_embedding else None
+        grad_table = torch.zeros_like(embedding, dtype=wide) if need_embedding else None
         for start in range(0, len(hidden), rows):
             chunk = slice(start, start + rows)
-            h, y, w = hidden[chunk], targets[chunk, None], weights[chunk, None].to(accumulate)
-            p = (h @ table.T).to(accumulate)  # (rows, N) logits, soon probabilities
-            target_logits = p.gather(1, y)  # (rows, 1)
-            top = p.amax(1, keepdim=True)
-            p.sub_(top).exp_()
-            mass = p.sum(1, keepdim=True)
-            total += (w * (mass.log() + top - target_logits)).sum()
-            if not (need_hidden or need_embedding):
-                continue
-            p.mul_(w / mass).scatter_add_(1, y, -w)  # d loss / d logits
-            gradient = p.to(hidden.dtype)
+            logits = hidden[chunk] @ table.T  # (rows, N)
+            p = logits.softmax(1)
+            # Of the likeliest item both are known without a sum over the catalogue.
+            log_mass[chunk] = logits.amax(1).to(wide) - p.amax(1).to(wide).log()
             if grad_hidden is not None:
-                torch.mm(gradient, table, out=grad_hidden[chunk])
+                torch.mm(p, table, out=grad_hidden[chunk])
             if grad_table is not None:
-                if gradient.dtype == accumulate:
-                    grad_table.addmm_(gradient.T, h)
+                if p.dtype == wide:
+                    grad_table.addmm_(p.T, weighted[chunk])
                 else:
-                    grad_table += gradient.T @ h
+                    grad_table += p.T @ weighted[chunk]
+        target_logits = (hidden.to(wide) * own.to(wide)).sum(1)  # (T,)
+        if grad_hidden is not None:
+            grad_hidden.sub_(own).mul_(scale)
+        if grad_table is not None:
+            grad_table.index_add_(0, targets, weighted.to(wide), alpha=-1)
         ctx.save_for_backward(grad_hidden, grad_table)
         ctx.dtypes = hidden.dtype, embedding.dtype
-        return total
+        return weights @ (log_mass - target_logits)
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
@@ -152,7 +159,9 @@ def next_item_loss(
     """
     weights = _position_weights(hidden, weights, reduction)
     rows = chunk_rows or _chunk_rows(len(item_embedding), hidden.device)
-    loss: Tensor = _CatalogueCrossEntropy.apply(hidden, item_embedding, targets, weights, rows)
+    hidden = hidden.to(product_dtype(hidden))
+    with torch.autocast(hidden.device.type, enabled=False):
+        loss: Tensor = _CatalogueCrossEntropy.apply(hidden, item_embedding, targets, weights, rows)
     return loss
 
 

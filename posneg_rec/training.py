@@ -6,6 +6,7 @@ live and die inside :func:`train`.
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -205,6 +206,7 @@ class PNFRecObjective:
         """Return the composite loss of a batch of users, then its three terms."""
         settings, device = self.settings, model.item_embedding.device
         window_rng = rng if settings.windows == "random" else None
+        users = _by_length(users, self.liked, settings.max_len + 1)
 
         def windows(sequences: PackedSequences) -> _Windows:
             return _Windows.draw(sequences, users, settings.max_len + 1, window_rng)
@@ -216,7 +218,7 @@ class PNFRecObjective:
             drawn: _Windows,
         ) -> Positions:
             inputs, targets, offsets = drawn.shifted()
-            packed = _to(device, offsets)
+            packed = torch.from_numpy(offsets)
             hidden = encoder(model.embed(_to(device, sequences.values[inputs])), packed, generator)
             return Positions(
                 hidden,
@@ -251,12 +253,12 @@ class PNFRecObjective:
             # What the published code contrasts with: the inputs of the negative encoder, so
             # without the latest dislike and with those that came after the target.
             inputs, _, offsets = disliked.shifted()
-            return Dislikes(_to(device, values[inputs]), _to(device, offsets))
+            return Dislikes(_to(device, values[inputs]), torch.from_numpy(offsets))
         _, targets, offsets = liked.shifted()
         user = np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))
         return Dislikes(
             _to(device, values[disliked.index]),
-            _to(device, disliked.offsets),
+            torch.from_numpy(disliked.offsets),
             _to(device, self.n_dislikes_before[targets] - disliked.starts[user]),
         )
 
@@ -307,11 +309,12 @@ class JointObjective:
         """Return the loss of a batch of users, then its two terms."""
         device = model.item_embedding.device
         window_rng = rng if self.settings.windows == "random" else None
+        users = _by_length(users, self.events, self.settings.max_len + 1)
         drawn = _Windows.draw(self.events, users, self.settings.max_len + 1, window_rng)
         inputs, targets, offsets = drawn.shifted()
         items, signs = self.events.values, self.signs
         x = model.embed_events(_to(device, items[inputs]), _to(device, signs[inputs]))
-        hidden = model.encoder(x, _to(device, offsets), generator)  # (T, d)
+        hidden = model.encoder(x, torch.from_numpy(offsets), generator)  # (T, d)
         next_items = _to(device, items[targets])
         weights = _to(device, self.weights[targets])
         item = next_item_loss(hidden, model.item_embedding, next_items, weights=weights)
@@ -319,6 +322,14 @@ class JointObjective:
             model.like_logits(hidden, next_items), _to(device, signs[targets]), weights=weights
         )
         return item + feedback, item.detach(), feedback.detach()
+
+
+def _by_length(
+    users: NDArray[np.int64], sequences: PackedSequences, longest: int
+) -> NDArray[np.int64]:
+    """Put users in order of their windows' length, which the attention is fastest at."""
+    lengths = np.minimum(sequences.lengths[users], longest)
+    return users[np.argsort(lengths, kind="stable")]
 
 
 def _to(device: torch.device, array: NDArray[Any]) -> Tensor:
@@ -343,11 +354,28 @@ def resolve_precision(precision: str, device: torch.device) -> torch.dtype:
     if device.type == "cuda":
         fast = torch.cuda.is_bf16_supported(including_emulation=False)
     else:
-        # AVX512-BF16 without AMX tiles was measured slower than float32 (140 against 230
-        # GFLOP/s), so only tiles count.
-        tiles = getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
-        fast = device.type == "cpu" and tiles()
+        fast = device.type == "cpu" and _bfloat16_is_fast_on_cpu()
     return torch.bfloat16 if fast else torch.float32
+
+
+@functools.cache
+def _bfloat16_is_fast_on_cpu() -> bool:
+    """Multiply once in either dtype and compare.
+
+    A processor's flags do not tell: of two with AVX512-BF16, one was measured at 0.6 times
+    float32's speed, another at 4.7 times.
+    """
+    seconds = {}
+    for dtype in (torch.float32, torch.bfloat16):
+        a = torch.ones(512, 512, dtype=dtype)
+        runs = []
+        for _ in range(5):
+            start = time.perf_counter()
+            torch.mm(a, a)
+            runs.append(time.perf_counter() - start)
+        seconds[dtype] = min(runs)
+    # Casts cost time as well: a small lead is none, and a clear one is found in every process.
+    return seconds[torch.float32] > 1.5 * seconds[torch.bfloat16]
 
 
 def _to_numpy(model: nn.Module) -> Weights:

@@ -1,6 +1,7 @@
 """The encoders: packed equals padded, causal, separate users, separate parameters."""
 
 import itertools
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -8,10 +9,12 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from posneg_rec import nn
 from posneg_rec.nn import (
     JointEncoder,
     SequenceEncoder,
     TwoSidedEncoder,
+    attention_groups,
     dropout,
     packed_attention,
     padded_rows,
@@ -50,8 +53,35 @@ def test_padded_rows_lead_back_to_the_packed_rows(lengths):
     assert filled.sum(1).tolist() == lengths
 
 
-@given(LENGTHS, st.integers(1, 2), st.integers(0, 100))
-def test_packed_attention_equals_softmax_over_each_users_past(lengths, n_heads, seed):
+def attend(qkv, offsets, limit=2**20):
+    with mock.patch.object(nn, "_MAX_GROUP_LOGITS", limit):
+        return packed_attention(qkv, attention_groups(offsets, qkv.device))
+
+
+@given(LENGTHS, st.integers(1, 100))
+def test_attention_groups_cover_all_tokens_within_the_limit(lengths, limit):
+    offsets = offsets_of(lengths)
+    with mock.patch.object(nn, "_MAX_GROUP_LOGITS", limit):
+        groups = attention_groups(offsets, torch.device("cpu"))
+    packed = torch.arange(1, sum(lengths) + 1)
+    assert [t for group in groups for t in packed[group.tokens].tolist()] == packed.tolist()
+    for group in groups:
+        n_sequences, longest = group.shape
+        assert n_sequences == 1 or n_sequences * longest**2 <= limit
+        padded = group.pad(packed)
+        assert padded.shape == group.shape
+        assert torch.equal(group.unpad(padded), packed[group.tokens])
+        # Tokens stand to the left, padding to the right.
+        assert all(sorted(row, key=bool, reverse=True) == row for row in padded.tolist())
+
+
+def test_sequences_of_one_length_are_attended_without_padding():
+    (group,) = attention_groups(offsets_of([3, 3, 3]), torch.device("cpu"))
+    assert group.places is None
+
+
+@given(LENGTHS, st.integers(1, 2), st.integers(0, 100), st.integers(1, 100))
+def test_both_attentions_equal_softmax_over_each_users_past(lengths, n_heads, seed, limit):
     generator = torch.Generator().manual_seed(seed)
     qkv = torch.randn(sum(lengths), 3, n_heads, 4, dtype=torch.float64, generator=generator)
     offsets = offsets_of(lengths)
@@ -64,12 +94,44 @@ def test_packed_attention_equals_softmax_over_each_users_past(lengths, n_heads, 
                 qkv[start : t + 1, 2, head],
             )
             expected[t, head] = (keys @ query / 2).softmax(0) @ values
-    torch.testing.assert_close(packed_attention(qkv, offsets), expected)
+    torch.testing.assert_close(attend(qkv, offsets, limit), expected)
+    with mock.patch.object(nn, "_attend_plainly", nn._attend_fused):  # the accelerators' way
+        torch.testing.assert_close(attend(qkv, offsets, limit), expected)
 
 
-def test_packed_attention_gradients_are_the_derivatives():
-    qkv = torch.randn(5, 3, 1, 2, dtype=torch.float64, requires_grad=True)
-    assert torch.autograd.gradcheck(lambda x: packed_attention(x, offsets_of([2, 0, 3])), (qkv,))
+@given(LENGTHS.filter(sum), st.integers(1, 2), st.integers(0, 100), st.integers(1, 100))
+def test_attention_gradients_are_those_of_torchs_own(lengths, n_heads, seed, limit):
+    generator = torch.Generator().manual_seed(seed)
+    shape = (sum(lengths), 3, n_heads, 4)
+    qkv = torch.randn(shape, dtype=torch.float64, generator=generator).requires_grad_()
+    weights = torch.randn(len(qkv), n_heads, 4, dtype=torch.float64, generator=generator)
+    offsets = offsets_of(lengths)
+    (plain,) = torch.autograd.grad((attend(qkv, offsets, limit) * weights).sum(), qkv)
+    groups = attention_groups(offsets, qkv.device)
+    (fused,) = torch.autograd.grad((nn._attend_fused(qkv, groups) * weights).sum(), qkv)
+    torch.testing.assert_close(plain, fused)
+
+
+def test_bfloat16_products_stay_near_float64():
+    """Of the whole encoder, forward and back: what autocast loses is rounding, no more."""
+    generator = torch.Generator().manual_seed(0)
+    model = TwoSidedEncoder(
+        9, 64, n_layers=2, n_heads=2, max_len=6, dropout=0.0, generator=generator
+    )
+    with torch.no_grad():
+        model.item_embedding.mul_(5)  # of a size that training gives them
+    items, offsets = torch.arange(17) % 9, offsets_of([6, 4, 1, 6])
+    weights = torch.randn(17, 64, generator=generator)
+    results = []
+    for dtype, rounds in ((torch.float32, True), (torch.float64, False)):
+        model.zero_grad()
+        model.to(dtype)
+        with torch.autocast("cpu", torch.bfloat16, enabled=rounds):
+            hidden = model.positive(model.embed(items), offsets)
+        (hidden * weights.to(hidden)).sum().backward()
+        results.append([hidden.detach(), *(p.grad.clone() for p in model.positive.parameters())])
+    errors = [float((a - b).norm() / b.norm()) for a, b in zip(*results, strict=True)]
+    assert 1e-4 < max(errors) < 0.02
 
 
 @given(LENGTHS.filter(sum), st.data())

@@ -144,19 +144,19 @@ def test_window_contrast_uses_the_negative_encoders_inputs(monkeypatch):
     ((_, positive, negative, dislikes, *_),) = batch_of(
         monkeypatch, objective(EVENTS), "composite_loss"
     )
-    assert positive.targets.tolist() == [1, 2, 1]
+    assert positive.targets.tolist() == [1, 1, 2]  # the shorter sequence, user 1's, first
     assert negative.targets.tolist() == [4]
     assert dislikes.items.tolist() == [3]  # each user's latest dislike is left out
-    assert dislikes.offsets.tolist() == [0, 1, 1]
+    assert dislikes.offsets.tolist() == [0, 0, 1]
     assert dislikes.n_visible is None
 
 
 def test_past_contrast_shows_each_target_the_dislikes_before_it(monkeypatch):
     made = objective(EVENTS, contrastive_negatives="past")
     ((_, positive, _, dislikes, *_),) = batch_of(monkeypatch, made, "composite_loss")
-    assert positive.targets.tolist() == [1, 2, 1]
-    assert dislikes.items.tolist() == [3, 4, 5]
-    assert dislikes.n_visible.tolist() == [1, 2, 1]
+    assert positive.targets.tolist() == [1, 1, 2]
+    assert dislikes.items.tolist() == [5, 3, 4]
+    assert dislikes.n_visible.tolist() == [1, 1, 2]
 
 
 @pytest.mark.parametrize(
@@ -177,9 +177,9 @@ def test_a_weight_of_zero_skips_its_work(monkeypatch, a, b, has_negative, has_di
 def test_joint_targets_are_the_next_event_and_its_sign(monkeypatch):
     made = objective([*EVENTS[:3], (0, 4, 0), *EVENTS[4:]], JointObjective)
     items, feedback = batch_of(monkeypatch, made, "next_item_loss", "feedback_loss")
-    assert items[2].tolist() == [3, 1, 4, 2, 0, 1]
-    assert feedback[1].tolist() == [-1, 1, 0, 1, 1, 1]
-    assert items[3].tolist() == feedback[2].tolist() == [1, 1, 0, 1, 1, 1]
+    assert items[2].tolist() == [0, 1, 3, 1, 4, 2]
+    assert feedback[1].tolist() == [1, 1, -1, 1, 0, 1]
+    assert items[3].tolist() == feedback[2].tolist() == [1, 1, 1, 1, 0, 1]
 
 
 BOTH = pytest.mark.parametrize("kind", [PNFRecObjective, JointObjective])
@@ -285,10 +285,18 @@ def test_training_leaves_the_global_states_alone(kind):
     assert np.array_equal(np.random.get_state()[1], np_state)
 
 
-@pytest.mark.parametrize(("tiles", "expected"), [(True, torch.bfloat16), (False, torch.float32)])
-def test_auto_precision_is_bfloat16_where_the_cpu_has_tiles(monkeypatch, tiles, expected):
-    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: tiles, raising=False)
+@pytest.mark.parametrize(
+    ("float32", "bfloat16", "expected"),
+    [(3.0, 1.0, torch.bfloat16), (3.0, 2.5, torch.float32), (1.0, 3.0, torch.float32)],
+)
+def test_auto_precision_is_bfloat16_where_it_multiplies_clearly_faster(
+    monkeypatch, float32, bfloat16, expected
+):
+    clock = iter(np.cumsum([0, *[float32, 0] * 5, *[bfloat16, 0] * 5]))
+    monkeypatch.setattr(training.time, "perf_counter", lambda: next(clock))
+    training._bfloat16_is_fast_on_cpu.cache_clear()
     assert training.resolve_precision("auto", torch.device("cpu")) == expected
+    training._bfloat16_is_fast_on_cpu.cache_clear()
     assert training.resolve_precision("float32", torch.device("cpu")) == torch.float32
 
 
