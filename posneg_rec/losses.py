@@ -26,6 +26,7 @@ __all__ = [
     "contrastive_loss",
     "feedback_loss",
     "next_item_loss",
+    "sampled_next_item_loss",
 ]
 
 # One chunk of catalogue logits holds at most this many numbers (256 MiB in float32): a million
@@ -163,6 +164,68 @@ def next_item_loss(
     with torch.autocast(hidden.device.type, enabled=False):
         loss: Tensor = _CatalogueCrossEntropy.apply(hidden, item_embedding, targets, weights, rows)
     return loss
+
+
+def sampled_next_item_loss(
+    hidden: Tensor,
+    item_embedding: Tensor,
+    targets: Tensor,
+    negatives: Tensor,
+    log_expected: Tensor,
+    *,
+    weights: Tensor | None = None,
+    reduction: Literal["mean", "sum"] = "mean",
+) -> Tensor:
+    """Next-item cross-entropy against a few drawn items instead of the whole catalogue.
+
+    Position ``t`` costs ``log(exp s_target + sum_j exp(s_j - log n q_j)) - s_target`` over the
+    drawn items ``j`` that are not its target, ``s_i = h_t . e_i``. All positions share the draws.
+    The correction by the expected number of draws (logQ [1]_) makes the sum an unbiased estimate
+    of the full softmax's, whatever the items were drawn by.
+
+    Parameters
+    ----------
+    hidden : Tensor of shape (T, d)
+    item_embedding : Tensor of shape (C, d)
+        Vectors of at least the items that are named.
+    targets : int64 Tensor of shape (T,)
+        Rows of `item_embedding`.
+    negatives : int64 Tensor of shape (M,)
+        The drawn items, as rows of `item_embedding`; an item drawn twice occurs twice.
+    log_expected : Tensor of shape (M,)
+        For each of them the log of how often it was to be drawn, ``log n q_j``.
+    weights, reduction
+        As in :func:`next_item_loss`.
+
+    Returns
+    -------
+    Tensor of shape ()
+        The loss in nats; 0 if there is no position.
+
+    References
+    ----------
+    .. [1] Bengio, Senecal: "Adaptive importance sampling to accelerate training of a neural
+       probabilistic language model", IEEE Transactions on Neural Networks 19(4), 2008.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from posneg_rec.losses import sampled_next_item_loss
+    >>> loss = sampled_next_item_loss(  # two of eight items, each to be drawn 2 / 8 times
+    ...     torch.zeros(1, 4), torch.zeros(8, 4), targets=torch.tensor([0]),
+    ...     negatives=torch.tensor([5, 3]), log_expected=torch.tensor([0.25, 0.25]).log())
+    >>> round(float(loss), 4)  # one target and two draws that stand for four items each: log 9
+    2.1972
+    """
+    position_weights = _position_weights(hidden, weights, reduction)
+    wide = position_weights.dtype
+    hidden = hidden.to(product_dtype(hidden))
+    table = item_embedding.to(hidden.dtype)
+    own = (hidden * F.embedding(targets, table)).sum(1, dtype=wide)  # (T,)
+    others = (hidden @ F.embedding(negatives, table).T).to(wide) - log_expected.to(wide)  # (T, M)
+    others = others.masked_fill(negatives == targets[:, None], -torch.inf)
+    costs = torch.cat([own[:, None], others], 1).logsumexp(1) - own
+    return (position_weights * costs).sum()
 
 
 def contrastive_loss(

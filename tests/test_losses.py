@@ -1,5 +1,6 @@
 """Laws of the losses, each held against a plain padded twin in float64."""
 
+import itertools
 import math
 
 import numpy as np
@@ -15,6 +16,7 @@ from posneg_rec.losses import (
     contrastive_loss,
     feedback_loss,
     next_item_loss,
+    sampled_next_item_loss,
 )
 
 SIMILARITIES = ("dot", "cosine")
@@ -184,6 +186,49 @@ def test_logits_of_ten_thousand_stay_finite(dtype):
     assert torch.isfinite(torch.stack(loss)).all()
     assert float(loss.positive) == pytest.approx(2e4, rel=0.01)
     assert torch.isfinite(hidden.grad).all() and torch.isfinite(embedding.grad).all()
+
+
+# ------------------------------------------------------------------------------ sampled
+
+
+@given(worlds())
+def test_drawing_each_item_once_is_the_full_softmax(world):
+    every = torch.arange(len(world["item_embedding"]))
+    torch.testing.assert_close(
+        sampled_next_item_loss(
+            world["hidden"], world["item_embedding"], world["targets"], every, torch.zeros(7)
+        ),
+        ce(world),
+    )
+
+
+@given(worlds(min_users=1), st.data())
+def test_sampled_sums_are_right_on_average(world, data):
+    """Over all pairs of draws, weighed by how likely they are, as exact as a sum can be."""
+    odds = data.draw(st.lists(st.integers(1, 9), min_size=7, max_size=7))
+    q = torch.tensor(odds, dtype=torch.float64) / sum(odds)
+    hidden, embedding, targets = (world[name] for name in ("hidden", "item_embedding", "targets"))
+    for h, y in zip(hidden[:, None], targets[:, None], strict=True):
+        mass = 0.0
+        for pair in itertools.product(range(7), repeat=2):
+            drawn = torch.tensor(pair)
+            cost = sampled_next_item_loss(h, embedding, y, drawn, (2 * q[drawn]).log())
+            # exp(cost) = estimated sum / exp(s_target)
+            mass += q[drawn].prod() * cost.exp()
+        torch.testing.assert_close(mass, ce(world | {"hidden": h, "targets": y}).exp())
+
+
+def test_sampled_loss_by_hand():
+    hidden, embedding = torch.tensor([[1.0]]), torch.tensor([[2.0], [1.0], [3.0]])
+    loss = sampled_next_item_loss(
+        hidden,
+        embedding,
+        torch.tensor([0]),
+        negatives=torch.tensor([1, 1, 0, 2]),  # the target itself does not count
+        log_expected=torch.tensor([0.5, 0.5, 9.0, 0.1]).log(),
+    )
+    expected = math.log(math.exp(2) + 4 * math.exp(1) + 10 * math.exp(3)) - 2
+    assert float(loss) == pytest.approx(expected)
 
 
 # ------------------------------------------------------------------------------ contrast

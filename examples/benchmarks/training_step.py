@@ -1,0 +1,243 @@
+"""One training step of the paper's model: packed and fused, against the plain padded layout.
+
+    python examples/benchmarks/training_step.py [--json FILE] [--quick]
+
+The step has the sizes of the published settings on MovieLens-1M: 500 users, at most 50 liked and
+50 disliked events of each (36,000 in all), 3,417 items, d 232, two blocks for each sign, loss
+``CE_p + a CE_n + b L_c``. Four layouts run, each in a process of its own:
+
+- ``padded float32``: every sequence padded to 50, all logits kept, torch's own operations;
+- ``packed float32`` and ``packed bfloat16``: what ``fit`` does;
+- ``products bfloat16`` and ``products float32``: nothing but the matrix products of the packed
+  step, the floor that no arrangement of the rest can pass.
+
+The padded step is checked to have the loss of the packed one.
+"""
+
+import argparse
+import json
+import sys
+import time
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from common import in_subprocess, peak_rss_mib, print_table, write_json
+
+from posneg_rec.interactions import Histories
+from posneg_rec.training import PNFRecObjective, Settings, train
+
+N_ITEMS, LENGTH, A, B = 3417, 50, 0.45, 0.25
+
+
+def make_histories(n_users, rng):
+    """Users with 10 to 51 liked events and 0 to 51 disliked ones, 48 and 24 a user to learn."""
+    n_liked = np.minimum(LENGTH + 1, rng.integers(10, 220, n_users))
+    n_disliked = np.minimum(LENGTH + 1, rng.geometric(1 / 34, n_users))
+    lengths = n_liked + n_disliked
+    offsets = np.concatenate([[0], np.cumsum(lengths)])
+    signs = np.concatenate(
+        [rng.permutation(np.repeat([1, -1], n)) for n in zip(n_liked, n_disliked, strict=True)]
+    ).astype(np.int8)
+    # Popularity falls as in real catalogues.
+    items = np.minimum(rng.zipf(1.2, len(signs)), 10**9) * 7919 % N_ITEMS
+    return Histories(
+        users=np.arange(n_users),
+        items=items.astype(np.int64),
+        signs=signs,
+        times=None,
+        rows=np.arange(len(items)),
+        offsets=offsets,
+    )
+
+
+def make_settings(sizes, precision, n_steps, dropout):
+    return Settings(
+        embedding_dim=sizes["dim"],
+        n_layers=2,
+        n_heads=1,
+        max_len=LENGTH,
+        dropout=dropout,
+        negative_weight=A,
+        contrastive_weight=B,
+        contrastive_similarity="dot",
+        contrastive_negatives="window",
+        temperature=1.0,
+        windows="recent",
+        learning_rate=1e-3,
+        batch_size=sizes["users"],
+        max_epochs=n_steps,
+        n_iter_no_change=n_steps,
+        device="cpu",
+        precision=precision,
+    )
+
+
+# ------------------------------------------------------------------------------ padded twin
+
+
+def pad(sequences):
+    """Inputs and targets (U, 50), padded to the right, and which targets are real."""
+    lists = [np.asarray(values)[-LENGTH - 1 :] for values in sequences.to_lists()]
+    inputs, targets = np.zeros((2, len(lists), LENGTH), dtype=np.int64)
+    filled = np.zeros((len(lists), LENGTH), dtype=bool)
+    for row, values in enumerate(lists):
+        n = max(0, len(values) - 1)
+        inputs[row, :n], targets[row, :n], filled[row, :n] = values[:-1], values[1:], True
+    return map(torch.from_numpy, (inputs, targets, filled))
+
+
+def padded_encode(model, encoder, inputs, filled, dropout):
+    x = model.embed(inputs.flatten()).unflatten(0, inputs.shape)  # (U, L, d)
+    ages = (filled.sum(1, keepdim=True) - 1 - torch.arange(LENGTH)).clamp_min(0)
+    x = F.dropout(x + F.embedding(ages, encoder.position_embedding), dropout)
+    for block in encoder.blocks:
+        q, k, v = block.attention_in(block.attention_norm(x)).chunk(3, -1)
+        attended = F.scaled_dot_product_attention(q, k, v, is_causal=True)
+        x = x + F.dropout(block.attention_out(attended), dropout)
+        inner = F.relu(block.feedforward_in(block.feedforward_norm(x)))
+        x = x + F.dropout(block.feedforward_out(inner), dropout)
+    return encoder.norm(x)
+
+
+def padded_loss(model, liked, disliked, dropout):
+    embedding = model.item_embedding
+    losses, hidden = [], None
+    for encoder, (inputs, targets, filled) in (
+        (model.negative, disliked),
+        (model.positive, liked),
+    ):
+        hidden = padded_encode(model, encoder, inputs, filled, dropout)
+        logits = hidden @ embedding.T  # (U, L, N)
+        targets = targets.masked_fill(~filled, -100)
+        losses.append(F.cross_entropy(logits.flatten(0, 1), targets.flatten()))
+    negatives, _, counted = disliked
+    _, targets, filled = liked
+    others = torch.einsum("uld,umd->ulm", hidden, F.embedding(negatives, embedding))
+    hidden_items = ~counted[:, None, :] | (negatives[:, None, :] == targets[:, :, None])
+    own = (hidden * F.embedding(targets, embedding)).sum(-1, keepdim=True)
+    logits = torch.cat([own, others.masked_fill(hidden_items, -torch.inf)], -1)  # (U, L, 1 + M)
+    contrast = (logits.logsumexp(-1) - own.squeeze(-1))[filled].mean()
+    return losses[1] + A * losses[0] + B * contrast
+
+
+def padded_steps(objective, sizes, n_steps, dropout):
+    # The initial values that `train` draws from the same source.
+    seed = int(np.random.default_rng(0).integers(2**63))
+    model = objective.model(N_ITEMS, torch.Generator().manual_seed(seed))
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
+    liked, disliked = [list(pad(side)) for side in (objective.liked, objective.disliked)]
+    seconds, losses = [], []
+    for _ in range(n_steps):
+        start = time.perf_counter()
+        loss = padded_loss(model, liked, disliked, dropout)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+        seconds.append(time.perf_counter() - start)
+    return seconds, losses
+
+
+# --------------------------------------------------------------------------------- products
+
+
+def products_of_step(objective, sizes, dtype, n_steps):
+    """Seconds of the matrix products alone: each layer's three, and the softmax's three."""
+    dim = sizes["dim"]
+    shapes = []
+    for side in (objective.liked, objective.disliked):
+        n_tokens = int(np.minimum(np.maximum(side.lengths - 1, 0), LENGTH).sum())
+        for width in (3 * dim, dim, dim, dim):  # attention in and out, feed-forward in and out
+            shapes += 2 * [(n_tokens, dim, width), (n_tokens, width, dim), (dim, n_tokens, width)]
+        chunks = n_tokens // 512
+        softmax = [(512, dim, N_ITEMS), (512, N_ITEMS, dim), (N_ITEMS, 512, dim)]
+        shapes += chunks * softmax
+    flops = 2 * sum(m * k * n for m, k, n in shapes)
+    operands = {
+        shape: (torch.ones(shape[:2], dtype=dtype), torch.ones(shape[1:], dtype=dtype))
+        for shape in set(shapes)
+    }
+    seconds = []
+    for _ in range(n_steps):
+        start = time.perf_counter()
+        for shape in shapes:
+            torch.mm(*operands[shape])
+        seconds.append(time.perf_counter() - start)
+    return seconds, flops
+
+
+def run(layout, sizes, n_steps):
+    kind, precision = layout.split()
+    histories = make_histories(sizes["users"], np.random.default_rng(0))
+    settings = make_settings(sizes, precision, n_steps, sizes["dropout"])
+    objective = PNFRecObjective(histories, settings)
+    result = {"layout": layout, "start_mib": peak_rss_mib()}
+    if kind == "products":
+        seconds, flops = products_of_step(objective, sizes, getattr(torch, precision), n_steps)
+        result["gflop"] = flops / 1e9
+    elif kind == "padded":
+        seconds, losses = padded_steps(objective, sizes, n_steps, sizes["dropout"])
+    else:
+        _, log = train(objective, N_ITEMS, settings, rng=np.random.default_rng(0))
+        seconds, losses = [epoch.seconds for epoch in log], [epoch.losses["loss"] for epoch in log]
+    result |= {"seconds": min(seconds), "peak_mib": peak_rss_mib()}
+    if kind != "products":
+        result |= {"first_loss": losses[0]}
+    return result
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--json")
+    parser.add_argument("--quick", action="store_true", help="fewer users, smaller vectors")
+    parser.add_argument("--layout", help=argparse.SUPPRESS)
+    parser.add_argument("--sizes", type=json.loads, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.layout:
+        print(json.dumps(run(options.layout, options.sizes, options.sizes["steps"])))
+        return
+    sizes = {"users": 500, "dim": 232, "dropout": 0.1, "steps": 5}
+    if options.quick:
+        sizes |= {"users": 50, "dim": 32, "steps": 3}
+
+    def measure(layout, **changes):
+        arguments = ["--layout", layout, "--sizes", json.dumps(sizes | changes)]
+        return in_subprocess(__file__, *arguments)
+
+    # Without dropout the first step of both layouts must have one loss, up to rounding.
+    once = [
+        measure(layout, dropout=0.0, steps=1)["first_loss"]
+        for layout in ("padded float32", "packed float32")
+    ]
+    if abs(once[0] - once[1]) > 1e-3 * once[0]:
+        sys.exit(f"The padded and the packed step differ: loss {once[0]} and {once[1]}.")
+
+    layouts = ["padded float32", "packed float32", "packed bfloat16"]
+    rows = [measure(layout) for layout in layouts]
+    floors = {precision: measure(f"products {precision}") for precision in ("float32", "bfloat16")}
+    table = [
+        {
+            "layout": row["layout"],
+            "seconds a step": row["seconds"],
+            "times faster than padded": rows[0]["seconds"] / row["seconds"],
+            "times its products": row["seconds"] / floors[row["layout"].split()[1]]["seconds"],
+            "peak MiB": row["peak_mib"],
+            "MiB before the first step": row["start_mib"],
+        }
+        for row in rows
+    ]
+    print_table(table)
+    for precision, floor in floors.items():
+        speed = floor["gflop"] / floor["seconds"]
+        print(f"products in {precision}: {floor['seconds']:.3f} s, {speed:.0f} GFLOP/s")
+    print(f"loss without dropout: padded {once[0]:.5f}, packed {once[1]:.5f}")
+    if options.json:
+        write_json(
+            options.json,
+            {"sizes": sizes, "n_items": N_ITEMS, "layouts": table, "products": floors},
+        )
+
+
+if __name__ == "__main__":
+    main()
