@@ -1,0 +1,288 @@
+"""The methods that `reproduce_paper.py` compares, each with its settings in one place.
+
+A method is fitted by ``METHODS[name].fit(interactions, ratings, threshold, seed, settings)`` on a
+frame with the columns user, item and time, in order of user and time. What comes back has
+``target_ranks(interactions, ratings, targets=mask)``, as the library's estimator has.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from posneg_rec import ContrastiveSeqRecommender
+from posneg_rec.interactions import (
+    ItemVocabulary,
+    PackedSequences,
+    build_histories,
+    read_interactions,
+)
+from posneg_rec.metrics import TargetRanks
+from posneg_rec.recommender import PNFREC
+
+# -- The library's estimator, with other settings or other data ------------------------------
+
+
+def fit_estimator(interactions, ratings, threshold, seed, settings):
+    """Fit the estimator as anybody would."""
+    model = ContrastiveSeqRecommender(**settings, positive_threshold=threshold, random_state=seed)
+    return model.fit(interactions, ratings)
+
+
+def fit_liked_targets(interactions, ratings, threshold, seed, settings):
+    """Read all events, tagged with their sign, but learn to predict the liked ones only."""
+    model = ContrastiveSeqRecommender(**settings, positive_threshold=threshold, random_state=seed)
+    return model.fit(interactions, ratings, sample_weight=np.where(ratings >= threshold, 1.0, 0.0))
+
+
+def fit_without_signs(interactions, ratings, threshold, seed, settings):
+    """Take every event for a liked one."""
+    model = ContrastiveSeqRecommender(**settings, random_state=seed).fit(interactions)
+    return WithoutSigns(model, threshold)
+
+
+@dataclass
+class WithoutSigns:
+    """A model that is told of no sign; only the targets' signs are put back for the metrics."""
+
+    model: ContrastiveSeqRecommender
+    threshold: float
+
+    @property
+    def history_(self):
+        return self.model.history_
+
+    def target_ranks(self, interactions, ratings, *, targets):
+        ranks = self.model.target_ranks(interactions, targets=targets)
+        liked = np.asarray(ratings)[ranks.rows] >= self.threshold
+        return replace(ranks, signs=np.where(liked, 1, -1).astype(np.int8))
+
+
+# -- SASRec with the session contrast of arXiv:2409.07367 -------------------------------------
+
+
+def fit_session_contrast(interactions, ratings, threshold, seed, settings):
+    """SASRec on all events, its states drawn to the next liked item and away from dislikes.
+
+    Early stopping is the estimator's: of a tenth of the users the latest half, at most ten
+    events, is kept from training, and the liked ones of them are ranked after each epoch.
+    """
+    from posneg_rec.training import Settings, train
+
+    # One epoch leaves everything that a fitted model has; its weights are then replaced.
+    model = ContrastiveSeqRecommender(**settings, random_state=seed)
+    names = [field.name for field in fields(Settings)]
+    training = Settings(**{name: model.get_params()[name] for name in names})
+    model.set_params(max_epochs=1, early_stopping=False).fit(interactions)
+
+    rng = np.random.default_rng(seed)
+    by_user = interactions.groupby("user")["item"]
+    users = interactions["user"].unique()
+    chosen = interactions["user"].isin(rng.permutation(users)[: -(-len(users) // 10)]).to_numpy()
+    n_held = np.minimum(by_user.transform("size") // 2, 10)
+    held = chosen & (by_user.cumcount(ascending=False) < n_held).to_numpy()
+    targets = (held & (ratings >= threshold))[chosen]
+
+    def validate(weights):
+        model.weights_ = weights
+        ranks = model.target_ranks(interactions[chosen], targets=targets)
+        return float(ranks.gains("ndcg").mean())
+
+    events = read_interactions(
+        interactions[~held], ratings[~held], positive_threshold=float(threshold)
+    )
+    histories = build_histories(events, ItemVocabulary(model.items_))
+    model.weights_, log = train(
+        SessionContrast(histories, training),
+        len(model.items_),
+        training,
+        rng=rng,
+        validate=validate if targets.any() else None,
+    )
+    model.n_iter_ = len(log)
+    model.history_ = {
+        "epoch": [epoch.epoch for epoch in log],
+        "loss": [epoch.losses["loss"] for epoch in log],
+        "validation_score": [epoch.validation_score for epoch in log],
+        "seconds": [epoch.seconds for epoch in log],
+    }
+    return WithoutSigns(model, threshold)
+
+
+class SessionContrast:
+    """Next-item cross-entropy over all events, plus InfoNCE within each user's own window.
+
+    The state after a liked event is compared, by cosine and with a temperature, with the next
+    liked event of the window, however many dislikes lie between, against all disliked events of
+    the same window: nobody else's, and no padding.
+    """
+
+    terms = ("item_loss", "contrastive_loss")
+
+    def __init__(self, histories, settings):
+        self.settings = settings
+        items = PackedSequences(histories.items, histories.offsets)
+        signs = PackedSequences(histories.signs.astype(np.int64), histories.offsets)
+        self.items, self.signs = (part.last(settings.max_len + 1) for part in (items, signs))
+
+    def model(self, n_items, generator):
+        from posneg_rec.nn import TwoSidedEncoder
+
+        sizes = self.settings.encoder_sizes()
+        dim = self.settings.embedding_dim
+        return TwoSidedEncoder(n_items, dim, two_sided=False, generator=generator, **sizes)
+
+    def trainable_users(self):
+        return np.flatnonzero(self.items.lengths > 1)
+
+    def losses(self, model, users, rng, generator):
+        import torch
+
+        from posneg_rec.losses import contrastive_loss, next_item_loss
+
+        users = users[np.argsort(self.items.lengths[users], kind="stable")]
+        windows, signs = self.items.take(users), self.signs.take(users).values
+        items = torch.from_numpy(windows.values).to(model.item_embedding.device)
+        is_first, is_last = np.zeros((2, len(signs)), dtype=bool)
+        is_first[windows.offsets[:-1]] = is_last[windows.offsets[1:] - 1] = True
+        offsets = torch.from_numpy(windows.offsets - np.arange(len(users) + 1))
+        hidden = model.positive(model.embed(items[~is_last]), offsets, generator)
+        item = next_item_loss(hidden, model.item_embedding, items[~is_first])
+
+        anchors, positives, anchor_offsets = next_liked(signs, windows.offsets)
+        user = np.repeat(np.arange(len(users)), np.diff(anchor_offsets))
+        disliked = np.flatnonzero(signs == -1)
+        contrast = contrastive_loss(
+            hidden[anchors - user],  # each user before has one input fewer than events
+            model.item_embedding,
+            items[positives],
+            torch.from_numpy(anchor_offsets),
+            items[disliked],
+            torch.from_numpy(np.searchsorted(disliked, windows.offsets)),
+            similarity="cosine",
+            temperature=self.settings.temperature,
+        )
+        total = item + self.settings.contrastive_weight * contrast
+        return total, item.detach(), contrast.detach()
+
+
+def next_liked(signs, offsets):
+    """Pair each liked event with its user's next liked one: their positions, and offsets."""
+    liked = np.flatnonzero(signs == 1)
+    user = np.searchsorted(offsets, liked, side="right") - 1
+    paired = np.flatnonzero(user[1:] == user[:-1])
+    anchors, positives = liked[paired], liked[paired + 1]
+    return anchors, positives, np.searchsorted(anchors, offsets)
+
+
+# -- Without a sequence ----------------------------------------------------------------------
+
+
+def fit_popularity(interactions, ratings, threshold, seed, settings):
+    """Count events, or liked events, of each item."""
+    items, codes = np.unique(interactions["item"], return_inverse=True)
+    counted = ratings >= threshold if settings["likes_only"] else np.ones(len(codes), dtype=bool)
+    counts = np.bincount(codes[counted], minlength=len(items))
+    return LinearModel(items, threshold, counts.astype(np.float32))
+
+
+def fit_item_item(interactions, ratings, threshold, seed, settings):
+    """Ridge regression of each item's likes on those of all other items (EASE)."""
+    from scipy import linalg, sparse
+
+    liked = ratings >= threshold
+    items, codes = np.unique(interactions["item"], return_inverse=True)
+    users = pd.factorize(interactions["user"])[0]
+    likes = sparse.csr_array(
+        (np.ones(liked.sum()), (users[liked], codes[liked])), shape=(users.max() + 1, len(items))
+    )
+    likes.data[:] = 1.0  # an item liked twice is liked
+    gram = (likes.T @ likes).toarray()
+    gram[np.diag_indices_from(gram)] += settings["penalty"]
+    inverse = linalg.inv(gram, overwrite_a=True, assume_a="pos")
+    weights = -inverse / np.diag(inverse)
+    np.fill_diagonal(weights, 0.0)
+    return LinearModel(items, threshold, np.zeros(len(items), np.float32), weights)
+
+
+class LinearModel:
+    """Score an item by a constant plus a weight for each liked event of the history."""
+
+    history_ = None  # no epochs
+
+    def __init__(self, items, threshold, constant, weights=None):
+        self.items, self.threshold, self.constant = items, threshold, constant
+        self.weights = None if weights is None else weights.astype(np.float32)
+
+    def target_ranks(self, interactions, ratings, *, targets):
+        codes = pd.Index(self.items).get_indexer(interactions["item"])
+        liked = (np.asarray(ratings) >= self.threshold) & (codes >= 0)
+        users = interactions["user"].to_numpy()
+        starts = np.flatnonzero(np.append(True, users[1:] != users[:-1]))
+        rows = np.flatnonzero(targets)
+        ranks = np.empty(len(rows), dtype=np.int64)
+        before, start = 0, -1
+        for place, row in enumerate(rows):
+            first = starts[np.searchsorted(starts, row, side="right") - 1]
+            if first != start:  # another user
+                before = start = first
+                scores = self.constant.copy()
+            if self.weights is not None:
+                added = codes[before:row][liked[before:row]]
+                scores += self.weights[added].sum(axis=0)
+            before = row
+            ranks[place] = rank_of(scores, codes[row], codes[start:row])
+        signs = np.where(np.asarray(ratings)[rows] >= self.threshold, 1, -1).astype(np.int8)
+        return TargetRanks(users[rows], rows, signs, ranks, len(self.items))
+
+
+def rank_of(scores, target, seen):
+    """Rank an item among all that were not seen; equal scores rank by code."""
+    scores = scores.copy()
+    scores[seen[seen >= 0]] = -np.inf
+    if target < 0 or scores[target] == -np.inf:
+        return len(scores) + 1
+    own = scores[target]
+    return 1 + np.count_nonzero(scores > own) + np.count_nonzero(scores[:target] == own)
+
+
+# -- All methods -----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Method:
+    """How a method is shown, fitted and set; `sweeps` if its aversion can vary after the fit."""
+
+    label: str
+    fit: Callable[..., Any]
+    settings: dict[str, Any]
+    is_random: bool = True  # one seed is enough for the others
+    sweeps: bool = False
+
+
+_LIKES_ONLY = PNFREC | {"negative_weight": 0.0, "contrastive_weight": 0.0}
+# The temperature of the public code of arXiv:2409.07367; both terms of the loss count alike.
+_SESSION_CONTRAST = _LIKES_ONLY | {"contrastive_weight": 1.0, "temperature": 0.1}
+
+# One trial each: nothing here was tuned on the data, but for what the paper's authors tuned on
+# MovieLens-1M (PNFREC).
+METHODS = {
+    "default": Method("ours", fit_estimator, {}, sweeps=True),
+    "full": Method("PNFRec", fit_estimator, PNFREC),
+    "pn": Method("PNFRec_pn", fit_estimator, PNFREC | {"contrastive_weight": 0.0}),
+    "pc": Method("PNFRec_pc", fit_estimator, PNFREC | {"negative_weight": 0.0}),
+    "likes-only": Method("SASRec_p", fit_estimator, _LIKES_ONLY),
+    "likes-only-random": Method(
+        "SASRec_p, random windows", fit_estimator, _LIKES_ONLY | {"windows": "random"}
+    ),
+    "session-contrast": Method("SASRec_c", fit_session_contrast, _SESSION_CONTRAST),
+    "no-signs": Method("SASRec", fit_without_signs, _LIKES_ONLY),
+    "liked-targets": Method(
+        "all events read, likes predicted", fit_liked_targets, {"dislike_aversion": 0.0}
+    ),
+    "item-item": Method("item-item (EASE)", fit_item_item, {"penalty": 250.0}, is_random=False),
+    "popular-liked": Method("most liked", fit_popularity, {"likes_only": True}, is_random=False),
+    "popular": Method("most popular", fit_popularity, {"likes_only": False}, is_random=False),
+}
