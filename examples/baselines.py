@@ -139,6 +139,7 @@ class SessionContrast:
 
     def losses(self, model, users, rng, generator):
         import torch
+        import torch.nn.functional as F
 
         from posneg_rec.losses import contrastive_loss, next_item_loss
 
@@ -148,15 +149,17 @@ class SessionContrast:
         is_first, is_last = np.zeros((2, len(signs)), dtype=bool)
         is_first[windows.offsets[:-1]] = is_last[windows.offsets[1:] - 1] = True
         offsets = torch.from_numpy(windows.offsets - np.arange(len(users) + 1))
-        hidden = model.positive(model.embed(items[~is_last]), offsets, generator)
-        item = next_item_loss(hidden, model.item_embedding, items[~is_first])
+        table = model.item_embedding
+        inputs = F.embedding(items[~is_last], table) * table.shape[1] ** 0.5  # as in SASRec
+        hidden = model.positive(inputs, offsets, generator)
+        item = next_item_loss(hidden, table, items[~is_first])
 
         anchors, positives, anchor_offsets = next_liked(signs, windows.offsets)
         user = np.repeat(np.arange(len(users)), np.diff(anchor_offsets))
         disliked = np.flatnonzero(signs == -1)
         contrast = contrastive_loss(
             hidden[anchors - user],  # each user before has one input fewer than events
-            model.item_embedding,
+            table,
             items[positives],
             torch.from_numpy(anchor_offsets),
             items[disliked],

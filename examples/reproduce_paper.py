@@ -22,21 +22,26 @@ P1-validation  P1 on the validation users, for choices that must not touch the t
 """
 
 import argparse
+import copy
+import hashlib
 import importlib.metadata
 import json
 import os
 import re
 import time
+import traceback
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+import baselines
 import joblib
 import numpy as np
 import pandas as pd
 from baselines import METHODS
 from paper_protocol import paper_split
 
+import posneg_rec
 from posneg_rec import ContrastiveSeqRecommender
 from posneg_rec.metrics import TargetRanks, compare, summarize
 
@@ -57,6 +62,8 @@ QUICK = {
     "max_epochs": 30,
     "n_iter_no_change": 5,
 }
+# Not among a method's settings: its fit gets the threshold and the seed.
+GIVEN_BY_FIT = ("positive_threshold", "random_state")
 METRICS = {
     "HR_p": "hit_rate_liked",
     "NDCG_p": "ndcg_liked",
@@ -127,8 +134,7 @@ def main(arguments: list[str] | None = None) -> None:
     name = Path(args.data).stem
     out = Path(args.out or Path("results", name + ("-quick" if args.quick else "")))
     out.mkdir(parents=True, exist_ok=True)
-    if not args.report_only:
-        run(args, out)
+    n_failed = 0 if args.report_only else run(args, out)
     report = make_report(name, out, args.methods, args.protocols)
     with open(out / "report.json", "w") as file:
         json.dump(report, file, indent=1)
@@ -138,13 +144,15 @@ def main(arguments: list[str] | None = None) -> None:
     print(f"{out / 'report.md'} and report.json are written.")
     if args.docs:
         replace_tables(Path(args.docs), tables)
+    if n_failed:
+        raise SystemExit(f"{n_failed} fits failed.")
 
 
 # -- First stage: fits and ranks -------------------------------------------------------------
 
 
-def run(args: argparse.Namespace, out: Path) -> None:
-    """Make the files that are missing."""
+def run(args: argparse.Namespace, out: Path) -> int:
+    """Make the files that are missing; return how many could not be made."""
     seeds = args.seeds or ([0] if args.quick else [0, 1, 2])
     wanted = [
         (method, seed)
@@ -159,11 +167,11 @@ def run(args: argparse.Namespace, out: Path) -> None:
         for number, (method, seed) in enumerate(missing, 1)
     )
     if args.jobs == 1:
-        for function, positional, named in tasks:
-            function(*positional, **named)
-        return
-    with joblib.parallel_config("loky", inner_max_num_threads=1):
-        joblib.Parallel(args.jobs, batch_size=1, pre_dispatch=args.jobs)(tasks)
+        made = [function(*positional) for function, positional, _ in tasks]
+    else:
+        with joblib.parallel_config("loky", inner_max_num_threads=1):
+            made = joblib.Parallel(args.jobs, batch_size=1, pre_dispatch=args.jobs)(tasks)
+    return made.count(False)
 
 
 def settings_of(method: str, quick: bool) -> dict:
@@ -199,52 +207,44 @@ def parts_of(protocols: list[str]) -> dict[str, None]:
     return {"test": None} | {needs[name]: None for name in protocols if name in needs}
 
 
-def run_one(method: str, seed: int, args: argparse.Namespace, out: Path, progress: str) -> None:
-    """Fit a method with a seed, rank all targets and write the file."""
+def run_one(method: str, seed: int, args: argparse.Namespace, out: Path, progress: str) -> bool:
+    """Fit a method with a seed, rank all targets, write the file; False if that failed."""
+    code = code_digest()
     table = read_ratings(args.data)
     split_of = partial(
-        paper_split, table[["user", "item", "time"]], table["rating"],
+        paper_split,
+        table[["user", "item", "time"]],
+        table["rating"],
         positive_threshold=args.threshold,
-    )  # fmt: skip
+    )
     split = split_of()
     settings = settings_of(method, args.quick)
-    given = {
-        key: value
-        for key, value in settings.items()
-        if key not in ("positive_threshold", "random_state")
-    }
-    start, start_cpu = time.perf_counter(), time.process_time()
-    model = METHODS[method].fit(*split.train, args.threshold, seed, given)
-    seconds, cpu_seconds = time.perf_counter() - start, time.process_time() - start_cpu
+    own = {name: settings[name] for name in settings if name not in GIVEN_BY_FIT}
+    clocks = [time.perf_counter(), time.process_time()]
+    try:
+        model = METHODS[method].fit(*split.train, args.threshold, seed, own)
+    except Exception:  # hours of other fits are not to be lost
+        print(f"{progress} {method}, seed {seed} failed:\n{traceback.format_exc()}", flush=True)
+        return False
+    seconds, cpu_seconds = time.perf_counter() - clocks[0], time.process_time() - clocks[1]
 
     start = time.perf_counter()
     arrays = rank_part("test", model, split.test, split.test.successive)
-    arrays["test_last"] = split.test.last[split.test.successive]
     rank_seconds = time.perf_counter() - start
-    for part in parts_of(args.protocols):
-        if part == "strict":
-            arrays["strict_ranks"] = strict_ranks(model, split.test, arrays["test_ranks"])
-        elif part == "other":
-            other = split_of(swap_halves=True).test
-            arrays |= rank_part("other", model, other, other.last)
-        elif part == "validation":
-            validation = split.validation
-            arrays |= rank_part("validation", model, validation, validation.successive)
-    own_aversion = None
-    if METHODS[method].sweeps:
-        own_aversion = float(model.dislike_aversion)
+    arrays["test_last"] = split.test.last[split.test.successive]
+    parts = parts_of(args.protocols)
+    if "strict" in parts:
+        arrays["strict_ranks"] = strict_ranks(model, split.test, arrays["test_ranks"])
+    if "validation" in parts:
+        validation = split.validation
+        arrays |= rank_part("validation", model, validation, validation.successive)
+    if "other" in parts:
+        other = split_of(swap_halves=True).test
+        arrays |= rank_part("other", model, other, other.last)
+    aversion = model.dislike_aversion if METHODS[method].sweeps else None
+    if aversion is not None:
         arrays["aversions"] = np.array(AVERSIONS)
-        arrays["aversion_ranks"] = np.stack(
-            [
-                arrays["test_ranks"]
-                if aversion == own_aversion
-                else rank_part(
-                    "test", model.set_params(dislike_aversion=aversion), split.test,
-                    split.test.successive,
-                )["test_ranks"]
-                for aversion in AVERSIONS
-            ]
-        )  # fmt: skip
+        arrays["aversion_ranks"] = aversion_ranks(model, split.test, arrays["test_ranks"])
 
     history = model.history_
     scores = [] if history is None else history["validation_score"]
@@ -253,8 +253,8 @@ def run_one(method: str, seed: int, args: argparse.Namespace, out: Path, progres
         "seed": seed,
         "threshold": args.threshold,
         "settings": settings,
-        "dislike_aversion": own_aversion,
-        "n_items": len(np.unique(split.train[0]["item"])),
+        "dislike_aversion": aversion,
+        "n_items": split.train[0]["item"].nunique(),
         "counts": split.counts,
         "seconds": seconds,
         "cpu_seconds": cpu_seconds,
@@ -263,6 +263,7 @@ def run_one(method: str, seed: int, args: argparse.Namespace, out: Path, progres
         "best_epoch": None if not scores or None in scores else int(np.argmax(scores)) + 1,
         "history": history,
         "threads": os.environ.get("OMP_NUM_THREADS"),
+        "code": code,
         "versions": {
             package: importlib.metadata.version(package)
             for package in ("posneg-rec", "numpy", "scikit-learn", "torch")
@@ -279,6 +280,16 @@ def run_one(method: str, seed: int, args: argparse.Namespace, out: Path, progres
         f"in {rank_seconds:.0f} s",
         flush=True,
     )
+    return True
+
+
+def code_digest() -> str:
+    """Name the code of the library and of the baselines, to tell results of different states."""
+    files = [*sorted(Path(posneg_rec.__file__).parent.glob("*.py")), Path(baselines.__file__)]
+    digest = hashlib.sha256()
+    for file in files:
+        digest.update(file.read_bytes())
+    return digest.hexdigest()[:12]
 
 
 def read_ratings(path: str) -> pd.DataFrame:
@@ -296,6 +307,18 @@ def rank_part(name: str, model, part, targets: np.ndarray) -> dict[str, np.ndarr
         f"{name}_signs": ranks.signs,
         f"{name}_ranks": ranks.ranks,
     }
+
+
+def aversion_ranks(model, part, ranks: np.ndarray) -> np.ndarray:
+    """Rank the held-out events of a part at each aversion; `ranks` are at the model's own."""
+    rows = []
+    for aversion in AVERSIONS:
+        if aversion != model.dislike_aversion:
+            other = copy.copy(model).set_params(dislike_aversion=aversion)
+            rows.append(rank_part("test", other, part, part.successive)["test_ranks"])
+        else:
+            rows.append(ranks)
+    return np.stack(rows)
 
 
 def strict_ranks(model, part, ranks: np.ndarray, max_rows: int = 2_000_000) -> np.ndarray:
@@ -371,6 +394,7 @@ def make_report(name: str, out: Path, methods: list[str], protocols: list[str]) 
                 "settings": files[0][0]["settings"],
                 "dislike_aversion": files[0][0]["dislike_aversion"],
                 "threads": files[0][0]["threads"],
+                "code": sorted({meta["code"] for meta, _ in files}),
                 "versions": files[0][0]["versions"],
                 "trials": 1,
                 "cost": {
@@ -579,6 +603,9 @@ def as_markdown(report: dict, tables: dict[str, str]) -> str:
         "Differences are paired: both methods are evaluated on the same drawn users. Bold ones "
         "have an interval without zero.\n",
     ]
+    states = {state for method in report["methods"].values() for state in method["code"]}
+    if len(states) > 1:
+        lines.append(f"**The fits come from {len(states)} states of the code.**\n")
     for name, table in tables.items():
         short = name.split("/", 1)[1]
         about = f": {PROTOCOLS[short]}" if short in PROTOCOLS else ""
@@ -596,10 +623,8 @@ def replace_tables(page: Path, tables: dict[str, str]) -> None:
     names = [match[2] for match in pattern.finditer(text)]
     unknown = sorted(set(names) - set(tables))
     if unknown or not names:
-        raise SystemExit(
-            f"{page} has no markers of {data}." if not names else
-            f"{page} asks for {', '.join(unknown)}; there are {', '.join(tables)}."
-        )  # fmt: skip
+        asks = f"asks for {', '.join(unknown)}" if unknown else f"has no markers of {data}"
+        raise SystemExit(f"{page} {asks}; there are {', '.join(tables)}.")
     page.write_text(pattern.sub(lambda match: f"{match[1]}\n{tables[match[2]]}\n{match[3]}", text))
     print(f"{len(names)} tables of {page} are replaced.")
 

@@ -1,0 +1,449 @@
+"""The study of the paper, on a world so small that every number can be had another way."""
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from popularity import PopularityRecommender
+
+sys.path.append(str(Path(__file__).parents[1] / "examples"))
+import baselines
+import reproduce_paper
+from paper_protocol import paper_split
+from reproduce_paper import main, protocol_ranks, read, replace_tables, strict_ranks
+
+from posneg_rec import ContrastiveSeqRecommender
+from posneg_rec.metrics import summarize
+
+TINY = {
+    "embedding_dim": 8,
+    "n_layers": 1,
+    "max_len": 10,
+    "batch_size": 16,
+    "max_epochs": 2,
+    "n_iter_no_change": 2,
+}
+# What `settings_of` adds and a fit gets apart.
+DEFAULTS = {
+    name: value
+    for name, value in ContrastiveSeqRecommender(**TINY).get_params().items()
+    if name not in reproduce_paper.GIVEN_BY_FIT
+}
+METHODS = ["default", "likes-only", "session-contrast", "no-signs", "item-item", "popular"]
+PROTOCOLS = ["P0", "P1", "P2", "P1-strict", "P1-validation"]
+
+
+@pytest.fixture(scope="module")
+def table():
+    """Ratings with many events of one user at one time."""
+    rng = np.random.default_rng(0)
+    parts = []
+    for user in range(60):
+        items = rng.choice(20, size=16, replace=False)
+        ratings = np.where(items < 12, 5, 2)
+        ratings[rng.random(16) < 0.2] = 3
+        parts.append(
+            pd.DataFrame(
+                {
+                    "user": 100 + user,
+                    "item": 1000 + items,
+                    "time": np.sort(rng.integers(0, 40, size=16)),
+                    "rating": ratings,
+                }
+            )
+        )
+    return pd.concat(parts, ignore_index=True)
+
+
+@pytest.fixture(scope="module")
+def split(table):
+    return paper_split(table, table["rating"])
+
+
+@pytest.fixture(scope="module")
+def study(table, tmp_path_factory):
+    """The folder of a whole run, and the arguments of the run."""
+    folder = tmp_path_factory.mktemp("study")
+    table.to_csv(folder / "world.csv", index=False)
+    out = folder / "out"
+    arguments = ["--data", str(folder / "world.csv"), "--out", str(out), "--quick"]
+    arguments += ["--seeds", "0", "1", "--methods", *METHODS, "--protocols", *PROTOCOLS]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(reproduce_paper, "QUICK", TINY)
+        patch.setattr(reproduce_paper, "N_BOOTSTRAPS", 50)
+        main(arguments)
+    return out, arguments
+
+
+@pytest.fixture(scope="module")
+def report(study):
+    return json.loads((study[0] / "report.json").read_text())
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch):
+    monkeypatch.setattr(reproduce_paper, "QUICK", TINY)
+    monkeypatch.setattr(reproduce_paper, "N_BOOTSTRAPS", 50)
+
+
+def fitted(method, split, threshold=4.0, **changes):
+    settings = dict(baselines.METHODS[method].settings)
+    if baselines.METHODS[method].is_random:
+        settings = DEFAULTS | settings | TINY
+    return baselines.METHODS[method].fit(*split.train, threshold, 0, settings | changes)
+
+
+# -- The run and its files -------------------------------------------------------------------
+
+
+def test_a_fit_leaves_one_file_and_is_not_made_again(study, capsys):
+    out, arguments = study
+    made = {path.name: path.stat().st_mtime_ns for path in out.glob("*.npz")}
+    assert len(made) == 4 * 2 + 2  # one seed is enough where nothing is random
+    (out / "item-item-0.npz").unlink()
+    main(arguments)
+    assert "9 of 10 fits" in capsys.readouterr().out
+    again = {path.name: path.stat().st_mtime_ns for path in out.glob("*.npz")}
+    assert {name for name in made if made[name] != again[name]} == {"item-item-0.npz"}
+
+
+def test_other_settings_are_not_mixed_in(study, monkeypatch):
+    monkeypatch.setattr(reproduce_paper, "QUICK", TINY | {"dropout": 0.7})
+    with pytest.raises(SystemExit, match="other settings"):
+        main(study[1])
+
+
+def test_files_that_lack_a_protocol_are_made_again(study):
+    args = type("Args", (), {"quick": True, "threshold": 4.0, "protocols": ["P0"]})
+    assert reproduce_paper.is_made(study[0], "popular", 0, args)
+    meta, arrays = read(study[0] / "popular-0.npz")
+    del arrays["other_ranks"]
+    np.savez(study[0] / "popular-7.npz", meta=json.dumps(meta), **arrays)
+    try:
+        assert reproduce_paper.is_made(study[0], "popular", 7, args)
+        args.protocols = ["P2"]
+        assert not reproduce_paper.is_made(study[0], "popular", 7, args)
+    finally:
+        (study[0] / "popular-7.npz").unlink()
+
+
+def test_a_failed_fit_does_not_end_the_others(study, monkeypatch, tmp_path, capsys):
+    def diverge(*args):
+        raise FloatingPointError("too fast")
+
+    broken = baselines.Method("broken", diverge, {}, is_random=False)
+    monkeypatch.setitem(baselines.METHODS, "popular-liked", broken)
+    arguments = [*study[1][:2], "--out", str(tmp_path), "--methods", "popular-liked", "popular"]
+    with pytest.raises(SystemExit, match="1 fits failed"):
+        main(arguments)
+    assert "too fast" in capsys.readouterr().out
+    assert [path.name for path in tmp_path.glob("*.npz")] == ["popular-0.npz"]
+    assert list(json.loads((tmp_path / "report.json").read_text())["methods"]) == ["popular"]
+
+
+def test_jobs_make_the_same_files(study, tmp_path):
+    arguments = [*study[1][:2], "--out", str(tmp_path), "--methods", "item-item", "popular"]
+    main([*arguments, "--jobs", "2"])
+    for method in ("item-item", "popular"):
+        ranks = [read(folder / f"{method}-0.npz")[1] for folder in (study[0], tmp_path)]
+        np.testing.assert_array_equal(ranks[0]["test_ranks"], ranks[1]["test_ranks"])
+
+
+# -- The protocols ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("protocol", ["P0", "P1"])
+def test_values_are_those_of_the_library(report, split, protocol):
+    model = fitted("item-item", split)
+    targets = {"P0": split.test.last, "P1": split.test.successive}[protocol]
+    ranks = model.target_ranks(split.test.interactions, split.test.feedback, targets=targets)
+    expected = summarize(ranks, n_bootstraps=50, random_state=0)
+    values = report["protocols"][protocol]["values"]["item-item"]
+    assert values == pytest.approx(expected.to_dict())
+
+
+def test_both_halves_are_in_p2(report, table, split):
+    swapped = paper_split(table, table["rating"], swap_halves=True)
+    model = fitted("popular", split)
+    ranks = [
+        model.target_ranks(part.interactions, part.feedback, targets=part.last)
+        for part in (split.test, swapped.test)
+    ]
+    values = report["protocols"]["P2"]["values"]["popular"]
+    assert values["n_users"] == len(ranks[0]) + len(ranks[1])
+    for sign, name in ((1, "liked"), (-1, "disliked")):
+        hits = np.concatenate([(part.ranks <= 10)[part.signs == sign] for part in ranks])
+        assert values[f"hit_rate_{name}"] == pytest.approx(hits.mean())
+
+
+def test_validation_targets_are_of_validation_users(study, split):
+    ranks = protocol_ranks("P1-validation", *read(study[0] / "default-0.npz"))
+    assert set(ranks.users) == set(split.validation.interactions["user"])
+    assert not set(ranks.users) & set(split.test.interactions["user"])
+
+
+@pytest.mark.parametrize("method", ["item-item", "default"])
+def test_strict_histories_end_before_the_targets_time(split, method):
+    model = fitted(method, split)
+    part = split.test
+    usual = model.target_ranks(part.interactions, part.feedback, targets=part.successive).ranks
+    rows = np.flatnonzero(part.successive)
+    expected = []
+    for row in rows:
+        user, time = part.interactions[["user", "time"]].iloc[row]
+        before = (part.interactions["user"] == user) & (part.interactions["time"] < time)
+        kept = np.append(np.flatnonzero(before), row)
+        target = np.arange(len(kept)) == len(kept) - 1
+        alone = part.interactions.iloc[kept]
+        expected.append(model.target_ranks(alone, part.feedback[kept], targets=target).ranks[0])
+    assert (np.array(expected) != usual).any()  # there are ties, and they matter
+    for max_rows in (10**6, 30):
+        found = strict_ranks(model, part, usual, max_rows=max_rows)
+        np.testing.assert_array_equal(found, expected)
+
+
+# -- The report ------------------------------------------------------------------------------
+
+
+def test_seeds_are_averaged_and_differences_are_differences(study, report):
+    values = report["protocols"]["P1"]["values"]
+    runs = [protocol_ranks("P1", *read(study[0] / f"default-{seed}.npz")) for seed in (0, 1)]
+    assert (runs[0].ranks != runs[1].ranks).any()
+    means = [run.mean("ndcg", k=10, feedback="liked") for run in runs]
+    assert values["default"]["ndcg_liked"] == pytest.approx(np.mean(means))
+    assert summarize(runs, n_bootstraps=50, random_state=0)["ndcg_liked"] == pytest.approx(
+        values["default"]["ndcg_liked"]
+    )
+    difference = report["protocols"]["P1"]["differences"]["likes-only"]["default"]
+    for name in reproduce_paper.METRICS.values():
+        assert difference[name] == pytest.approx(
+            values["default"][name] - values["likes-only"][name]
+        )
+
+
+def test_aversion_is_the_default_ones_own_in_the_tables(report):
+    own = str(ContrastiveSeqRecommender().dislike_aversion)
+    by_aversion = report["aversions"]["default"]
+    assert list(by_aversion) == [str(aversion) for aversion in reproduce_paper.AVERSIONS]
+    assert by_aversion[own] == report["protocols"]["P1"]["values"]["default"]
+    assert by_aversion["0.0"] != by_aversion["6.0"]
+
+
+def test_report_alone_needs_no_data(study, report):
+    out, arguments = study
+    main(["--data", "world.csv", *arguments[2:], "--report-only"])
+    assert json.loads((out / "report.json").read_text()) == report
+    page = (out / "report.md").read_text()
+    for protocol in PROTOCOLS:
+        assert f"## {protocol}: " in page
+    cell = f"{report['protocols']['P1']['values']['default']['hit_rate_liked']:.4f} ["
+    assert f"| ours | {cell}" in page
+    assert "published" not in page  # the paper's figures are for other data
+
+
+def test_published_figures_stand_beside_ours_on_their_data(report):
+    movielens = report | {"published": reproduce_paper.PUBLISHED}
+    published = reproduce_paper.make_tables(movielens)["world/published"]
+    ours = report["protocols"]["P0"]["values"]["likes-only"]["hit_rate_liked"]
+    assert f"| SASRec_p | 0.1587 ± 0.0112 | {ours:.4f} [" in published
+
+
+def test_tables_go_between_the_markers(tmp_path):
+    page = tmp_path / "page.md"
+    other = "<!-- results:other/P1 -->\nkept\n<!-- /results:other/P1 -->\n"
+    page.write_text(
+        f"Before\n<!-- results:world/P1 -->\nold\n<!-- /results:world/P1 -->\nAfter\n{other}"
+    )
+    tables = {"world/P0": "no\n", "world/P1": "new \\1\n"}
+    for _ in range(2):  # again changes nothing
+        replace_tables(page, tables)
+        assert page.read_text() == (
+            "Before\n<!-- results:world/P1 -->\n\nnew \\1\n\n<!-- /results:world/P1 -->\nAfter\n"
+            + other
+        )
+    page.write_text(page.read_text().replace("world/P1", "world/P9"))
+    with pytest.raises(SystemExit, match="asks for world/P9"):
+        replace_tables(page, tables)
+    page.write_text(other)
+    with pytest.raises(SystemExit, match="no markers of world"):
+        replace_tables(page, tables)
+
+
+def test_figure_shows_every_method(report, tmp_path):
+    pytest.importorskip("matplotlib")
+    import tradeoff
+
+    drawn = {method for methods in tradeoff.GROUPS.values() for method in methods} | {"default"}
+    assert drawn == set(baselines.METHODS)
+    figure = tradeoff.draw(report)
+    (legend,) = figure.legends
+    labels = {text.get_text() for text in legend.get_texts()}
+    assert {baselines.METHODS[method].label for method in METHODS} <= labels
+    (curve,) = [line for line in figure.axes[0].lines if line.get_label() == "ours"]
+    aversions = report["aversions"]["default"].values()
+    np.testing.assert_allclose(curve.get_ydata(), [value["hit_rate_liked"] for value in aversions])
+    (tmp_path / "report.json").write_text(json.dumps(report))
+    tradeoff.main([str(tmp_path / "report.json")])
+    assert (tmp_path / "tradeoff.png").stat().st_size > 10_000
+
+
+# -- The methods -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("method", ["popular-liked", "popular"])
+def test_popularity_is_the_plain_one(split, method):
+    X, y = split.train
+    plain = PopularityRecommender(positive_threshold=4).fit(
+        X, y if method == "popular-liked" else np.full(len(y), 5)
+    )
+    test = split.test
+    arguments = test.interactions, test.feedback
+    expected = plain.target_ranks(*arguments, targets=test.successive)
+    found = fitted(method, split).target_ranks(*arguments, targets=test.successive)
+    for name in ("users", "rows", "signs", "ranks"):
+        np.testing.assert_array_equal(getattr(found, name), getattr(expected, name))
+    assert found.n_items == expected.n_items
+
+
+def test_item_item_is_a_ridge_regression_of_each_item_on_the_others(split):
+    model = fitted("item-item", split, penalty=3.0)
+    X, y = split.train
+    liked = pd.crosstab(X["user"], X["item"].where(y >= 4)).reindex(columns=model.items)
+    likes = liked.fillna(0).to_numpy().clip(max=1)
+    for item in range(len(model.items)):
+        others = np.delete(np.arange(len(model.items)), item)
+        rest = likes[:, others]
+        coefficients = np.linalg.solve(
+            rest.T @ rest + 3.0 * np.eye(len(others)), rest.T @ likes[:, item]
+        )
+        np.testing.assert_allclose(model.weights[others, item], coefficients, atol=1e-6)
+        assert model.weights[item, item] == 0
+
+    part, row = split.test, np.flatnonzero(split.test.successive)[-1]
+    codes = np.searchsorted(model.items, part.interactions["item"])
+    mine = (part.interactions["user"] == part.interactions["user"].iloc[row]).to_numpy()
+    before = mine & (np.arange(len(mine)) < row)
+    scores = model.weights[codes[before & (part.feedback >= 4)]].sum(axis=0)
+    scores[codes[before]] = -np.inf
+    target = np.arange(len(mine)) == row
+    (rank,) = model.target_ranks(part.interactions, part.feedback, targets=target).ranks
+    assert rank == 1 + (scores > scores[codes[row]]).sum()
+
+
+def test_an_item_that_is_unknown_or_seen_ranks_after_all(split):
+    model = fitted("popular", split)
+    first = model.items[0]
+    rows = pd.DataFrame({"user": 1, "item": [first, -5, first], "time": [0, 1, 2]})
+    ranks = model.target_ranks(rows, np.array([5, 5, 5]), targets=np.array([False, True, True]))
+    assert ranks.ranks.tolist() == [len(model.items) + 1] * 2
+
+
+@pytest.mark.parametrize("method", ["no-signs", "session-contrast"])
+def test_histories_without_signs(split, method):
+    model = fitted(method, split)
+    part = split.test
+    given, flipped = (
+        model.target_ranks(part.interactions, ratings, targets=part.successive)
+        for ratings in (part.feedback, 6 - part.feedback)
+    )
+    np.testing.assert_array_equal(given.ranks, flipped.ranks)
+    liked = part.feedback[part.successive] >= 4
+    np.testing.assert_array_equal(given.signs, np.where(liked, 1, -1))
+    assert not np.array_equal(given.signs, flipped.signs)
+
+
+def test_liked_targets_learns_no_dislike_as_next_item():
+    """A disliked item always follows, a liked one sometimes: only the latter is expected."""
+    rows, ratings = [], []
+    for user in range(60):
+        for step in range(12):
+            rows.append((user, step % 3, step))
+            ratings.append(2 if step % 3 == 1 else 5)
+    X = pd.DataFrame(rows, columns=["user", "item", "time"])
+    settings = DEFAULTS | {"max_epochs": 15, "learning_rate": 0.02, "dislike_aversion": 0.0}
+    model = baselines.fit_liked_targets(X, np.array(ratings), 4.0, 0, settings)
+    scores = model.score_items([0, 1, 2, 0], feedback=[5, 2, 5, 5])
+    assert scores[1] < scores[0] and scores[1] < scores[2]
+
+
+def contrast_of(objective, model, users):
+    import torch
+
+    with torch.no_grad():
+        generator = torch.Generator().manual_seed(0)
+        losses = objective.losses(model, np.array(users), np.random.default_rng(0), generator)
+    return float(losses[2])
+
+
+@pytest.fixture(scope="module")
+def session_contrast(split):
+    """The objective, and a model that has no dropout, as float64."""
+    import torch
+
+    from posneg_rec.interactions import ItemVocabulary, build_histories, read_interactions
+    from posneg_rec.training import Settings
+
+    events = read_interactions(*split.train, positive_threshold=4.0)
+    histories = build_histories(events, ItemVocabulary.from_ids(events.items))
+    params = DEFAULTS | {"dropout": 0.0, "temperature": 0.1, "contrastive_weight": 1.0}
+    settings = Settings(**{name: params[name] for name in Settings.__dataclass_fields__})
+    objective = baselines.SessionContrast(histories, settings)
+    model = objective.model(20, torch.Generator().manual_seed(1)).double()
+    with torch.no_grad():
+        model.item_embedding *= 50  # far from alike
+    return objective, model, histories
+
+
+def test_session_contrast_by_its_formula(session_contrast):
+    import torch
+
+    objective, model, histories = session_contrast
+    costs = []
+    for user in range(3):
+        events = slice(*histories.offsets[user : user + 2])
+        items = torch.from_numpy(histories.items[events][-11:])
+        signs = histories.signs[events][-11:]
+        table = model.item_embedding.detach()
+        with torch.no_grad():
+            inputs = table[items[:-1]] * np.sqrt(table.shape[1])
+            states = model.positive(inputs, torch.tensor([0, len(items) - 1]))
+        for place in range(len(items) - 1):
+            later = [other for other in range(place + 1, len(items)) if signs[other] == 1]
+            if signs[place] != 1 or not later:
+                continue
+            items_of = [items[later[0]], *items[signs == -1]]
+            cosines = [torch.cosine_similarity(states[place], table[i], dim=0) for i in items_of]
+            logits = torch.stack(cosines) / 0.1
+            costs.append(float(logits.logsumexp(0) - logits[0]))
+    assert contrast_of(objective, model, range(3)) == pytest.approx(np.mean(costs), rel=1e-6)
+
+
+def test_session_contrast_takes_nobody_elses_dislikes(session_contrast):
+    objective, model, _ = session_contrast
+    numbers = []
+    for user in (0, 1):
+        anchors, _, _ = baselines.next_liked(
+            objective.signs[user], np.array([0, len(objective.signs[user])])
+        )
+        numbers.append(len(anchors))
+    alone = [contrast_of(objective, model, [user]) for user in (0, 1)]
+    together = contrast_of(objective, model, [0, 1])
+    assert together == pytest.approx(np.average(alone, weights=numbers), rel=1e-6)
+
+
+def test_next_liked_skips_dislikes_and_stays_within_a_user():
+    signs = np.array([1, -1, 1, 0, 1, -1, 1, -1, -1, 1])
+    anchors, positives, offsets = baselines.next_liked(signs, np.array([0, 5, 5, 7, 10]))
+    assert anchors.tolist() == [0, 2]
+    assert positives.tolist() == [2, 4]
+    assert offsets.tolist() == [0, 2, 2, 2, 2]
+
+
+def test_session_contrast_stops_early_and_keeps_the_best(split):
+    model = fitted("session-contrast", split, max_epochs=30, n_iter_no_change=2)
+    scores = model.history_["validation_score"]
+    assert len(scores) < 30
+    assert len(scores) - 1 - int(np.argmax(scores)) == 2
