@@ -396,7 +396,7 @@ def make_report(name: str, out: Path, methods: list[str], protocols: list[str]) 
                 "threads": files[0][0]["threads"],
                 "code": sorted({meta["code"] for meta, _ in files}),
                 "versions": files[0][0]["versions"],
-                "trials": 1,
+                "chosen": METHODS[method].chosen,
                 "cost": {
                     key: [meta[key] for meta, _ in files]
                     for key in ("seconds", "cpu_seconds", "rank_seconds", "n_epochs", "best_epoch")
@@ -518,6 +518,8 @@ def make_tables(report: dict) -> dict[str, str]:
         ]
         tables["aversions"] = markdown(["aversion", *(f"{name}@10" for name in METRICS)], rows)
     tables["cost"] = cost_table(methods)
+    rows = [[method["label"], method["chosen"]] for method in methods.values()]
+    tables["settings"] = markdown(["method", "how its settings were chosen"], rows, "---")
     return {f"{report['data']}/{name}": table for name, table in tables.items()}
 
 
@@ -582,8 +584,8 @@ def cost_table(methods: dict) -> str:
     return markdown([*header, "seconds to rank P1"], rows)
 
 
-def markdown(header: list[str], rows: list[list[str]]) -> str:
-    lines = [header, ["---"] + ["---:"] * (len(header) - 1), *rows]
+def markdown(header: list[str], rows: list[list[str]], rule: str = "---:") -> str:
+    lines = [header, ["---", *[rule] * (len(header) - 1)], *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
 
 

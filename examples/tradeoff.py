@@ -13,6 +13,7 @@ from pathlib import Path
 import matplotlib
 
 matplotlib.use("Agg")
+import matplotlib.patheffects
 import matplotlib.pyplot as plt
 
 X, Y = "hit_rate_disliked", "hit_rate_liked"
@@ -52,8 +53,6 @@ def draw(report: dict) -> plt.Figure:
     axes.set_xlabel("HR@10 on disliked items (lower is better)")
     axes.set_ylabel("HR@10 on liked items (higher is better)")
     axes.set_title(f"{report['data']}: every held-out event of the test users", fontsize="medium")
-    axes.set_xlim(left=0)
-    axes.set_ylim(bottom=0)
     axes.grid(color="0.92")
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
@@ -63,9 +62,15 @@ def draw(report: dict) -> plt.Figure:
 
 def draw_curve(axes, method: dict, by_aversion: dict) -> None:
     """The aversions of one model, each point with its aversion."""
+    halo = [matplotlib.patheffects.withStroke(linewidth=2, foreground="white")]
     points = [(value[X], value[Y]) for value in by_aversion.values()]
     axes.plot(
-        *zip(*points, strict=True), color="black", marker=".", label=method["label"], zorder=4
+        *zip(*points, strict=True),
+        color="black",
+        linewidth=1.2,
+        marker=".",
+        label=f"{method['label']}, by its aversion",
+        zorder=4,
     )
     for aversion, value in by_aversion.items():
         is_own = float(aversion) == method["dislike_aversion"]
@@ -74,9 +79,11 @@ def draw_curve(axes, method: dict, by_aversion: dict) -> None:
         axes.annotate(
             f"{float(aversion):g}",
             (value[X], value[Y]),
-            xytext=(-3, 6),
+            xytext=(0, 7),
             textcoords="offset points",
-            ha="right",
+            ha="center",
+            path_effects=halo,
+            zorder=4.5,
             fontsize="small",
             fontweight="bold" if is_own else "normal",
         )
@@ -98,7 +105,7 @@ def draw_point(axes, value: dict, label: str, colour: str, marker: str) -> None:
         elinewidth=1,
         markersize=6,
         label=label,
-        zorder=3,
+        zorder=5,
     )
 
 

@@ -134,7 +134,7 @@ def test_a_failed_fit_does_not_end_the_others(study, monkeypatch, tmp_path, caps
     def diverge(*args):
         raise FloatingPointError("too fast")
 
-    broken = baselines.Method("broken", diverge, {}, is_random=False)
+    broken = baselines.Method("broken", diverge, {}, "", is_random=False)
     monkeypatch.setitem(baselines.METHODS, "popular-liked", broken)
     arguments = [*study[1][:2], "--out", str(tmp_path), "--methods", "popular-liked", "popular"]
     with pytest.raises(SystemExit, match="1 fits failed"):
@@ -241,6 +241,7 @@ def test_report_alone_needs_no_data(study, report):
         assert f"## {protocol}: " in page
     cell = f"{report['protocols']['P1']['values']['default']['hit_rate_liked']:.4f} ["
     assert f"| ours | {cell}" in page
+    assert "| SASRec_c | as PNFRec; weight" in page
     assert "published" not in page  # the paper's figures are for other data
 
 
@@ -281,8 +282,9 @@ def test_figure_shows_every_method(report, tmp_path):
     figure = tradeoff.draw(report)
     (legend,) = figure.legends
     labels = {text.get_text() for text in legend.get_texts()}
-    assert {baselines.METHODS[method].label for method in METHODS} <= labels
-    (curve,) = [line for line in figure.axes[0].lines if line.get_label() == "ours"]
+    points = {baselines.METHODS[method].label for method in METHODS if method != "default"}
+    assert labels == points | {"ours, as it is", "ours, by its aversion"}
+    (curve,) = [line for line in figure.axes[0].lines if "aversion" in line.get_label()]
     aversions = report["aversions"]["default"].values()
     np.testing.assert_allclose(curve.get_ydata(), [value["hit_rate_liked"] for value in aversions])
     (tmp_path / "report.json").write_text(json.dumps(report))
