@@ -63,11 +63,12 @@ def main():
     results = []
     for library, variant, precision in RUNS:
         if pythons[library]:
-            print(f"{library}, {variant}, {precision} ...", file=sys.stderr)
+            print(f"{library}, {variant}, {precision}", end=" ... ", file=sys.stderr, flush=True)
             options_of_run = [*options, "--variant", variant, "--precision", precision]
             result = run(pythons[library], RUNNERS[library], options_of_run)
             case = {"library": library, "variant": variant, "precision": precision}
             results.append({**case, **result})
+            print(f"{min(result['epoch_seconds']):.3g} s an epoch", file=sys.stderr)
     print_table([row(result) for result in results])
     print()
     ratios = [ratio(results, peer) for peer in (RECTOOLS, REPLAY) if pythons[peer]]
