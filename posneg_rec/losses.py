@@ -21,6 +21,7 @@ from posneg_rec.nn import padded_rows, product_dtype
 __all__ = [
     "CompositeLoss",
     "Dislikes",
+    "Draws",
     "Positions",
     "composite_loss",
     "contrastive_loss",
@@ -380,6 +381,13 @@ class Dislikes(NamedTuple):
     n_visible: Tensor | None = None  # (T,) of the positive positions
 
 
+class Draws(NamedTuple):
+    """Items drawn to stand for the catalogue (see :func:`sampled_next_item_loss`)."""
+
+    items: Tensor  # (M,) item codes
+    log_expected: Tensor  # (M,)
+
+
 class CompositeLoss(NamedTuple):
     """The loss to differentiate, and its three unweighted terms, detached, to log."""
 
@@ -395,6 +403,7 @@ def composite_loss(
     negative: Positions | None = None,
     dislikes: Dislikes | None = None,
     *,
+    draws: Draws | None = None,
     negative_weight: float,
     contrastive_weight: float,
     similarity: Literal["dot", "cosine"] = "dot",
@@ -411,6 +420,8 @@ def composite_loss(
     dislikes : Dislikes
         What the positive positions are contrasted with. May be None where
         `contrastive_weight` is 0.
+    draws : Draws, default=None
+        Both cross-entropies run against these items; None runs them over the whole catalogue.
     negative_weight, contrastive_weight : float
         ``a`` and ``b``, >= 0. The paper's variants: both positive = full, only ``a`` = pn, only
         ``b`` = pc, neither = SASRec on likes.
@@ -431,16 +442,19 @@ def composite_loss(
     >>> round(float(loss.total), 4)  # 1.5 log 8
     3.1192
     """
-    ce_positive = next_item_loss(
-        positive.hidden, item_embedding, positive.targets, weights=positive.weights
-    )
+
+    def cross_entropy(positions: Positions) -> Tensor:
+        hidden, targets, _, weights = positions
+        if draws is None:
+            return next_item_loss(hidden, item_embedding, targets, weights=weights)
+        return sampled_next_item_loss(hidden, item_embedding, targets, *draws, weights=weights)
+
+    ce_positive = cross_entropy(positive)
     total = ce_positive
     ce_negative = contrast = ce_positive.detach().new_zeros(())
     if negative_weight > 0:
         assert negative is not None, "negative_weight > 0 needs negative positions"
-        ce_negative = next_item_loss(
-            negative.hidden, item_embedding, negative.targets, weights=negative.weights
-        )
+        ce_negative = cross_entropy(negative)
         total = total + negative_weight * ce_negative
     if contrastive_weight > 0:
         assert dislikes is not None, "contrastive_weight > 0 needs dislikes"

@@ -14,7 +14,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from posneg_rec.interactions import N_GAP_TAGS
+
 __all__ = [
+    "ITEM_PARAMETERS",
+    "Items",
     "JointEncoder",
     "SequenceEncoder",
     "TwoSidedEncoder",
@@ -26,6 +30,8 @@ __all__ = [
 
 # Attention matrices of one group hold at most this many numbers (2 MiB in bfloat16).
 _MAX_GROUP_LOGITS = 2**20
+# Those with a row per item, see `_ItemModel.items`.
+ITEM_PARAMETERS = ("item_embedding", "item_taste")
 _BITS_OF_ONE = 0x3F80  # 1.0 in bfloat16
 
 
@@ -229,25 +235,38 @@ def dropout(x: Tensor, rate: float, generator: torch.Generator | None) -> Tensor
 
 
 class _Block(nn.Module):
-    """Pre-norm transformer block as in SASRec: attention, then a feed-forward net of width d."""
+    """Pre-norm transformer block: attention, then a feed-forward net of width d, both added.
 
-    def __init__(self, dim: int, n_heads: int, dropout: float) -> None:
+    Plain as in SASRec, or `gated`: what attention found passes ``sigmoid(G x)``, and the net is
+    ``W (silu(U x) * V x)`` for ``W relu(U x)``.
+    """
+
+    def __init__(self, dim: int, n_heads: int, dropout: float, gated: bool) -> None:
         super().__init__()
-        self.n_heads, self.dropout = n_heads, dropout
+        self.n_heads, self.dropout, self.gated = n_heads, dropout, gated
         self.attention_norm = nn.LayerNorm(dim)
-        self.attention_in = nn.Linear(dim, 3 * dim)
+        self.attention_in = nn.Linear(dim, (4 if gated else 3) * dim)  # Q, K, V (and G)
         self.attention_out = nn.Linear(dim, dim)
         self.feedforward_norm = nn.LayerNorm(dim)
-        self.feedforward_in = nn.Linear(dim, dim)
+        self.feedforward_in = nn.Linear(dim, (2 if gated else 1) * dim)  # U (and V)
         self.feedforward_out = nn.Linear(dim, dim)
 
     def forward(self, x: Tensor, groups: list[_Group], generator: torch.Generator | None) -> Tensor:
-        qkv = self.attention_in(self.attention_norm(x))  # (T, 3d)
-        attended = packed_attention(qkv.unflatten(-1, (3, self.n_heads, -1)), groups)
+        dim = x.shape[1]
+        inputs = self.attention_in(self.attention_norm(x))  # (T, 3d or 4d)
+        qkv = inputs[:, : 3 * dim].unflatten(1, (3, self.n_heads, -1))
+        attended = packed_attention(qkv, groups).flatten(1)  # (T, d)
+        if self.gated:
+            attended = attended * inputs[:, 3 * dim :].sigmoid()
         # Under autocast the products are bfloat16. The stream stays float32, which keeps gradients
         # several times more exact; cast before adding, for mixed sums take far longer on a CPU.
-        x = x + dropout(self.attention_out(attended.flatten(1)), self.dropout, generator).to(x)
-        inner = F.relu(self.feedforward_in(self.feedforward_norm(x)))
+        x = x + dropout(self.attention_out(attended), self.dropout, generator).to(x)
+        inner = self.feedforward_in(self.feedforward_norm(x))
+        if self.gated:
+            u, v = inner.chunk(2, 1)
+            inner = F.silu(u) * v
+        else:
+            inner = F.relu(inner)
         return x + dropout(self.feedforward_out(inner), self.dropout, generator).to(x)
 
 
@@ -260,15 +279,24 @@ class SequenceEncoder(nn.Module):
         `dim` divides by `n_heads`; no sequence is longer than `max_len`.
     dropout : float
         Of the input and of what each block adds.
+    gated : bool, default=False
+        Whether blocks are gated or SASRec's.
     """
 
     def __init__(
-        self, dim: int, *, n_layers: int, n_heads: int, max_len: int, dropout: float
+        self,
+        dim: int,
+        *,
+        n_layers: int,
+        n_heads: int,
+        max_len: int,
+        dropout: float,
+        gated: bool = False,
     ) -> None:
         super().__init__()
         self.dropout = dropout
         self.position_embedding = nn.Parameter(torch.empty(max_len, dim))
-        self.blocks = nn.ModuleList(_Block(dim, n_heads, dropout) for _ in range(n_layers))
+        self.blocks = nn.ModuleList(_Block(dim, n_heads, dropout, gated) for _ in range(n_layers))
         self.norm = nn.LayerNorm(dim)
 
     def forward(
@@ -298,6 +326,17 @@ class SequenceEncoder(nn.Module):
         for block in self.blocks:
             x = block(x, groups, generator)
         return self.norm(x)
+
+
+class Items(NamedTuple):
+    """Parameters of the items that a batch works with; codes are rows of these."""
+
+    vectors: Tensor  # (C, d)
+    taste: Tensor | None  # (C,)
+
+    def embed(self, codes: Tensor) -> Tensor:
+        """Turn item codes of shape (T,) into input vectors (T, d), scaled as in SASRec."""
+        return F.embedding(codes, self.vectors) * math.sqrt(self.vectors.shape[1])
 
 
 class _ItemModel(nn.Module):
@@ -342,10 +381,19 @@ class _ItemModel(nn.Module):
             else:
                 parameter.zero_()
 
-    def embed(self, items: Tensor) -> Tensor:
-        """Turn item codes of shape (T,) into input vectors (T, d), scaled as in SASRec."""
-        scale = math.sqrt(self.item_embedding.shape[1])
-        return F.embedding(items, self.item_embedding) * scale
+    def items(self, touched: Tensor | None = None) -> Items:
+        """Take the item parameters, or only those of the items `touched`, shape (C,), say.
+
+        Then their gradients are sparse: a step costs what the items cost that it touches,
+        whatever the catalogue holds.
+        """
+        taste = getattr(self, "item_taste", None)
+        if touched is None:
+            return Items(self.item_embedding, taste)
+        return Items(
+            F.embedding(touched, self.item_embedding, sparse=True),
+            None if taste is None else taste.gather(0, touched, sparse_grad=True),
+        )
 
 
 class TwoSidedEncoder(_ItemModel):
@@ -367,7 +415,7 @@ class TwoSidedEncoder(_ItemModel):
 
 
 class JointEncoder(_ItemModel):
-    """One encoder over all events, tagged with their sign; it tells what comes and if it is liked.
+    """One encoder over all events, each with its sign and the time since the one before.
 
     From the state ``h`` after an event, item ``i`` comes next with logit ``h . e_i`` and is liked
     with logit ``(A h + a) . e_i + c_i + w . h + w_0``.
@@ -375,18 +423,32 @@ class JointEncoder(_ItemModel):
 
     def _build(self, n_items: int, dim: int, **sizes: Any) -> None:
         self.sign_embedding = nn.Parameter(torch.empty(3, dim))  # disliked, neutral, liked
-        self.encoder = SequenceEncoder(dim, **sizes)
+        self.gap_embedding = nn.Parameter(torch.empty(N_GAP_TAGS, dim))
+        self.encoder = SequenceEncoder(dim, gated=True, **sizes)
         self.taste_query = nn.Linear(dim, dim)  # A, a
         self.taste_level = nn.Linear(dim, 1)  # w, w_0
         self.item_taste = nn.Parameter(torch.empty(n_items))  # c
 
-    def embed_events(self, items: Tensor, signs: Tensor) -> Tensor:
-        """Turn item codes and signs (-1, 0, 1), each (T,), into input vectors (T, d)."""
-        scale = math.sqrt(self.item_embedding.shape[1])
-        return self.embed(items) + F.embedding(signs + 1, self.sign_embedding) * scale
+    def embed_events(self, items: Items, codes: Tensor, signs: Tensor, gaps: Tensor) -> Tensor:
+        """Turn item codes, signs (-1, 0, 1) and gap tags, each (T,), into input vectors (T, d)."""
+        scale = math.sqrt(self.sign_embedding.shape[1])
+        tags = F.embedding(signs + 1, self.sign_embedding) + F.embedding(gaps, self.gap_embedding)
+        return items.embed(codes) + tags * scale
 
-    def like_logits(self, hidden: Tensor, items: Tensor) -> Tensor:
-        """Tell from states (T, d) how well one item each, (T,), will be liked: logits (T,)."""
-        vectors = F.embedding(items, self.item_embedding)  # (T, d)
-        logits = (self.taste_query(hidden).to(vectors) * vectors).sum(-1) + self.item_taste[items]
+    def like_logits(
+        self,
+        hidden: Tensor,
+        items: Items,
+        codes: Tensor,
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
+        """Tell from states (T, d) how well one item each, (T,), will be liked: logits (T,).
+
+        A generator drops some numbers of the states (training): what is liked overfits long
+        before what comes next.
+        """
+        assert items.taste is not None
+        hidden = dropout(hidden, self.encoder.dropout, generator)
+        vectors = F.embedding(codes, items.vectors)  # (T, d)
+        logits = (self.taste_query(hidden).to(vectors) * vectors).sum(-1) + items.taste[codes]
         return logits + self.taste_level(hidden).squeeze(-1)

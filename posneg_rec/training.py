@@ -20,12 +20,14 @@ from torch import Tensor, nn
 from posneg_rec.interactions import Histories, PackedSequences
 from posneg_rec.losses import (
     Dislikes,
+    Draws,
     Positions,
     composite_loss,
     feedback_loss,
     next_item_loss,
+    sampled_next_item_loss,
 )
-from posneg_rec.nn import JointEncoder, SequenceEncoder, TwoSidedEncoder
+from posneg_rec.nn import ITEM_PARAMETERS, Items, JointEncoder, SequenceEncoder, TwoSidedEncoder
 
 __all__ = [
     "EpochLog",
@@ -37,6 +39,11 @@ __all__ = [
 ]
 
 Weights = dict[str, NDArray[np.float32]]
+
+# Of the windows of a joint model, so many hide the times of their events.
+_TIMELESS_SHARE = 0.1
+# An epoch has at least so many steps, if there are as many users.
+_MIN_STEPS = 8
 
 
 @dataclass(frozen=True)
@@ -54,7 +61,9 @@ class Settings:
     contrastive_negatives: Literal["window", "past"]
     temperature: float
     windows: Literal["recent", "random"]
+    n_negatives: int | None
     learning_rate: float
+    ema_decay: float
     batch_size: int
     max_epochs: int
     n_iter_no_change: int
@@ -123,6 +132,98 @@ class _Windows:
         return self.index[~is_last], self.index[~is_first], offsets
 
 
+# -- Items of a batch ------------------------------------------------------------------------
+
+
+class _BatchItems:
+    """The items that a batch works with, all or (with `n_negatives`) those that it touches.
+
+    Parameters
+    ----------
+    model : module with ``items``
+    touched : int64 array, default=None
+        Sorted codes of the items; None stands for all.
+    """
+
+    def __init__(self, model: Any, touched: NDArray[np.int64] | None = None) -> None:
+        self._device = model.item_embedding.device
+        self._touched = touched
+        self.parameters: Items = model.items(
+            None if touched is None else _to(self._device, touched)
+        )
+
+    def codes(self, items: NDArray[np.int64]) -> Tensor:
+        """Tell which rows of the parameters are those of `items`."""
+        if self._touched is not None:
+            items = np.searchsorted(self._touched, items)
+        return _to(self._device, items)
+
+
+class _NegativeSampler:
+    """Draws items that stand for the catalogue in :func:`losses.sampled_next_item_loss`.
+
+    A third of the draws are items of the catalogue, a third are events of the training data and
+    a third are dislikes of the batch: rare items, popular ones, and those that a liked item must
+    be told from are always among them, and the correction keeps the estimate unbiased.
+
+    Parameters
+    ----------
+    items : int64 array of shape (n_events,)
+        Codes of the training events.
+    n_negatives : int
+    """
+
+    def __init__(self, items: NDArray[np.int64], n_negatives: int) -> None:
+        self.items, self.n_negatives = items, n_negatives
+        self.ordered = np.sort(items)
+
+    def draw(
+        self, rng: np.random.Generator, n_items: int, dislikes: NDArray[np.int64]
+    ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """Return codes (M,) and the log of how often each was to be drawn (M,)."""
+        n_disliked = self.n_negatives // 3 if len(dislikes) else 0
+        n_events = (self.n_negatives - n_disliked) // 2
+        n_uniform = self.n_negatives - n_disliked - n_events
+        drawn = [
+            rng.integers(n_items, size=n_uniform),
+            self.items[rng.integers(len(self.items), size=n_events)],
+        ]
+        if n_disliked:
+            drawn.append(dislikes[rng.integers(len(dislikes), size=n_disliked)])
+        codes = np.concatenate(drawn).astype(np.int64)
+        expected = n_uniform / n_items + n_events * _share(self.ordered, codes)
+        if n_disliked:
+            expected += n_disliked * _share(np.sort(dislikes), codes)
+        return codes, np.log(expected).astype(np.float32)
+
+
+def _sampler(histories: Histories, settings: Settings) -> _NegativeSampler | None:
+    if settings.n_negatives is None:
+        return None
+    return _NegativeSampler(histories.items, settings.n_negatives)
+
+
+def _share(ordered: NDArray[np.int64], values: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Tell which share of `ordered`, sorted, equals each of `values`."""
+    ends = (np.searchsorted(ordered, values, side) for side in ("right", "left"))
+    return np.subtract(*ends) / len(ordered)
+
+
+def _items_of_batch(
+    model: Any,
+    sampler: _NegativeSampler | None,
+    rng: np.random.Generator,
+    named: NDArray[np.int64],
+    dislikes: NDArray[np.int64],
+) -> tuple[_BatchItems, Draws | None]:
+    """Take all items or, with a sampler, those that a batch names and draws."""
+    if sampler is None:
+        return _BatchItems(model), None
+    codes, log_expected = sampler.draw(rng, len(model.item_embedding), dislikes)
+    items = _BatchItems(model, np.unique(np.concatenate([named, codes])))
+    return items, Draws(items.codes(codes), _to(model.item_embedding.device, log_expected))
+
+
 # -- Objectives ------------------------------------------------------------------------------
 
 
@@ -167,6 +268,7 @@ class PNFRecObjective:
         sample_weight: NDArray[np.float32] | None = None,
     ) -> None:
         self.settings = settings
+        self.sampler = _sampler(histories, settings)
         self.liked, liked_events = histories.of_sign(1)
         self.disliked, disliked_events = histories.of_sign(-1)
         # How many dislikes of the user precede each liked event.
@@ -219,45 +321,53 @@ class PNFRecObjective:
         ) -> Positions:
             inputs, targets, offsets = drawn.shifted()
             packed = torch.from_numpy(offsets)
-            hidden = encoder(model.embed(_to(device, sequences.values[inputs])), packed, generator)
+            x = items.parameters.embed(items.codes(sequences.values[inputs]))
             return Positions(
-                hidden,
-                _to(device, sequences.values[targets]),
+                encoder(x, packed, generator),
+                items.codes(sequences.values[targets]),
                 packed,
                 None if weights is None else _to(device, weights[targets]),
             )
 
-        liked = windows(self.liked)
-        positive = encode(model.positive, self.liked, self.liked_weights, liked)
-        negative = dislikes = None
+        liked, disliked = windows(self.liked), None
+        likes, dislikes = self.liked.values[liked.index], self.liked.values[:0]
         if settings.negative_weight > 0 or settings.contrastive_weight > 0:
             disliked = windows(self.disliked)
+            dislikes = self.disliked.values[disliked.index]
+        named = np.concatenate([likes, dislikes])
+        items, draws = _items_of_batch(model, self.sampler, rng, named, dislikes)
+        positive = encode(model.positive, self.liked, self.liked_weights, liked)
+        negative = contrasted = None
+        if disliked is not None:
             if model.negative is not None:
                 negative = encode(model.negative, self.disliked, self.disliked_weights, disliked)
-            dislikes = self._dislikes(liked, disliked, device)
+            contrasted = self._dislikes(liked, disliked, items, device)
         return composite_loss(
-            model.item_embedding,
+            items.parameters.vectors,
             positive,
             negative,
-            dislikes,
+            contrasted,
+            draws=draws,
             negative_weight=settings.negative_weight,
             contrastive_weight=settings.contrastive_weight,
             similarity=settings.contrastive_similarity,
             temperature=settings.temperature,
         )
 
-    def _dislikes(self, liked: _Windows, disliked: _Windows, device: torch.device) -> Dislikes:
+    def _dislikes(
+        self, liked: _Windows, disliked: _Windows, items: _BatchItems, device: torch.device
+    ) -> Dislikes:
         """Return what the positions of the `liked` windows are contrasted with."""
         values = self.disliked.values
         if self.settings.contrastive_negatives == "window":
             # What the published code contrasts with: the inputs of the negative encoder, so
             # without the latest dislike and with those that came after the target.
             inputs, _, offsets = disliked.shifted()
-            return Dislikes(_to(device, values[inputs]), torch.from_numpy(offsets))
+            return Dislikes(items.codes(values[inputs]), torch.from_numpy(offsets))
         _, targets, offsets = liked.shifted()
         user = np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))
         return Dislikes(
-            _to(device, values[disliked.index]),
+            items.codes(values[disliked.index]),
             torch.from_numpy(disliked.offsets),
             _to(device, self.n_dislikes_before[targets] - disliked.starts[user]),
         )
@@ -270,6 +380,9 @@ class JointObjective:
     ----------
     histories, settings, sample_weight
         As in :class:`PNFRecObjective`.
+    gap_tags : int64 array of shape (n_events,), default=None
+        Time since the user's event before, in classes (:meth:`Histories.gap_tags`); None if no
+        times are known.
     """
 
     terms: ClassVar[tuple[str, ...]] = ("item_loss", "feedback_loss")
@@ -279,8 +392,12 @@ class JointObjective:
         histories: Histories,
         settings: Settings,
         sample_weight: NDArray[np.float32] | None = None,
+        *,
+        gap_tags: NDArray[np.int64] | None = None,
     ) -> None:
         self.settings = settings
+        self.sampler = _sampler(histories, settings)
+        self.gap_tags = np.zeros(len(histories.items), np.int64) if gap_tags is None else gap_tags
         self.events = PackedSequences(histories.items, histories.offsets)
         self.signs = histories.signs.astype(np.int64)
         # A neutral event is context, never a target.
@@ -312,14 +429,30 @@ class JointObjective:
         users = _by_length(users, self.events, self.settings.max_len + 1)
         drawn = _Windows.draw(self.events, users, self.settings.max_len + 1, window_rng)
         inputs, targets, offsets = drawn.shifted()
-        items, signs = self.events.values, self.signs
-        x = model.embed_events(_to(device, items[inputs]), _to(device, signs[inputs]))
+        values, signs = self.events.values, self.signs
+        named, dislikes = values[drawn.index], signs[drawn.index] == -1
+        items, draws = _items_of_batch(model, self.sampler, rng, named, named[dislikes])
+        # Some windows go without times, so that a history without them is read as well.
+        timeless = rng.random(len(users)) < _TIMELESS_SHARE
+        gaps = np.where(np.repeat(timeless, np.diff(offsets)), 0, self.gap_tags[inputs])
+        x = model.embed_events(
+            items.parameters,
+            items.codes(values[inputs]),
+            _to(device, signs[inputs]),
+            _to(device, gaps),
+        )
         hidden = model.encoder(x, torch.from_numpy(offsets), generator)  # (T, d)
-        next_items = _to(device, items[targets])
+        next_items = items.codes(values[targets])
         weights = _to(device, self.weights[targets])
-        item = next_item_loss(hidden, model.item_embedding, next_items, weights=weights)
+        vectors = items.parameters.vectors
+        if draws is None:
+            item = next_item_loss(hidden, vectors, next_items, weights=weights)
+        else:
+            item = sampled_next_item_loss(hidden, vectors, next_items, *draws, weights=weights)
         feedback = feedback_loss(
-            model.like_logits(hidden, next_items), _to(device, signs[targets]), weights=weights
+            model.like_logits(hidden, items.parameters, next_items, generator),
+            _to(device, signs[targets]),
+            weights=weights,
         )
         return item + feedback, item.detach(), feedback.detach()
 
@@ -378,11 +511,62 @@ def _bfloat16_is_fast_on_cpu() -> bool:
     return seconds[torch.float32] > 1.5 * seconds[torch.bfloat16]
 
 
-def _to_numpy(model: nn.Module) -> Weights:
-    return {
-        name: parameter.detach().to("cpu", torch.float32, copy=True).numpy()
-        for name, parameter in model.named_parameters()
-    }
+def _optimizers(model: nn.Module, settings: Settings) -> list[torch.optim.Optimizer]:
+    """Adam; with sampled negatives a lazy one for the items, which moves only those touched."""
+    device = next(model.parameters()).device
+    sparse = settings.n_negatives is not None
+    items = [p for name, p in model.named_parameters() if sparse and name in ITEM_PARAMETERS]
+    others = [p for name, p in model.named_parameters() if not (sparse and name in ITEM_PARAMETERS)]
+    fused = device.type in ("cpu", "cuda")
+    made: list[torch.optim.Optimizer] = [
+        torch.optim.Adam(others, lr=settings.learning_rate, fused=fused)
+    ]
+    if items:
+        made.append(torch.optim.SparseAdam(items, lr=settings.learning_rate))
+    return made
+
+
+class _Average:
+    """Exponential moving average of the weights over the steps; decay 0 is the last weights.
+
+    The first steps count for less than the decay says, or the initial values would linger. Each
+    row of a sparse gradient counts its own steps, so that a rare item does not lag behind.
+    """
+
+    def __init__(self, model: nn.Module, decay: float) -> None:
+        self.model, self.decay = model, decay
+        self.n_steps = 0
+        self.n_touched: dict[str, Tensor] = {}
+        named = model.named_parameters()
+        self.values = {name: p.detach().clone() for name, p in named} if decay else {}
+
+    @torch.no_grad()
+    def update(self) -> None:
+        """Count the weights after a step, whose gradients are still there."""
+        if not self.decay:
+            return
+        self.n_steps += 1
+        for name, parameter in self.model.named_parameters():
+            value, grad = self.values[name], parameter.grad
+            if grad is None or not grad.is_sparse:
+                value.lerp_(parameter, max(9 / (self.n_steps + 9), 1 - self.decay))
+                continue
+            rows = grad.coalesce().indices()[0]
+            if name not in self.n_touched:
+                self.n_touched[name] = torch.zeros(len(value), device=value.device)
+            steps = self.n_touched[name][rows] + 1
+            self.n_touched[name][rows] = steps
+            share = (9.0 / (steps + 9.0)).clamp_min(1 - self.decay)
+            share = share.view(-1, *[1] * (value.ndim - 1))
+            value[rows] = value[rows].lerp(parameter[rows], share)
+
+    def to_numpy(self) -> Weights:
+        """Copy the averaged weights."""
+        values = self.values or dict(self.model.named_parameters())
+        return {
+            name: value.detach().to("cpu", torch.float32, copy=True).numpy()
+            for name, value in values.items()
+        }
 
 
 def train(
@@ -436,13 +620,13 @@ def train(
         )
     model.to(device)
     generator = torch.Generator(device).manual_seed(seed)
-    optimizer = torch.optim.Adam(
-        model.parameters(), lr=settings.learning_rate, fused=device.type in ("cpu", "cuda")
-    )
+    optimizers = _optimizers(model, settings)
+    average = _Average(model, settings.ema_decay)
     history: list[EpochLog] = []
     users = objective.trainable_users()
     n_epochs = settings.max_epochs if len(users) else 0
-    n_batches = -(-len(users) // settings.batch_size)
+    # Few users make small batches rather than few steps.
+    n_batches = max(-(-len(users) // settings.batch_size), min(_MIN_STEPS, len(users)))
     best_weights: Weights | None = None
     best_score, best_epoch = -np.inf, 0
     for epoch in range(1, n_epochs + 1):
@@ -452,9 +636,11 @@ def train(
         for batch in np.array_split(rng.permutation(users), n_batches):
             with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
                 losses = objective.losses(model, batch, rng, generator)
-            optimizer.zero_grad(set_to_none=True)
+            model.zero_grad(set_to_none=True)
             losses[0].backward()
-            optimizer.step()
+            for optimizer in optimizers:
+                optimizer.step()
+            average.update()
             sums += torch.stack([loss.detach().float() for loss in losses])
         names = ("loss", *objective.terms)
         means = dict(zip(names, (sums / n_batches).tolist(), strict=True))
@@ -466,11 +652,11 @@ def train(
                 f"{settings.learning_rate:g}), or pass precision='float32'; with "
                 f"contrastive_similarity='cosine' raise temperature (now {settings.temperature:g})."
             )
-        score = None if validate is None else validate(_to_numpy(model))
+        score = None if validate is None else validate(average.to_numpy())
         history.append(EpochLog(epoch, means, score, time.perf_counter() - start))
         if score is not None and score > best_score:
-            best_score, best_epoch, best_weights = score, epoch, _to_numpy(model)
-        stop = on_epoch is not None and on_epoch(history[-1], lambda: _to_numpy(model))
+            best_score, best_epoch, best_weights = score, epoch, average.to_numpy()
+        stop = on_epoch is not None and on_epoch(history[-1], lambda: average.to_numpy())
         if stop or (score is not None and epoch - best_epoch >= settings.n_iter_no_change):
             break
-    return best_weights or _to_numpy(model), history
+    return best_weights or average.to_numpy(), history

@@ -18,7 +18,7 @@ ALLOWED = {
     "metrics": set(),
     "model_selection": {"interactions"},
     "datasets": set(),
-    "nn": set(),
+    "nn": {"interactions"},
     "losses": {"nn"},
     "training": {"interactions", "losses", "nn"},
     "serving": {"interactions"},

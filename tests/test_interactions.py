@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import tracemalloc
 import uuid
 
 import numpy as np
@@ -25,6 +26,7 @@ from posneg_rec.interactions import (
     PackedSequences,
     RareItemMasker,
     SequenceBuilder,
+    _stable_argsort,
     build_histories,
     is_history,
     is_table,
@@ -120,6 +122,42 @@ def test_many_integers_are_looked_up_exactly(low, step):
     place = (asked - low) // step
     expected = np.where((place % 2 == 0) & (place >= 0) & (place < 400), 199 - place // 2, -1)
     assert_array_equal(codes, expected)
+
+
+def numbers_of(dtype):
+    if np.dtype(dtype).kind == "f":
+        return st.floats(allow_nan=False, allow_infinity=False)
+    low, high = np.iinfo(dtype).min, np.iinfo(dtype).max
+    near_zero = st.integers(max(low, -50), 50)
+    return st.one_of(near_zero, st.integers(max(low, -(2**63) + 1), min(high, 2**63 - 1)))
+
+
+@LAW
+@given(
+    st.sampled_from(["int8", "uint8", "int32", "uint32", "int64", "uint64", "float64"]),
+    st.sampled_from([pd.DataFrame, pl.DataFrame]),
+    st.integers(1, 30),  # ids that repeat often enough are looked up in a table
+    st.data(),
+)
+def test_ids_are_numbered_as_numpy_does(dtype, frame, n_repeats, data):
+    ids = np.array(data.draw(st.lists(numbers_of(dtype), min_size=1)) * n_repeats, dtype=dtype)
+    distinct, codes = np.unique(ids, return_inverse=True)
+
+    read = read_interactions(frame({"user": ids, "item": ids[::-1]}))
+    assert_array_equal(read.user_ids, distinct)
+    assert_array_equal(read.user_codes, codes)
+    assert_array_equal(read.item_codes, codes[::-1])
+    assert read.user_ids.dtype == (np.float64 if dtype == "float64" else np.int64)
+
+
+@LAW
+@given(st.lists(int_ids, min_size=1), st.lists(int_ids))
+def test_often_repeated_and_unknown_integers_are_looked_up(known, others):
+    known = np.array(list(dict.fromkeys(known)))
+    asked = np.tile([*known, *others], 20)
+    code_of = {item: code for code, item in enumerate(known.tolist())}
+    expected = [code_of.get(item, -1) for item in asked.tolist()]
+    assert ItemVocabulary(known).encode(asked).tolist() == expected
 
 
 def test_integers_stay_exact():
@@ -426,6 +464,13 @@ def test_masked_rows_are_skipped(table):
     assert read.items.tolist()[0] in (BIG, 30)
 
 
+def test_bad_feedback_is_named_by_the_callers_row():
+    with pytest.raises(ValueError, match=r"feedback, row 2: 7 is not among"):
+        read_interactions(MASKED["integers"], [1, 0, 7])
+    with pytest.raises(ValueError, match=r"feedback, row 2: nan \(NaN"):
+        read_interactions(MASKED["integers"], [1, 0, np.nan])
+
+
 @pytest.mark.parametrize("place", [0, 1, 2])
 @pytest.mark.parametrize("kind", ["floats", "integers", "objects"])
 def test_a_row_missing_in_part_is_an_error(kind, place):
@@ -696,6 +741,67 @@ def test_histories_are_a_stable_sort(events, time_step, id_step, duplicates):
         assert built.times is None
     else:
         assert built.times.tolist() == [times[row] for row in order]
+
+
+@LAW
+@given(
+    st.sampled_from(["int64", "float64", "ties", "time order", "sorted"]),
+    st.integers(1, 6),
+    st.data(),
+)
+def test_events_are_in_the_order_of_a_lexsort(kind, n_users, data):
+    times = st.integers(-3, 3)
+    if kind == "float64":
+        times = st.one_of(st.sampled_from([0.0, -0.0, 1.0]), numbers_of("float64"))
+    elif kind != "ties":
+        times = st.one_of(times, numbers_of("int64"))
+    events = data.draw(st.lists(st.tuples(st.integers(1, n_users), times), min_size=1))
+    if kind == "sorted":
+        events.sort()
+    users, times = map(np.array, zip(*events, strict=True))
+    if kind == "time order":
+        times.sort()
+    read = read_interactions(pd.DataFrame({"user": users, "item": users, "time": times}))
+    built = build_histories(read, ItemVocabulary.from_ids(read.item_ids))
+    order = np.lexsort((times, users))
+    assert_array_equal(built.rows, order)
+    assert_array_equal(built.times, times[order])
+    assert_array_equal(built.items, read.item_codes[order])
+
+
+@pytest.mark.parametrize("span", [1, 10, 2**40, 2**63 - 1])
+@pytest.mark.parametrize("dtype", ["int64", "float64"])
+def test_long_sorts_are_stable(dtype, span):
+    # Beside a position in 10,000 there is room for 50 bits of a key: 2**63 takes two pieces.
+    keys = np.random.default_rng(0).integers(-span, span, 10_000).astype(dtype)
+    keys[::3] = keys[0]
+    for n in (1, 2, 3, len(keys)):
+        assert_array_equal(_stable_argsort(keys[:n]), np.argsort(keys[:n], kind="stable"))
+
+
+@pytest.mark.parametrize("frame", [pd.DataFrame, pl.DataFrame])
+@pytest.mark.parametrize("unit", [1, 10**6])  # seconds and microseconds, which sort differently
+def test_memory_from_a_frame_to_sequences(frame, unit):
+    n_rows = 200_000
+    rng = np.random.default_rng(0)
+    table = frame(
+        {
+            "user": rng.integers(1, 2_000, n_rows),
+            "item": rng.integers(1, 1_000, n_rows),
+            "time": rng.integers(1_000_000_000, 1_500_000_000, n_rows) * unit,
+        }
+    )
+    rating = rng.integers(1, 6, n_rows).astype(np.int8)
+    read_interactions(table[:9], rating[:9], positive_threshold=4)  # what is imported late
+    tracemalloc.start()
+    read = read_interactions(table, rating, positive_threshold=4)
+    built = build_histories(read, ItemVocabulary.from_ids(read.item_ids))
+    split = [built.of_sign(sign) for sign in (1, -1)]
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert sum(len(events) for _, events in split) == n_rows
+    # What is left at the end takes 50 bytes a row, twice what goes in; no step on the way more.
+    assert peak / n_rows < 53
 
 
 def small_histories():

@@ -127,7 +127,7 @@ def test_bfloat16_products_stay_near_float64():
         model.zero_grad()
         model.to(dtype)
         with torch.autocast("cpu", torch.bfloat16, enabled=rounds):
-            hidden = model.positive(model.embed(items), offsets)
+            hidden = model.positive(model.items().embed(items), offsets)
         (hidden * weights.to(hidden)).sum().backward()
         results.append([hidden.detach(), *(p.grad.clone() for p in model.positive.parameters())])
     errors = [float((a - b).norm() / b.norm()) for a, b in zip(*results, strict=True)]
@@ -142,7 +142,7 @@ def test_later_events_and_other_users_change_nothing(lengths, data):
     other = items.clone()
     other[changed] = (items[changed] + 1) % 9
     with torch.no_grad():
-        before, after = (model.positive(model.embed(x), offsets) for x in (items, other))
+        before, after = (model.positive(model.items().embed(x), offsets) for x in (items, other))
     user = int(torch.searchsorted(offsets, changed, right=True)) - 1
     sees = torch.zeros(len(items), dtype=torch.bool)
     sees[changed : int(offsets[user + 1])] = True
@@ -155,7 +155,7 @@ def test_positions_count_from_the_most_recent_event():
     model = encoder(n_layers=0)
     with torch.no_grad():
         short, long = (
-            model.positive(model.embed(torch.tensor(items)), offsets_of([len(items)]))
+            model.positive(model.items().embed(torch.tensor(items)), offsets_of([len(items)]))
             for items in ([3, 4], [1, 2, 3, 4])
         )
     assert torch.equal(short, long[-2:])
@@ -214,7 +214,7 @@ def test_like_logits_by_hand():
     model.load_state_dict(state, strict=False, assign=True)
     hidden = torch.tensor([[3.0, 4.0]])
     # A h + a = (4, 3.5): item 1 gets 2 * 3.5 + 1000 + 10 * 3 + 100.
-    assert model.like_logits(hidden, torch.tensor([1])).tolist() == [1137.0]
+    assert model.like_logits(hidden, model.items(), torch.tensor([1])).tolist() == [1137.0]
 
 
 def test_initial_values_come_from_the_generator_alone():

@@ -203,13 +203,32 @@ def test_every_coding_of_feedback_gives_the_same_model(fitted, recode):
     assert np.array_equal(model.weights_["item_embedding"], fitted.weights_["item_embedding"])
 
 
-def test_histories_fit_like_the_table_they_come_from(fitted):
+def test_histories_fit_like_the_table_they_come_from():
     rows, feedback = table()
     order = np.lexsort((rows[:, 2], rows[:, 0]))
-    items, signs = (column[order].reshape(30, 8).tolist() for column in (rows[:, 1], feedback))
-    model = small().fit(items, signs)
-    assert np.array_equal(model.weights_["item_embedding"], fitted.weights_["item_embedding"])
-    assert model.score(items, signs) == fitted.score(rows, feedback)
+    rows, feedback = rows[order, :2], feedback[order]  # no times, for histories have none
+    items, signs = (column.reshape(30, 8).tolist() for column in (rows[:, 1], feedback))
+    model, from_table = small().fit(items, signs), small().fit(rows, feedback)
+    assert np.array_equal(model.weights_["item_embedding"], from_table.weights_["item_embedding"])
+    assert model.score(items, signs) == from_table.score(rows, feedback)
+
+
+def test_time_between_events_is_read_in_any_unit():
+    """Seconds as numbers and datetimes of two units make one model, which reads all of them."""
+    rows, feedback = table()
+    rows[:, 2] *= 37
+    seconds = pd.DataFrame(rows, columns=["user", "item", "time"])
+    model = small().fit(seconds, feedback)
+    items, scores = model.recommend(seconds, 3, feedback=feedback)[["item", "score"]].T.to_numpy()
+    for unit in ("s", "ms", "ns"):
+        dates = seconds.assign(time=pd.to_datetime(seconds["time"], unit="s").astype(f"M8[{unit}]"))
+        other = small().fit(dates, feedback)
+        assert np.array_equal(model.weights_["gap_embedding"], other.weights_["gap_embedding"])
+        answer = model.recommend(dates, 3, feedback=feedback)
+        assert np.array_equal(answer["item"], items) and np.array_equal(answer["score"], scores)
+    # Time counts: without it the answer is another.
+    timeless = model.recommend(seconds[["user", "item"]], 3, feedback=feedback)
+    assert not np.array_equal(timeless["score"], scores)
 
 
 @pytest.mark.parametrize(
@@ -270,7 +289,9 @@ def test_many_histories_get_what_each_alone_gets(fitted):
     for user in range(30):
         mine = np.flatnonzero(rows[:, 0] == user)
         mine = mine[np.argsort(rows[mine, 2])]
-        items, scores = fitted.recommend(rows[mine, 1], k=3, feedback=feedback[mine])
+        items, scores = fitted.recommend(
+            rows[mine, 1], k=3, feedback=feedback[mine], times=rows[mine, 2]
+        )
         assert answer["item"][answer["user"] == user].tolist() == items.tolist()
         np.testing.assert_allclose(answer["score"][answer["user"] == user], scores, atol=1e-5)
 
@@ -301,9 +322,24 @@ def test_aversion_can_be_set_at_request_time(fitted):
     probabilities = np.exp(fitted.recommend([], k=12, dislike_aversion=0)[1])
     assert sum(np.exp(list(zero.values()))) < 1 and probabilities.sum() < 1
     default = fitted.recommend([1, 2], k=10)
-    assert default[1].tolist() == fitted.recommend([1, 2], k=10, dislike_aversion=2.0)[1].tolist()
+    assert default[1].tolist() == fitted.recommend([1, 2], k=10, dislike_aversion=6.0)[1].tolist()
     with pytest.raises(ValueError, match="dislike_aversion must be a number >= 0, got -1"):
         fitted.recommend([1], dislike_aversion=-1)
+
+
+@pytest.mark.parametrize(
+    ("times", "message"),
+    [
+        ([3], r"one entry per event of the history \(2\), got shape \(1,\)"),
+        ([3, 2], "times must not fall, .* after position 0: sort the history by time"),
+        ([3, np.nan], "times is missing at position 1"),
+    ],
+)
+def test_malformed_times_of_a_history(fitted, times, message):
+    with pytest.raises(ValueError, match=message):
+        fitted.recommend([1, 2], times=times)
+    with pytest.raises(ValueError, match="a table has them in its time column"):
+        fitted.recommend([[1, 2]], times=[[1, 2]])
 
 
 def test_allowed_and_denied_items(fitted):
@@ -384,7 +420,9 @@ def test_ranks_are_the_places_in_the_recommendations(fitted):
         before = np.flatnonzero(before)[np.argsort(rows[before, 2])]
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # fewer than 12 candidates
-            items, _ = fitted.recommend(rows[before, 1], k=12, feedback=feedback[before])
+            items, _ = fitted.recommend(
+                rows[before, 1], k=12, feedback=feedback[before], times=rows[before, 2]
+            )
         assert items.tolist().index(rows[row, 1]) + 1 == rank
         assert sign == feedback[row]
 

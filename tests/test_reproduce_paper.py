@@ -2,6 +2,7 @@
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -155,17 +156,19 @@ def test_jobs_make_the_same_files(study, tmp_path):
 # -- The protocols ---------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("protocol", ["P0", "P1"])
+@pytest.mark.parametrize("protocol", ["P0", "P1", "P1-strict"])
 def test_values_are_those_of_the_library(report, split, protocol):
     model = fitted("item-item", split)
-    targets = {"P0": split.test.last, "P1": split.test.successive}[protocol]
+    targets = split.test.last if protocol == "P0" else split.test.successive
     ranks = model.target_ranks(split.test.interactions, split.test.feedback, targets=targets)
+    if protocol == "P1-strict":
+        ranks = replace(ranks, ranks=strict_ranks(model, split.test, ranks.ranks))
     expected = summarize(ranks, n_bootstraps=50, random_state=0)
     values = report["protocols"][protocol]["values"]["item-item"]
     assert values == pytest.approx(expected.to_dict())
 
 
-def test_both_halves_are_in_p2(report, table, split):
+def test_both_halves_are_in_p2(study, report, table, split):
     swapped = paper_split(table, table["rating"], swap_halves=True)
     model = fitted("popular", split)
     ranks = [
@@ -174,6 +177,8 @@ def test_both_halves_are_in_p2(report, table, split):
     ]
     values = report["protocols"]["P2"]["values"]["popular"]
     assert values["n_users"] == len(ranks[0]) + len(ranks[1])
+    both = protocol_ranks("P2", *read(study[0] / "popular-0.npz"))
+    assert len(np.unique(both.rows)) == len(both)
     for sign, name in ((1, "liked"), (-1, "disliked")):
         hits = np.concatenate([(part.ranks <= 10)[part.signs == sign] for part in ranks])
         assert values[f"hit_rate_{name}"] == pytest.approx(hits.mean())
@@ -183,6 +188,7 @@ def test_validation_targets_are_of_validation_users(study, split):
     ranks = protocol_ranks("P1-validation", *read(study[0] / "default-0.npz"))
     assert set(ranks.users) == set(split.validation.interactions["user"])
     assert not set(ranks.users) & set(split.test.interactions["user"])
+    np.testing.assert_array_equal(ranks.rows, np.flatnonzero(split.validation.successive))
 
 
 @pytest.mark.parametrize("method", ["item-item", "default"])
@@ -286,7 +292,8 @@ def test_figure_shows_every_method(report, tmp_path):
     assert labels == points | {"ours, as it is", "ours, by its aversion"}
     (curve,) = [line for line in figure.axes[0].lines if "aversion" in line.get_label()]
     aversions = report["aversions"]["default"].values()
-    np.testing.assert_allclose(curve.get_ydata(), [value["hit_rate_liked"] for value in aversions])
+    expected = [(value["hit_rate_disliked"], value["hit_rate_liked"]) for value in aversions]
+    np.testing.assert_allclose(curve.get_xydata(), expected)
     (tmp_path / "report.json").write_text(json.dumps(report))
     tradeoff.main([str(tmp_path / "report.json")])
     assert (tmp_path / "tradeoff.png").stat().st_size > 10_000

@@ -1,4 +1,10 @@
-"""Scores, the top k and ranks against plain twins; NumPy against torch."""
+"""Scores, the top k and ranks against plain twins; NumPy against what torch trained."""
+
+import pickle
+import subprocess
+import sys
+import threading
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -6,9 +12,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from tiny import X, Y, tiny
 
 from posneg_rec import serving
-from posneg_rec.interactions import Histories, PackedSequences
+from posneg_rec.interactions import N_GAP_TAGS, Histories, PackedSequences
 from posneg_rec.nn import JointEncoder, TwoSidedEncoder
 
 N_ITEMS = 11
@@ -32,26 +39,64 @@ def trained(kind, n_heads=1, n_layers=1):
     return model
 
 
+def weights_of(model):
+    return {name: value.detach().numpy() for name, value in model.named_parameters()}
+
+
 def weights(*args, **options):
-    parameters = trained(*args, **options).named_parameters()
-    return {name: value.detach().numpy() for name, value in parameters}
+    return weights_of(trained(*args, **options))
 
 
 BOTH = pytest.mark.parametrize("kind", [TwoSidedEncoder, JointEncoder])
 
 
+def torch_states(model, lists):
+    """What the trained modules make of packed histories, however long each is."""
+    joint = isinstance(model, JointEncoder)
+    offsets = torch.tensor(np.cumsum([0, *map(len, lists)]))
+    tokens = torch.tensor([token for tokens in lists for token in tokens], dtype=torch.int64)
+    tags, codes = tokens // N_ITEMS, tokens % N_ITEMS
+    vectors = model.item_embedding[codes]
+    if joint:
+        vectors = vectors + model.sign_embedding[tags % 3] + model.gap_embedding[tags // 3]
+    encoder = model.encoder if joint else model.positive
+    with torch.no_grad():
+        return encoder(vectors * model.item_embedding.shape[1] ** 0.5, offsets)[offsets[1:] - 1]
+
+
 @BOTH
 @pytest.mark.parametrize(("n_heads", "n_layers"), [(1, 0), (1, 1), (2, 2), (4, 12)])
 @given(data=st.data())
-def test_numpy_and_torch_encode_alike_in_any_company(kind, n_heads, n_layers, data):
-    model = weights(kind, n_heads, n_layers)
-    tokens = st.integers(0, N_ITEMS * (3 if kind is JointEncoder else 1) - 1)
-    lists = data.draw(st.lists(st.lists(tokens, max_size=6), min_size=2, max_size=6))
-    together = serving.encode(model, PackedSequences.from_lists(lists), n_heads)
+def test_encodes_as_it_was_trained_in_any_company(kind, n_heads, n_layers, data):
+    model = trained(kind, n_heads, n_layers)
+    ready = serving.Model(weights_of(model), n_heads)
+    tokens = st.integers(0, N_ITEMS * (3 * N_GAP_TAGS if kind is JointEncoder else 1) - 1)
+    lists = data.draw(st.lists(st.lists(tokens, max_size=6), min_size=1, max_size=6))
+    together = ready.encode(PackedSequences.from_lists(lists))
     for items, state in zip(lists, together, strict=True):
-        alone = serving.encode(model, PackedSequences.from_lists([items]), n_heads)[0]
+        alone = ready.encode(PackedSequences.from_lists([items]))[0]
         np.testing.assert_allclose(state, alone, atol=2e-5)
-        assert items or not state.any()
+        if items:
+            np.testing.assert_allclose(alone, torch_states(model, [items])[0], atol=5e-5)
+        else:
+            assert not state.any()
+
+
+def test_histories_of_one_length_go_in_portions_that_fit_a_cache(monkeypatch):
+    model = serving.Model(weights(JointEncoder), 1)
+    shapes, encode = [], model._encode
+
+    def spy(tokens):
+        shapes.append(tokens.shape)
+        return encode(tokens)
+
+    monkeypatch.setattr(model, "_encode", spy)
+    monkeypatch.setattr(serving, "_MAX_EVENTS", 7)
+    lengths = [3, 0, 3, 1, 3, 3, 3]
+    sequences = PackedSequences.from_lists([range(length) for length in lengths])
+    states = model.encode(sequences)
+    assert sorted(shapes) == [(1, 1), (1, 3), (2, 3), (2, 3)]
+    np.testing.assert_allclose(states[[2, 4, 5, 6]], states[[0, 0, 0, 0]], atol=1e-5)
 
 
 EVENTS = [(1, 1), (4, -1), (2, 0), (9, 1), (4, 1)]
@@ -60,7 +105,7 @@ EVENTS = [(1, 1), (4, -1), (2, 0), (9, 1), (4, 1)]
 def test_pnfrec_scores_are_the_positive_encoders_logits_on_the_likes():
     model, likes = trained(TwoSidedEncoder), torch.tensor([1, 9, 4])
     with torch.no_grad():
-        state = model.positive(model.embed(likes), torch.tensor([0, 3]))[-1]
+        state = model.positive(model.items().embed(likes), torch.tensor([0, 3]))[-1]
         expected = model.item_embedding @ state
     np.testing.assert_allclose(scores_after(model, EVENTS), expected, atol=1e-5)
 
@@ -69,27 +114,28 @@ def test_pnfrec_scores_are_the_positive_encoders_logits_on_the_likes():
 def test_joint_scores_are_log_likelihoods_after_all_events(aversion):
     model = trained(JointEncoder)
     items, signs = torch.tensor(EVENTS).T
+    gaps = torch.tensor([0, 3, 1, 11, 2])
     everything = torch.arange(N_ITEMS)
     with torch.no_grad():
-        state = model.encoder(model.embed_events(items, signs), torch.tensor([0, 5]))[-1]
+        vectors = model.embed_events(model.items(), items, signs, gaps)
+        state = model.encoder(vectors, torch.tensor([0, 5]))[-1]
         comes = (model.item_embedding @ state).log_softmax(0)
-        liked = model.like_logits(state.expand(N_ITEMS, -1), everything)
+        liked = model.like_logits(state.expand(N_ITEMS, -1), model.items(), everything)
         expected = comes + aversion * torch.nn.functional.logsigmoid(liked)
-    np.testing.assert_allclose(scores_after(model, EVENTS, aversion=aversion), expected, atol=1e-5)
+    np.testing.assert_allclose(
+        scores_after(model, EVENTS, gaps.numpy(), aversion=aversion), expected, atol=1e-5
+    )
 
 
-def scores_after(model, events, **options):
+def scores_after(model, events, gap_tags=None, **options):
     lists, signs = ([[event[part] for event in events]] for part in (0, 1))
     packed = histories(lists, signs)
-    queries = queries_before(packed, [0], [len(events)], isinstance(model, TwoSidedEncoder))
-    parameters = {name: value.detach().numpy() for name, value in model.named_parameters()}
-    ((_, scores),) = serving.score_blocks(
-        parameters, queries, 1, np.zeros(N_ITEMS, np.float32), exclude_seen=False, **options
-    )
-    return scores[0]
+    likes_only = isinstance(model, TwoSidedEncoder)
+    queries = queries_before(packed, [0], [len(events)], likes_only, gap_tags=gap_tags)
+    return scorer(weights_of(model), queries, exclude_seen=False, **options).row(0)
 
 
-def queries_before(packed, users, stops, likes_only, max_len=6):
+def queries_before(packed, users, stops, likes_only, max_len=6, gap_tags=None):
     return serving.Queries.before(
         packed,
         np.asarray(users),
@@ -97,6 +143,7 @@ def queries_before(packed, users, stops, likes_only, max_len=6):
         n_items=N_ITEMS,
         max_len=max_len,
         likes_only=likes_only,
+        gap_tags=gap_tags,
     )
 
 
@@ -158,13 +205,19 @@ def test_queries_hold_what_came_before(likes_only, data):
     asked = data.draw(st.permutations(asked))
     user, n_before = np.array(asked).T
     stops = packed.offsets[user] + n_before
-    queries = queries_before(packed, user, stops, likes_only, max_len=2)
+    gaps = np.arange(len(packed.items)) % N_GAP_TAGS
+    queries = queries_before(packed, user, stops, likes_only, max_len=2, gap_tags=gaps)
     for q, (u, n) in enumerate(asked):
         past = users[u][:n]
+        tags = gaps[packed.offsets[u] :]
         if likes_only:
             expected = [item for item, sign in past if sign == 1 and item >= 0]
         else:
-            expected = [item + N_ITEMS * (sign + 1) for item, sign in past if item >= 0]
+            expected = [
+                item + N_ITEMS * (sign + 1 + 3 * tag)
+                for (item, sign), tag in zip(past, tags, strict=False)
+                if item >= 0
+            ]
         assert queries.inputs[int(queries.rows[q])].tolist() == expected[-2:]
         assert queries.seen[q].tolist() == [item for item, _ in past if item >= 0]
 
@@ -176,23 +229,225 @@ def test_equal_inputs_are_encoded_once():
     assert sorted(queries.inputs.to_lists()) == [[], [0]]
 
 
-def test_blocks_score_seen_and_fallback_alike_whatever_their_size(monkeypatch):
-    model = weights(TwoSidedEncoder)
-    packed = histories([[0, 1, 2], [3], [4]], [[1, 1, -1], [-1], [1]])
-    queries = queries_before(packed, np.arange(3), packed.offsets[1:], likes_only=True)
-    fallback = np.arange(11, dtype=np.float32)
+LIKES, DISLIKES = np.arange(2 * N_ITEMS).reshape(2, N_ITEMS) ** 2 % 7
 
-    def scores(**options):
-        blocks = serving.score_blocks(model, queries, 1, fallback, **options)
-        return np.concatenate([block for _, block in blocks])
 
-    whole = scores()
-    assert np.isneginf(whole).nonzero()[1].tolist() == [0, 1, 2, 3, 4]
-    assert whole[1, 4:].tolist() == fallback[4:].tolist()  # nothing liked
-    state = serving.encode(model, PackedSequences.from_lists([[0, 1]]), 1)[0]
-    np.testing.assert_allclose(
-        scores(exclude_seen=False)[0], model["item_embedding"] @ state, atol=1e-4
+def scorer(parameters, queries, **options):
+    return serving.Scorer(serving.Model(parameters, 1), LIKES, DISLIKES, queries, **options)
+
+
+def plain_scores(asked):
+    """Scores of all queries by all items as one matrix, in double precision, by definition."""
+    w = {name: value.astype(float) for name, value in asked.model.weights.items()}
+    states = asked._states[asked.queries.rows].astype(float)
+    scores = states @ w["item_embedding"].T
+    if "item_taste" in w:
+        query = states @ w["taste_query.weight"].T + w["taste_query.bias"]
+        level = states @ w["taste_level.weight"].T + w["taste_level.bias"]
+        taste = query @ w["item_embedding"].T + w["item_taste"] + level
+        scores -= np.logaddexp.reduce(scores, axis=1, keepdims=True)
+        scores -= asked.aversion * np.logaddexp(0, -taste)
+    popularity = (LIKES + 1) / (LIKES + 1).sum() * (LIKES + 1) / (LIKES + DISLIKES + 2)
+    scores[asked.queries.inputs.lengths[asked.queries.rows] == 0] = np.log(popularity)
+    return masked(scores, asked)
+
+
+def masked(scores, asked):
+    scores = scores.copy()
+    if asked.exclude_seen:
+        for row in range(len(scores)):
+            scores[row, asked.queries.seen[row]] = -np.inf
+    if asked.allowed is not None:
+        scores[:, ~asked.allowed] = -np.inf
+    return scores
+
+
+@st.composite
+def scorers(draw, kind):
+    """Scorers of few queries, with many ties: items share vectors, which are exact in binary."""
+    event = st.tuples(st.integers(-1, N_ITEMS - 1), st.sampled_from([-1, 0, 1]))
+    users = draw(st.lists(st.lists(event, max_size=5), min_size=1, max_size=5))
+    packed = histories(*([[event[part] for event in user] for user in users] for part in (0, 1)))
+    queries = queries_before(
+        packed, np.arange(len(users)), packed.offsets[1:], kind is TwoSidedEncoder
     )
-    monkeypatch.setattr(serving, "_MAX_BLOCK_SCORES", 11)
-    np.testing.assert_allclose(scores(), whole, atol=1e-5)
-    assert len(list(serving.score_blocks(model, queries, 1, fallback))) == 3
+    parameters = {name: np.round(2 * value) / 2 for name, value in weights(kind).items()}
+    twins = draw(st.lists(st.integers(0, 4), min_size=N_ITEMS, max_size=N_ITEMS))
+    for name in {"item_embedding", "item_taste"} & parameters.keys():
+        parameters[name] = parameters[name][twins]
+    asked = scorer(
+        parameters,
+        queries,
+        aversion=draw(st.sampled_from([0.0, 1.0, 4.0])),
+        exclude_seen=draw(st.booleans()),
+        allowed=draw(st.none() | hnp.arrays(bool, N_ITEMS)),
+    )
+    asked._states = np.round(2 * asked._states) / 2  # sums without rounding, in any order
+    return asked
+
+
+@BOTH
+@given(
+    data=st.data(),
+    k=st.integers(1, N_ITEMS + 2),
+    tile_scores=st.integers(1, 40),
+    tile_queries=st.integers(1, 6),
+)
+def test_any_tiles_give_what_all_scores_at_once_give(kind, data, k, tile_scores, tile_queries):
+    asked = data.draw(scorers(kind))
+    exact = plain_scores(asked)
+    n_queries = len(exact)
+    # What decides is float32 and lacks what is the same for a whole row.
+    states, everything = asked._states[asked.queries.rows], slice(0, N_ITEMS)
+    deciding = asked.model.logits(states, everything)
+    if asked.model.is_joint:
+        deciding += np.float32(asked.aversion) * asked.model.log_liked(states, everything)
+    deciding[asked.queries.inputs.lengths[asked.queries.rows] == 0] = asked._fallback
+    orders = [ranking(row) for row in masked(deciding, asked)]
+    targets = np.array(data.draw(st.lists(st.integers(-1, 10), min_size=5, max_size=5)))[:n_queries]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(serving, "_TILE_SCORES", tile_scores)
+        patch.setattr(serving, "_TILE_QUERIES", tile_queries)
+        patch.setattr(serving, "_MAX_ROW_SCORES", tile_queries * N_ITEMS)
+        codes, scores = asked.top_k(k)
+        rows = [asked.row(query) for query in range(n_queries)]
+        asked.allowed = None  # ranks are among all items
+        ranks = asked.ranks(targets)
+        everybody = [ranking(row) for row in masked(deciding, asked)]
+    for query, order in enumerate(orders):
+        found = order[:k]
+        padding = min(k, N_ITEMS) - len(found)
+        assert codes[query].tolist() == found + [-1] * padding
+        np.testing.assert_allclose(scores[query, : len(found)], exact[query, found], atol=2e-4)
+        assert np.isneginf(scores[query, len(found) :]).all()
+        np.testing.assert_allclose(rows[query], exact[query], atol=2e-4)
+    for order, target, rank in zip(everybody, targets, ranks, strict=True):
+        assert rank == (order.index(target) + 1 if target in order else N_ITEMS + 1)
+
+
+def wide_scorer(n_queries, n_items):
+    """Many items; nothing seen."""
+    rng = np.random.default_rng(0)
+    parameters = weights(JointEncoder)
+    parameters["item_embedding"] = rng.standard_normal((n_items, 8), dtype=np.float32)
+    parameters["item_taste"] = np.zeros(n_items, np.float32)
+    inputs = PackedSequences.from_lists(rng.integers(0, n_items, (n_queries, 3)).tolist())
+    seen = PackedSequences.from_lists([[]] * n_queries)
+    queries = serving.Queries(inputs, np.arange(n_queries), seen)
+    counts = np.ones(n_items, np.int64)
+    return serving.Scorer(serving.Model(parameters, 1), counts, counts, queries)
+
+
+def test_no_array_holds_all_queries_by_all_items(monkeypatch):
+    asked = wide_scorer(n_queries=128, n_items=60_000)
+    matrix = 4 * 128 * 60_000  # bytes
+    for size in ("_TILE_SCORES", "_MAX_ROW_SCORES"):
+        monkeypatch.setattr(serving, size, 2**16)
+    for ask in (lambda: asked.top_k(10), lambda: asked.ranks(np.arange(128))):
+        tracemalloc.start()
+        try:
+            ask()
+            _, peak = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+        assert peak < matrix / 10
+
+
+def test_tiles_that_cannot_improve_an_answer_are_not_finished(monkeypatch):
+    asked = wide_scorer(n_queries=4, n_items=4000)
+    monkeypatch.setattr(serving, "_TILE_SCORES", 4 * 20)
+    finished, log_liked = [], asked.model.log_liked
+
+    def spy(states, items):
+        finished.append(len(states))
+        return log_liked(states, items)
+
+    monkeypatch.setattr(asked.model, "log_liked", spy)
+    asked.top_k(2)
+    assert finished[0] == 4 and sum(finished) < 4 * 200 / 2
+
+
+class FakeBlas:
+    num_threads = 3
+
+    def set_num_threads(self, n):
+        self.num_threads = n
+
+
+def test_matrix_products_get_one_thread_while_anybody_is_inside():
+    guard, blas = serving._OneThreadEach(), FakeBlas()
+    guard._libraries = [blas]
+    with guard as outer:
+        with guard as inner:  # as from another thread
+            assert (outer, inner, blas.num_threads) == (3, 1, 1)
+        assert blas.num_threads == 1
+    assert blas.num_threads == 3
+    with pytest.raises(KeyError), guard:
+        raise KeyError
+    assert blas.num_threads == 3
+
+
+def test_threads_share_the_jobs_and_pass_errors_on(monkeypatch):
+    blas, together = FakeBlas(), threading.Barrier(3, timeout=20)
+    guard = serving._OneThreadEach()
+    guard._libraries = [blas]
+    monkeypatch.setattr(serving, "_one_thread_each", guard)
+    done = []
+
+    def job(number):
+        together.wait()  # never passed by one thread alone
+        done.append((number, blas.num_threads))
+
+    serving._for_each(job, range(6))
+    assert sorted(done) == [(number, 1) for number in range(6)]
+    with pytest.raises(ZeroDivisionError):
+        serving._for_each(lambda number: 1 / number, [1, 0, 2])
+    assert blas.num_threads == 3
+
+
+def test_answers_do_not_depend_on_the_number_of_threads(monkeypatch):
+    asked = wide_scorer(n_queries=9, n_items=500)
+    monkeypatch.setattr(serving, "_TILE_QUERIES", 2)
+    monkeypatch.setattr(serving, "_TILE_SCORES", 100)
+    answers = []
+    for n_threads in (1, 3):
+        guard, blas = serving._OneThreadEach(), FakeBlas()
+        blas.num_threads = n_threads
+        guard._libraries = [blas]
+        monkeypatch.setattr(serving, "_one_thread_each", guard)
+        answers.append((*asked.top_k(5), asked.ranks(np.arange(9))))
+    for one, many in zip(*answers, strict=True):
+        np.testing.assert_array_equal(one, many)
+
+
+def test_a_kept_model_follows_the_weights_and_is_not_persisted():
+    model = tiny().fit(X, Y)
+    before = model.recommend([1, 2], k=3)[1]
+    kept = model._kept_model
+    model.recommend([1, 2], k=3)
+    assert model._kept_model is kept
+    assert not any(name.startswith("_kept") for name in vars(pickle.loads(pickle.dumps(model))))
+    model.partial_fit(X, Y)
+    assert not np.array_equal(model.recommend([1, 2], k=3)[1], before)
+    assert model._kept_model is not kept
+
+
+def test_neither_one_history_nor_many_need_torch(tmp_path):
+    path = tmp_path / "model.posneg"
+    model = tiny().fit(X, Y)
+    model.save(path)
+    np.save(tmp_path / "rows.npy", X)
+    code = """
+import sys
+import numpy as np
+from posneg_rec import ContrastiveSeqRecommender
+model = ContrastiveSeqRecommender.load(sys.argv[1])
+rows = np.load(sys.argv[2])
+print(model.recommend([1, 2], k=3)[0].tolist(), model.recommend(rows, k=2)["item"].tolist())
+model.score(rows)
+assert "torch" not in sys.modules
+"""
+    arguments = [sys.executable, "-c", code, path, tmp_path / "rows.npy"]
+    done = subprocess.run(arguments, check=True, capture_output=True, text=True)
+    one, many = model.recommend([1, 2], k=3)[0], model.recommend(X, k=2)["item"]
+    assert done.stdout == f"{one.tolist()} {many.tolist()}\n"

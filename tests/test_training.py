@@ -29,6 +29,8 @@ SETTINGS = Settings(
     contrastive_negatives="window",
     temperature=1.0,
     windows="recent",
+    n_negatives=None,
+    ema_decay=0.0,
     learning_rate=0.01,
     batch_size=2,
     max_epochs=3,
@@ -135,6 +137,7 @@ def batch_of(monkeypatch, made, *functions):
         def permutation(self, users):
             return users
 
+    monkeypatch.setattr(training, "_MIN_STEPS", 1)
     settings = with_settings(max_epochs=1, batch_size=9)
     train(made, 6, settings, rng=InOrder(np.random.PCG64(0)))
     return caught
@@ -183,6 +186,54 @@ def test_joint_targets_are_the_next_event_and_its_sign(monkeypatch):
 
 
 BOTH = pytest.mark.parametrize("kind", [PNFRecObjective, JointObjective])
+
+
+@given(
+    st.lists(st.integers(0, 5), min_size=1, max_size=9),
+    st.lists(st.integers(0, 5), max_size=5),
+    st.integers(3, 12),
+)
+def test_drawn_negatives_come_as_often_as_they_are_said_to(events, dislikes, n_negatives):
+    sampler = training._NegativeSampler(np.array(events), n_negatives)
+    drawn, expected = np.zeros(6), np.full(6, np.nan)
+    rng = np.random.default_rng(0)
+    for _ in range(600):
+        codes, log_expected = sampler.draw(rng, 6, np.array(dislikes, dtype=np.int64))
+        assert len(codes) == n_negatives
+        np.add.at(drawn, codes, 1 / 600)
+        expected[codes] = np.exp(log_expected)
+    assert expected.sum() == pytest.approx(n_negatives, rel=1e-5)
+    # Poisson-like counts: six standard errors.
+    assert (np.abs(drawn - expected) < 6 * np.sqrt(expected / 600)).all()
+
+
+@BOTH
+def test_sampled_steps_move_only_the_items_they_touch(kind):
+    made = objective(EVENTS, kind, n_negatives=3, max_epochs=1)
+    end, history = run(made, n_items=500)
+    made.settings = with_settings(n_negatives=3, max_epochs=0)
+    start, _ = run(made, n_items=500)
+    moved = (start["item_embedding"] != end["item_embedding"]).any(1)
+    assert moved[:6].all() and moved.sum() <= 6 + 3
+    assert np.isfinite(history[0].losses["loss"])
+
+
+@BOTH
+def test_drawing_every_item_is_training_on_the_whole_catalogue(kind, monkeypatch):
+    """Losses and weights after a step, for both optimisers start alike."""
+
+    def draw(self, rng, n_items, dislikes):
+        return np.arange(n_items), np.zeros(n_items, dtype=np.float32)
+
+    monkeypatch.setattr(training._NegativeSampler, "draw", draw)
+    monkeypatch.setattr(training, "_MIN_STEPS", 1)
+    settings = {"max_epochs": 1, "dropout": 0.0, "batch_size": 9}
+    full, full_log = run(objective(EVENTS, kind, **settings))
+    sampled, sampled_log = run(objective(EVENTS, kind, n_negatives=3, **settings))
+    assert full_log[0].losses == pytest.approx(sampled_log[0].losses, rel=1e-5)
+    for name, values in full.items():
+        if not name.endswith("attention_in.bias"):  # that of the keys has no gradient but noise
+            np.testing.assert_allclose(sampled[name], values, rtol=1e-3, atol=1e-5)
 
 
 @BOTH
@@ -303,6 +354,70 @@ def test_auto_precision_is_bfloat16_where_it_multiplies_clearly_faster(
 @BOTH
 def test_nothing_to_learn_from_is_no_epoch(kind):
     assert run(objective([(0, 0, 1), (1, 1, -1)], kind), n_items=2)[1] == []
+
+
+class Row(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.item_embedding = torch.nn.Parameter(torch.zeros(3, 2))
+
+
+@pytest.mark.parametrize("sparse", [False, True])
+def test_average_moves_by_the_decay_and_faster_at_first(sparse):
+    model = Row()
+    average = training._Average(model, 0.5)
+    expected = np.zeros((3, 2))
+    for step, value in enumerate([1.0, 4.0, 2.0, 7.0], start=1):
+        rows = torch.tensor([0, 2]) if sparse else torch.arange(3)
+        with torch.no_grad():
+            model.item_embedding[rows] = value
+        grad = torch.zeros(3, 2)
+        if sparse:
+            grad = torch.sparse_coo_tensor(
+                rows[None], torch.ones(2, 2), (3, 2), check_invariants=True
+            )
+        model.item_embedding.grad = grad
+        average.update()
+        share = max(9 / (step + 9), 0.5)
+        expected[rows] += share * (value - expected[rows])
+    np.testing.assert_allclose(average.to_numpy()["item_embedding"], expected, rtol=1e-6)
+
+
+def test_rare_rows_are_averaged_over_their_own_steps():
+    model = Row()
+    average = training._Average(model, 0.99)
+    for step in range(50):
+        rows = torch.tensor([0]) if step < 49 else torch.tensor([0, 1])
+        with torch.no_grad():
+            model.item_embedding[rows] = 1.0
+        values = torch.ones(len(rows), 2)
+        model.item_embedding.grad = torch.sparse_coo_tensor(
+            rows[None], values, (3, 2), check_invariants=True
+        )
+        average.update()
+    assert average.to_numpy()["item_embedding"][1] == pytest.approx(0.9)
+
+
+@BOTH
+def test_averaged_weights_come_back_and_are_validated(kind):
+    seen = []
+    weights, _ = run(objective(EVENTS, kind, ema_decay=0.9), validate=lambda w: seen.append(w) or 0)
+    last, _ = run(objective(EVENTS, kind))
+    assert any((weights[name] != last[name]).any() for name in weights)
+    assert any((seen[0][name] == weights[name]).all() for name in weights)
+
+
+@given(st.integers(1, 30), st.integers(1, 12))
+def test_few_users_make_many_steps(n_users, batch_size):
+    events = [(user, item, 1) for user in range(n_users) for item in range(2)]
+    made = objective(events, batch_size=batch_size, max_epochs=1)
+    sizes, original = [], made.losses
+    made.losses = lambda model, users, *random: (
+        sizes.append(len(users)) or original(model, users, *random)
+    )
+    run(made, n_items=2)
+    assert len(sizes) >= min(8, n_users)
+    assert max(sizes) <= batch_size
 
 
 @given(st.integers(1, 7), st.integers(1, 4))

@@ -64,6 +64,7 @@ def make_settings(sizes, precision, n_steps, dropout):
         contrastive_negatives="window",
         temperature=1.0,
         windows="recent",
+        n_negatives=None,
         learning_rate=1e-3,
         batch_size=sizes["users"],
         max_epochs=n_steps,
@@ -88,7 +89,7 @@ def pad(sequences):
 
 
 def padded_encode(model, encoder, inputs, filled, dropout):
-    x = model.embed(inputs.flatten()).unflatten(0, inputs.shape)  # (U, L, d)
+    x = model.items().embed(inputs.flatten()).unflatten(0, inputs.shape)  # (U, L, d)
     ages = (filled.sum(1, keepdim=True) - 1 - torch.arange(LENGTH)).clamp_min(0)
     x = F.dropout(x + F.embedding(ages, encoder.position_embedding), dropout)
     for block in encoder.blocks:
