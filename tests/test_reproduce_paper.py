@@ -43,8 +43,8 @@ def table():
     rng = np.random.default_rng(0)
     parts = []
     for user in range(60):
-        items = rng.choice(20, size=16, replace=False)
-        ratings = np.where(items < 12, 5, 2)
+        items = rng.choice(60, size=16, replace=False)  # more than ten stay to recommend
+        ratings = np.where(items < 36, 5, 2)
         ratings[rng.random(16) < 0.2] = 3
         parts.append(
             pd.DataFrame(
@@ -400,7 +400,7 @@ def session_contrast(split):
     params = DEFAULTS | {"dropout": 0.0, "temperature": 0.1, "contrastive_weight": 1.0}
     settings = Settings(**{name: params[name] for name in Settings.__dataclass_fields__})
     objective = baselines.SessionContrast(histories, settings)
-    model = objective.model(20, torch.Generator().manual_seed(1)).double()
+    model = objective.model(60, torch.Generator().manual_seed(1)).double()
     with torch.no_grad():
         model.item_embedding *= 50  # far from alike
     return objective, model, histories
