@@ -52,7 +52,7 @@ PROTOCOLS = {
     "P1-strict": "every held-out event of the test users, from events of an earlier time only",
     "P1-validation": "every held-out event of the validation users",
 }
-AVERSIONS = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0)
+AVERSIONS = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0)  # and the model's own
 # What every method is compared with.
 REFERENCES = ("likes-only", "likes-only-random", "full")
 # Replaces these settings of every method that has epochs.
@@ -243,8 +243,10 @@ def run_one(method: str, seed: int, args: argparse.Namespace, out: Path, progres
         arrays |= rank_part("other", model, other, other.last)
     aversion = model.dislike_aversion if METHODS[method].sweeps else None
     if aversion is not None:
-        arrays["aversions"] = np.array(AVERSIONS)
-        arrays["aversion_ranks"] = aversion_ranks(model, split.test, arrays["test_ranks"])
+        arrays["aversions"] = np.unique([*AVERSIONS, aversion])
+        arrays["aversion_ranks"] = aversion_ranks(
+            model, split.test, arrays["aversions"], arrays["test_ranks"]
+        )
 
     history = model.history_
     scores = [] if history is None else history["validation_score"]
@@ -309,10 +311,10 @@ def rank_part(name: str, model, part, targets: np.ndarray) -> dict[str, np.ndarr
     }
 
 
-def aversion_ranks(model, part, ranks: np.ndarray) -> np.ndarray:
+def aversion_ranks(model, part, aversions: np.ndarray, ranks: np.ndarray) -> np.ndarray:
     """Rank the held-out events of a part at each aversion; `ranks` are at the model's own."""
     rows = []
-    for aversion in AVERSIONS:
+    for aversion in aversions.tolist():
         if aversion != model.dislike_aversion:
             other = copy.copy(model).set_params(dislike_aversion=aversion)
             rows.append(rank_part("test", other, part, part.successive)["test_ranks"])
