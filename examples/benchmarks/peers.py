@@ -1,4 +1,4 @@
-"""Speed and memory side by side with RecTools and RePlay, on MovieLens-1M.
+r"""Speed and memory side by side with RecTools and RePlay, on MovieLens-1M.
 
     python examples/benchmarks/peers.py --data ml-1m.parquet --rectools-python rectools/bin/python \
         --replay-python replay/bin/python --json peers.json
@@ -6,14 +6,18 @@
 Each peer lives in an environment of its own:
 
     python -m venv rectools && rectools/bin/pip install torch==2.13.0 "rectools[torch]" "pyarrow<24"
-    python -m venv replay && replay/bin/pip install torch==2.13.0 "replay-rec[torch]" openvino onnx
+    python -m venv replay && replay/bin/pip install torch==2.13.0 "replay-rec[torch]" \
+        openvino onnx onnxscript
 
 `--data` is a parquet file with the columns user_id, item_id, rating, timestamp; a rating from 4 on
 is a like. All train SASRec on the last 50 likes with the sizes of `peer_shared.SIZES`, Adam and a
 softmax over the whole catalogue, on two threads, otherwise as their documentation has it: no
 validation, no logs, no checkpoints. Each row is a process of its own; an epoch is the fastest
-after a warm-up. Beside SASRec stand what this library is for: the two-encoder model, which also
-reads and learns from dislikes, the default objective at the same sizes, and all defaults.
+after a warm-up. It takes an otherwise idle machine: where `fit_cpu_seconds` in the JSON is far
+below twice `fit_seconds`, something else was running.
+
+Beside SASRec stands what this library is for: the two-encoder model, which also reads and learns
+from dislikes, the default objective at the same sizes, and all defaults.
 
 RePlay has every user's first item as a target as well if the history is short (read from padding),
 so its count of targets is 1 % higher; it pads all the same, as RecTools does, to 50.
@@ -57,7 +61,7 @@ def main():
     parser.add_argument("--json", metavar="FILE")
     args = parser.parse_args()
     pythons = {OURS: sys.executable, RECTOOLS: args.rectools_python, REPLAY: args.replay_python}
-    options = ["--data", args.data, "--epochs", "4", "--calls", "200"]
+    options = ["--data", args.data, "--epochs", "3", "--calls", "200"]
     if args.quick:
         options = ["--data", args.data, "--epochs", "2", "--calls", "50", "--users", "943"]
     results = []
