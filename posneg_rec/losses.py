@@ -306,15 +306,16 @@ def contrastive_loss(
         return F.normalize(rows.to(wide), dim=-1) if similarity == "cosine" else rows
 
     liked = (hidden * vectors(targets).to(hidden.dtype)).sum(-1, dtype=wide)  # (T,)
-    rows, filled = padded_rows(negative_offsets)  # (U, m), (U, m)
+    device = hidden.device
+    rows, filled = (x.to(device) for x in padded_rows(negative_offsets))  # (U, m), (U, m)
     padded_negatives = negatives[rows]  # (U, m)
-    position_rows, is_position = padded_rows(offsets)  # (U, t), (U, t)
+    position_rows, is_position = (x.to(device) for x in padded_rows(offsets))  # (U, t), (U, t)
     disliked = torch.bmm(
         hidden[position_rows],  # (U, t, d)
         vectors(padded_negatives).to(hidden.dtype).transpose(1, 2),  # (U, d, m)
     )[is_position].to(wide)  # (T, m)
 
-    lengths = offsets.diff()
+    lengths = offsets.diff().to(device)
     counts = torch.arange(rows.shape[1], device=rows.device)
     counted = filled.repeat_interleave(lengths, 0, output_size=len(hidden))  # (T, m)
     if n_visible is not None:

@@ -7,7 +7,6 @@ sequence, ``d`` the embedding dimension, ``H`` heads. Only :func:`packed_attenti
 from __future__ import annotations
 
 import math
-from itertools import pairwise
 from typing import Any, NamedTuple
 
 import torch
@@ -30,6 +29,7 @@ __all__ = [
 
 # Attention matrices of one group hold at most this many numbers (2 MiB in bfloat16).
 _MAX_GROUP_LOGITS = 2**20
+_LENGTH_MULTIPLE = 16
 # Those with a row per item, see `_ItemModel.items`.
 ITEM_PARAMETERS = ("item_embedding", "item_taste")
 _BITS_OF_ONE = 0x3F80  # 1.0 in bfloat16
@@ -100,23 +100,29 @@ def attention_groups(offsets: Tensor, device: torch.device) -> list[_Group]:
         Of the tensors to attend.
     """
     bounds = offsets.tolist()
-    lengths = [stop - start for start, stop in pairwise(bounds)]
-    limit = _MAX_GROUP_LOGITS if device.type == "cpu" else math.inf
-    groups: list[_Group] = []
-    start, longest = 0, 0
-    for stop, length in enumerate([*lengths, 0]):
-        fits = (stop + 1 - start) * max(longest, length) ** 2 <= limit
-        if stop < len(lengths) and (fits or stop == start):
-            longest = max(longest, length)
-            continue
-        n_tokens = bounds[stop] - bounds[start]
-        shape, places = (stop - start, longest), None
-        if n_tokens < shape[0] * shape[1]:
+    lengths = offsets.diff().tolist()
+    start, groups = 0, []
+    while start < len(lengths):
+        size = len(lengths) - start
+        if device.type == "cpu":
+            # The last sequence of a group is its longest, if they come in order.
+            while size > 1 and size * max(lengths[start : start + size]) ** 2 > _MAX_GROUP_LOGITS:
+                size //= 2
+            # A product of a new shape takes longer and leaves its kernel in torch's cache: sizes
+            # are powers of two, and unequal lengths are padded to a multiple of a few.
+            size = 1 << (size.bit_length() - 1)
+        stop = start + size
+        tokens, longest = slice(bounds[start], bounds[stop]), max(lengths[start:stop])
+        n_tokens = tokens.stop - tokens.start
+        if n_tokens == size * longest:
+            places = None
+        else:
+            longest = -(-longest // _LENGTH_MULTIPLE) * _LENGTH_MULTIPLE
             filled = torch.arange(longest) < offsets[start : stop + 1].diff()[:, None]
             places = filled.flatten().nonzero().squeeze(1).to(device)
         if n_tokens:
-            groups.append(_Group(slice(bounds[start], bounds[stop]), shape, places))
-        start, longest = stop, length
+            groups.append(_Group(tokens, (size, longest), places))
+        start = stop
     return groups
 
 
@@ -336,7 +342,12 @@ class Items(NamedTuple):
 
     def embed(self, codes: Tensor) -> Tensor:
         """Turn item codes of shape (T,) into input vectors (T, d), scaled as in SASRec."""
-        return F.embedding(codes, self.vectors) * math.sqrt(self.vectors.shape[1])
+        return self.lookup(codes) * math.sqrt(self.vectors.shape[1])
+
+    def lookup(self, codes: Tensor) -> Tensor:
+        """Take the vectors (T, d) of item codes (T,)."""
+        # A sparse gradient joins the softmax's without a matrix of zeros of its own.
+        return F.embedding(codes, self.vectors, sparse=self.vectors.is_leaf)
 
 
 class _ItemModel(nn.Module):
@@ -449,6 +460,6 @@ class JointEncoder(_ItemModel):
         """
         assert items.taste is not None
         hidden = dropout(hidden, self.encoder.dropout, generator)
-        vectors = F.embedding(codes, items.vectors)  # (T, d)
+        vectors = items.lookup(codes)  # (T, d)
         logits = (self.taste_query(hidden).to(vectors) * vectors).sum(-1) + items.taste[codes]
         return logits + self.taste_level(hidden).squeeze(-1)

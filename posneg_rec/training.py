@@ -10,7 +10,7 @@ import functools
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, Protocol
+from typing import Any, ClassVar, Literal, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -44,6 +44,8 @@ Weights = dict[str, NDArray[np.float32]]
 _TIMELESS_SHARE = 0.1
 # An epoch has at least so many steps, if there are as many users.
 _MIN_STEPS = 8
+# The number of positions of a batch is one of these.
+_POSITIONS_MULTIPLE = 256
 
 
 @dataclass(frozen=True)
@@ -120,16 +122,49 @@ class _Windows:
         index = np.arange(offsets[-1]) + np.repeat(first - offsets[:-1], taken)
         return cls(index, offsets, starts)
 
-    def shifted(self) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
-        """Return inputs (all but the last event), targets (all but the first) and offsets."""
+    def shifted(self, longest: int | None = None) -> _Shifted:
+        """Return inputs (all but each user's last event) and targets (all but the first).
+
+        With `longest` filler follows, in sequences of at most that length, until the number of
+        positions is a multiple of 256: a matrix product of a new shape takes torch's CPU kernels
+        longer, and each shape stays in their cache.
+        """
         lengths = np.diff(self.offsets)
         is_first = np.zeros(len(self.index), dtype=bool)
         is_last = np.zeros(len(self.index), dtype=bool)
         filled = lengths > 0
         is_first[self.offsets[:-1][filled]] = True
         is_last[self.offsets[1:][filled] - 1] = True
-        offsets = np.concatenate([[0], np.cumsum(np.maximum(lengths - 1, 0))])
-        return self.index[~is_last], self.index[~is_first], offsets
+        lengths = np.maximum(lengths - 1, 0)
+        n_targets, n_filler = int(lengths.sum()), 0
+        if longest is not None and n_targets:
+            n_filler = -n_targets % _POSITIONS_MULTIPLE
+            full, rest = divmod(n_filler, longest)
+            lengths = np.concatenate([lengths, np.full(full, longest), [rest] if rest else []])
+        filler = np.zeros(n_filler, dtype=np.int64)
+        return _Shifted(
+            np.concatenate([self.index[~is_last], filler]),
+            np.concatenate([self.index[~is_first], filler]),
+            np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
+            n_targets,
+        )
+
+
+class _Shifted(NamedTuple):
+    """Positions of a batch, packed; those from `n_targets` on are filler of no weight."""
+
+    inputs: NDArray[np.int64]  # (T,) events read
+    targets: NDArray[np.int64]  # (T,) events to predict
+    offsets: NDArray[np.int64]  # (U + 1,), filler included
+    n_targets: int
+
+    def weights(self, of_events: NDArray[np.float32] | None) -> NDArray[np.float32]:
+        """Weights of the targets (T,), by default 1."""
+        weights = np.ones(len(self.targets), dtype=np.float32)
+        if of_events is not None:
+            weights = of_events[self.targets]
+        weights[self.n_targets :] = 0
+        return weights
 
 
 # -- Items of a batch ------------------------------------------------------------------------
@@ -317,16 +352,15 @@ class PNFRecObjective:
             encoder: SequenceEncoder,
             sequences: PackedSequences,
             weights: NDArray[np.float32] | None,
-            drawn: _Windows,
+            shifted: _Shifted,
         ) -> Positions:
-            inputs, targets, offsets = drawn.shifted()
-            packed = torch.from_numpy(offsets)
-            x = items.parameters.embed(items.codes(sequences.values[inputs]))
+            packed = torch.from_numpy(shifted.offsets)
+            x = items.parameters.embed(items.codes(sequences.values[shifted.inputs]))
             return Positions(
                 encoder(x, packed, generator),
-                items.codes(sequences.values[targets]),
+                items.codes(sequences.values[shifted.targets]),
                 packed,
-                None if weights is None else _to(device, weights[targets]),
+                _to(device, shifted.weights(weights)),
             )
 
         liked, disliked = windows(self.liked), None
@@ -336,12 +370,14 @@ class PNFRecObjective:
             dislikes = self.disliked.values[disliked.index]
         named = np.concatenate([likes, dislikes])
         items, draws = _items_of_batch(model, self.sampler, rng, named, dislikes)
-        positive = encode(model.positive, self.liked, self.liked_weights, liked)
+        positions = liked.shifted(settings.max_len)
+        positive = encode(model.positive, self.liked, self.liked_weights, positions)
         negative = contrasted = None
         if disliked is not None:
             if model.negative is not None:
-                negative = encode(model.negative, self.disliked, self.disliked_weights, disliked)
-            contrasted = self._dislikes(liked, disliked, items, device)
+                shifted = disliked.shifted(settings.max_len)
+                negative = encode(model.negative, self.disliked, self.disliked_weights, shifted)
+            contrasted = self._dislikes(positions, disliked, items, device)
         return composite_loss(
             items.parameters.vectors,
             positive,
@@ -355,22 +391,24 @@ class PNFRecObjective:
         )
 
     def _dislikes(
-        self, liked: _Windows, disliked: _Windows, items: _BatchItems, device: torch.device
+        self, positions: _Shifted, disliked: _Windows, items: _BatchItems, device: torch.device
     ) -> Dislikes:
-        """Return what the positions of the `liked` windows are contrasted with."""
-        values = self.disliked.values
+        """Return what the positive `positions` are contrasted with: filler with nothing."""
         if self.settings.contrastive_negatives == "window":
             # What the published code contrasts with: the inputs of the negative encoder, so
             # without the latest dislike and with those that came after the target.
-            inputs, _, offsets = disliked.shifted()
-            return Dislikes(items.codes(values[inputs]), torch.from_numpy(offsets))
-        _, targets, offsets = liked.shifted()
-        user = np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))
-        return Dislikes(
-            items.codes(values[disliked.index]),
-            torch.from_numpy(disliked.offsets),
-            _to(device, self.n_dislikes_before[targets] - disliked.starts[user]),
-        )
+            index, _, offsets, _ = disliked.shifted()
+            n_visible = None
+        else:
+            index, offsets = disliked.index, disliked.offsets
+            real = positions.targets[: positions.n_targets]
+            user = np.searchsorted(positions.offsets, np.arange(len(real)), "right") - 1
+            before = self.n_dislikes_before[real] - disliked.starts[user]
+            n_visible = _to(device, np.pad(before, (0, len(positions.targets) - len(real))))
+        n_filler = len(positions.offsets) - len(offsets)
+        offsets = np.pad(offsets, (0, n_filler), mode="edge")
+        codes = items.codes(self.disliked.values[index])
+        return Dislikes(codes, torch.from_numpy(offsets), n_visible)
 
 
 class JointObjective:
@@ -428,12 +466,12 @@ class JointObjective:
         window_rng = rng if self.settings.windows == "random" else None
         users = _by_length(users, self.events, self.settings.max_len + 1)
         drawn = _Windows.draw(self.events, users, self.settings.max_len + 1, window_rng)
-        inputs, targets, offsets = drawn.shifted()
+        inputs, targets, offsets, _ = shifted = drawn.shifted(self.settings.max_len)
         values, signs = self.events.values, self.signs
         named, dislikes = values[drawn.index], signs[drawn.index] == -1
         items, draws = _items_of_batch(model, self.sampler, rng, named, named[dislikes])
         # Some windows go without times, so that a history without them is read as well.
-        timeless = rng.random(len(users)) < _TIMELESS_SHARE
+        timeless = rng.random(len(offsets) - 1) < _TIMELESS_SHARE
         gaps = np.where(np.repeat(timeless, np.diff(offsets)), 0, self.gap_tags[inputs])
         x = model.embed_events(
             items.parameters,
@@ -443,7 +481,7 @@ class JointObjective:
         )
         hidden = model.encoder(x, torch.from_numpy(offsets), generator)  # (T, d)
         next_items = items.codes(values[targets])
-        weights = _to(device, self.weights[targets])
+        weights = _to(device, shifted.weights(self.weights))
         vectors = items.parameters.vectors
         if draws is None:
             item = next_item_loss(hidden, vectors, next_items, weights=weights)
@@ -636,11 +674,11 @@ def train(
         for batch in np.array_split(rng.permutation(users), n_batches):
             with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
                 losses = objective.losses(model, batch, rng, generator)
-            model.zero_grad(set_to_none=True)
             losses[0].backward()
             for optimizer in optimizers:
                 optimizer.step()
             average.update()
+            model.zero_grad(set_to_none=True)
             sums += torch.stack([loss.detach().float() for loss in losses])
         names = ("loss", *objective.terms)
         means = dict(zip(names, (sums / n_batches).tolist(), strict=True))

@@ -67,7 +67,10 @@ def test_attention_groups_cover_all_tokens_within_the_limit(lengths, limit):
     assert [t for group in groups for t in packed[group.tokens].tolist()] == packed.tolist()
     for group in groups:
         n_sequences, longest = group.shape
-        assert n_sequences == 1 or n_sequences * longest**2 <= limit
+        length = int(group.pad(packed).bool().sum(1).max())
+        assert n_sequences == 1 or n_sequences * length**2 <= limit
+        assert n_sequences.bit_count() == 1
+        assert group.places is None or longest % nn._LENGTH_MULTIPLE == 0
         padded = group.pad(packed)
         assert padded.shape == group.shape
         assert torch.equal(group.unpad(padded), packed[group.tokens])
@@ -76,8 +79,8 @@ def test_attention_groups_cover_all_tokens_within_the_limit(lengths, limit):
 
 
 def test_sequences_of_one_length_are_attended_without_padding():
-    (group,) = attention_groups(offsets_of([3, 3, 3]), torch.device("cpu"))
-    assert group.places is None
+    (group,) = attention_groups(offsets_of([3, 3, 3, 3]), torch.device("cpu"))
+    assert group.places is None and group.shape == (4, 3)
 
 
 @given(LENGTHS, st.integers(1, 2), st.integers(0, 100), st.integers(1, 100))

@@ -1,6 +1,7 @@
 """Windows, batches and the loop: each against what it must be by hand."""
 
 import itertools
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -114,9 +115,45 @@ def test_random_windows_reach_every_part_of_a_history():
 def test_targets_are_the_inputs_shifted_within_each_user(lists):
     packed = PackedSequences.from_lists(lists)
     windows = training._Windows.draw(packed, np.arange(len(lists)), 9, None)
-    inputs, targets, offsets = windows.shifted()
+    inputs, targets, offsets, n_targets = windows.shifted()
+    assert n_targets == len(targets)
     for index, expected in ((inputs, [x[:-1] for x in lists]), (targets, [x[1:] for x in lists])):
         assert PackedSequences(packed.values[index], offsets).to_lists() == expected
+
+
+@given(PACKED, st.integers(1, 9), st.integers(1, 7))
+def test_filler_ends_at_a_multiple_and_weighs_nothing(lists, longest, multiple):
+    packed = PackedSequences.from_lists(lists)
+    windows = training._Windows.draw(packed, np.arange(len(lists)), longest + 1, None)
+    plain = windows.shifted()
+    with mock.patch.object(training, "_POSITIONS_MULTIPLE", multiple):
+        filled = windows.shifted(longest)
+    n = plain.n_targets
+    assert filled.n_targets == n and len(filled.inputs) == len(filled.targets)
+    assert len(filled.targets) % multiple == 0 and len(filled.targets) - n < multiple
+    for real, padded in zip(plain[:2], filled[:2], strict=True):
+        assert padded[:n].tolist() == real.tolist()
+    assert filled.offsets[: len(plain.offsets)].tolist() == plain.offsets.tolist()
+    assert filled.offsets[-1] == len(filled.inputs) and np.diff(filled.offsets).max() <= longest
+    weights = filled.weights(np.arange(1, len(packed.values) + 1, dtype=np.float32))
+    assert weights[:n].tolist() == (plain.targets + 1).tolist() and not weights[n:].any()
+    assert filled.weights(None).tolist() == [1] * n + [0] * (len(weights) - n)
+
+
+@pytest.mark.parametrize("kind", [PNFRecObjective, JointObjective])
+@pytest.mark.parametrize("negatives", ["window", "past"])
+def test_filler_changes_no_loss_and_no_gradient(kind, negatives):
+    made = objective(EVENTS, kind, contrastive_negatives=negatives)
+    users = np.arange(2)
+    results = []
+    for multiple in (1, 8):
+        model = made.model(6, torch.Generator().manual_seed(0))
+        with mock.patch.multiple(training, _POSITIONS_MULTIPLE=multiple, _TIMELESS_SHARE=0):
+            loss, *terms = made.losses(model, users, np.random.default_rng(0), None)
+        loss.backward()
+        results.append([loss.detach(), *terms, *(p.grad for p in model.parameters())])
+    for plain, filled in zip(*results, strict=True):
+        torch.testing.assert_close(plain, filled)
 
 
 def batch_of(monkeypatch, made, *functions):
@@ -138,6 +175,7 @@ def batch_of(monkeypatch, made, *functions):
             return users
 
     monkeypatch.setattr(training, "_MIN_STEPS", 1)
+    monkeypatch.setattr(training, "_POSITIONS_MULTIPLE", 1)
     settings = with_settings(max_epochs=1, batch_size=9)
     train(made, 6, settings, rng=InOrder(np.random.PCG64(0)))
     return caught
