@@ -31,7 +31,7 @@ Weights = Mapping[str, Array]
 _MAX_EVENTS = 2**10
 _TILE_SCORES = 2**18
 # Queries of a tile: enough for a matrix product to run at full speed.
-_TILE_QUERIES = 2**7
+_TILE_QUERIES = 2**8
 # Where whole rows of scores are needed, so many numbers at once (64 MiB).
 _MAX_ROW_SCORES = 2**24
 
@@ -496,19 +496,16 @@ class Scorer:
                 mass = np.exp(scores - top[:, None]).sum(1)
                 np.logaddexp(log_mass, top + np.log(mass), out=log_mass)
             if len(empty):
-                scores[empty] = self._fallback[items]
-                top[empty] = np.inf
+                scores[empty] = self._fallback[items]  # negative, while their logits were 0
             if self.allowed is not None:
                 scores[:, ~self.allowed[items]] = -np.inf
                 top = scores.max(1)
             first, last = np.searchsorted(seen, [items.start, items.stop])
             scores[seen_rows[first:last], seen[first:last] - start] = -np.inf
-            # A log probability is never positive: from the logits on scores only go down.
+            # A log probability is never positive: from their logits on scores only go down.
             rows = np.flatnonzero(top > floor)
             if len(rows) < len(top):
                 scores = scores[rows]
-            if len(rows) == 0:
-                continue
             if self.model.is_joint and self.aversion:
                 scores += aversion[rows] * self.model.log_liked(states[rows], items)
             yield rows, items, scores
