@@ -168,7 +168,7 @@ class SessionContrast:
             temperature=self.settings.temperature,
         )
         total = item + self.settings.contrastive_weight * contrast
-        return total, item.detach(), contrast.detach()
+        yield total, item.detach(), contrast.detach()
 
 
 def next_liked(signs, offsets):

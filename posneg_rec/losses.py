@@ -26,6 +26,7 @@ __all__ = [
     "composite_loss",
     "contrastive_loss",
     "feedback_loss",
+    "item_loss",
     "next_item_loss",
     "sampled_next_item_loss",
 ]
@@ -389,6 +390,25 @@ class Draws(NamedTuple):
     log_expected: Tensor  # (M,)
 
 
+def item_loss(
+    hidden: Tensor,
+    item_embedding: Tensor,
+    targets: Tensor,
+    draws: Draws | None,
+    *,
+    weights: Tensor | None = None,
+    reduction: Literal["mean", "sum"] = "mean",
+) -> Tensor:
+    """Next-item cross-entropy over all items or, with `draws`, against those.
+
+    See :func:`next_item_loss` and :func:`sampled_next_item_loss`.
+    """
+    arguments = (hidden, item_embedding, targets)
+    if draws is None:
+        return next_item_loss(*arguments, weights=weights, reduction=reduction)
+    return sampled_next_item_loss(*arguments, *draws, weights=weights, reduction=reduction)
+
+
 class CompositeLoss(NamedTuple):
     """The loss to differentiate, and its three unweighted terms, detached, to log."""
 
@@ -409,6 +429,7 @@ def composite_loss(
     contrastive_weight: float,
     similarity: Literal["dot", "cosine"] = "dot",
     temperature: float = 1.0,
+    reduction: Literal["mean", "sum"] = "mean",
 ) -> CompositeLoss:
     """``CE_p + a CE_n + b L_c``, the training loss of PNFRec; a weight of 0 skips the work.
 
@@ -428,6 +449,8 @@ def composite_loss(
         ``b`` = pc, neither = SASRec on likes.
     similarity, temperature
         See :func:`contrastive_loss`.
+    reduction : {"mean", "sum"}, default="mean"
+        Of each of the three terms, over its positions.
 
     Returns
     -------
@@ -446,9 +469,9 @@ def composite_loss(
 
     def cross_entropy(positions: Positions) -> Tensor:
         hidden, targets, _, weights = positions
-        if draws is None:
-            return next_item_loss(hidden, item_embedding, targets, weights=weights)
-        return sampled_next_item_loss(hidden, item_embedding, targets, *draws, weights=weights)
+        return item_loss(
+            hidden, item_embedding, targets, draws, weights=weights, reduction=reduction
+        )
 
     ce_positive = cross_entropy(positive)
     total = ce_positive
@@ -470,6 +493,7 @@ def composite_loss(
             similarity=similarity,
             temperature=temperature,
             weights=positive.weights,
+            reduction=reduction,
         )
         total = total + contrastive_weight * contrast
     return CompositeLoss(total, ce_positive.detach(), ce_negative.detach(), contrast.detach())

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import functools
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, ClassVar, Literal, NamedTuple, Protocol
 
 import numpy as np
@@ -24,8 +25,7 @@ from posneg_rec.losses import (
     Positions,
     composite_loss,
     feedback_loss,
-    next_item_loss,
-    sampled_next_item_loss,
+    item_loss,
 )
 from posneg_rec.nn import ITEM_PARAMETERS, Items, JointEncoder, SequenceEncoder, TwoSidedEncoder
 
@@ -44,7 +44,8 @@ Weights = dict[str, NDArray[np.float32]]
 _TIMELESS_SHARE = 0.1
 # An epoch has at least so many steps, if there are as many users.
 _MIN_STEPS = 8
-# The number of positions of a batch is one of these.
+# Positions that go through the model at once: at most so many, and a multiple of so many.
+_MAX_POSITIONS = 2**13
 _POSITIONS_MULTIPLE = 256
 
 
@@ -122,6 +123,12 @@ class _Windows:
         index = np.arange(offsets[-1]) + np.repeat(first - offsets[:-1], taken)
         return cls(index, offsets, starts)
 
+    def part(self, users: slice) -> _Windows:
+        """Take the windows of some of the batch's users."""
+        offsets = self.offsets[users.start : users.stop + 1]
+        index = self.index[offsets[0] : offsets[-1]]
+        return _Windows(index, offsets - offsets[0], self.starts[users])
+
     def shifted(self, longest: int | None = None) -> _Shifted:
         """Return inputs (all but each user's last event) and targets (all but the first).
 
@@ -158,13 +165,33 @@ class _Shifted(NamedTuple):
     offsets: NDArray[np.int64]  # (U + 1,), filler included
     n_targets: int
 
+    def total(self, of_events: NDArray[np.float32] | None) -> float:
+        """Sum the weights of the targets; where it is 0, any other number does as well."""
+        return float(self.weights(of_events).sum(dtype=np.float64)) or 1.0
+
     def weights(self, of_events: NDArray[np.float32] | None) -> NDArray[np.float32]:
-        """Weights of the targets (T,), by default 1."""
+        """Give the weights of the targets (T,), by default 1."""
         weights = np.ones(len(self.targets), dtype=np.float32)
         if of_events is not None:
             weights = of_events[self.targets]
         weights[self.n_targets :] = 0
         return weights
+
+
+def _parts(n_positions: NDArray[np.int64], most: int) -> list[slice]:
+    """Cut a batch, with so many positions of each user, into parts of at most (if it can) `most`.
+
+    Parts are trained one after the other before a step: they take a part of the memory, and what
+    a layer leaves is still in the cache when the next one reads it.
+    """
+    part = np.maximum(np.cumsum(n_positions) - 1, 0) // most
+    bounds = [*np.flatnonzero(np.diff(part, prepend=-1)).tolist(), len(part)]
+    return [slice(*bound) for bound in pairwise(bounds)]
+
+
+def _most_positions(n_items: int) -> int:
+    # Each part makes a gradient of all items, so that many of them ask for large parts.
+    return max(_MAX_POSITIONS, n_items // 2)
 
 
 # -- Items of a batch ------------------------------------------------------------------------
@@ -279,8 +306,11 @@ class Objective(Protocol):
         users: NDArray[np.int64],
         rng: np.random.Generator,
         generator: torch.Generator,
-    ) -> tuple[Tensor, ...]:
-        """Return the total loss of a batch of users, then its terms, all scalars."""
+    ) -> Iterator[tuple[Tensor, ...]]:
+        """Yield, for each part of a batch of users, what it adds to the loss and to its terms.
+
+        All are scalars; the first is to be differentiated before the next part is asked for.
+        """
 
 
 class PNFRecObjective:
@@ -339,9 +369,10 @@ class PNFRecObjective:
         users: NDArray[np.int64],
         rng: np.random.Generator,
         generator: torch.Generator,
-    ) -> tuple[Tensor, ...]:
-        """Return the composite loss of a batch of users, then its three terms."""
+    ) -> Iterator[tuple[Tensor, ...]]:
+        """Yield the composite loss of each part of a batch, then its three terms."""
         settings, device = self.settings, model.item_embedding.device
+        both_signs = settings.negative_weight > 0 or settings.contrastive_weight > 0
         window_rng = rng if settings.windows == "random" else None
         users = _by_length(users, self.liked, settings.max_len + 1)
 
@@ -353,6 +384,7 @@ class PNFRecObjective:
             sequences: PackedSequences,
             weights: NDArray[np.float32] | None,
             shifted: _Shifted,
+            total: float,
         ) -> Positions:
             packed = torch.from_numpy(shifted.offsets)
             x = items.parameters.embed(items.codes(sequences.values[shifted.inputs]))
@@ -360,35 +392,52 @@ class PNFRecObjective:
                 encoder(x, packed, generator),
                 items.codes(sequences.values[shifted.targets]),
                 packed,
-                _to(device, shifted.weights(weights)),
+                _to(device, shifted.weights(weights) / total),
             )
 
-        liked, disliked = windows(self.liked), None
-        likes, dislikes = self.liked.values[liked.index], self.liked.values[:0]
-        if settings.negative_weight > 0 or settings.contrastive_weight > 0:
-            disliked = windows(self.disliked)
-            dislikes = self.disliked.values[disliked.index]
-        named = np.concatenate([likes, dislikes])
-        items, draws = _items_of_batch(model, self.sampler, rng, named, dislikes)
-        positions = liked.shifted(settings.max_len)
-        positive = encode(model.positive, self.liked, self.liked_weights, positions)
-        negative = contrasted = None
-        if disliked is not None:
-            if model.negative is not None:
-                shifted = disliked.shifted(settings.max_len)
-                negative = encode(model.negative, self.disliked, self.disliked_weights, shifted)
-            contrasted = self._dislikes(positions, disliked, items, device)
-        return composite_loss(
-            items.parameters.vectors,
-            positive,
-            negative,
-            contrasted,
-            draws=draws,
-            negative_weight=settings.negative_weight,
-            contrastive_weight=settings.contrastive_weight,
-            similarity=settings.contrastive_similarity,
-            temperature=settings.temperature,
-        )
+        all_liked = windows(self.liked)
+        n_positions, total_disliked = np.diff(all_liked.offsets), 1.0
+        total_liked = all_liked.shifted().total(self.liked_weights)
+        if both_signs:
+            all_disliked = windows(self.disliked)
+            n_positions = n_positions + np.diff(all_disliked.offsets)
+            total_disliked = all_disliked.shifted().total(self.disliked_weights)
+        for part in _parts(n_positions, _most_positions(len(model.item_embedding))):
+            liked = all_liked.part(part)
+            likes, dislikes = self.liked.values[liked.index], self.liked.values[:0]
+            if both_signs:
+                disliked = all_disliked.part(part)
+                dislikes = self.disliked.values[disliked.index]
+            named = np.concatenate([likes, dislikes])
+            items, draws = _items_of_batch(model, self.sampler, rng, named, dislikes)
+            positions = liked.shifted(settings.max_len)
+            positive = encode(
+                model.positive, self.liked, self.liked_weights, positions, total_liked
+            )
+            negative = contrasted = None
+            if both_signs:
+                if model.negative is not None:
+                    shifted = disliked.shifted(settings.max_len)
+                    negative = encode(
+                        model.negative,
+                        self.disliked,
+                        self.disliked_weights,
+                        shifted,
+                        total_disliked,
+                    )
+                contrasted = self._dislikes(positions, disliked, items, device)
+            yield composite_loss(
+                items.parameters.vectors,
+                positive,
+                negative,
+                contrasted,
+                draws=draws,
+                negative_weight=settings.negative_weight,
+                contrastive_weight=settings.contrastive_weight,
+                similarity=settings.contrastive_similarity,
+                temperature=settings.temperature,
+                reduction="sum",
+            )
 
     def _dislikes(
         self, positions: _Shifted, disliked: _Windows, items: _BatchItems, device: torch.device
@@ -460,12 +509,26 @@ class JointObjective:
         users: NDArray[np.int64],
         rng: np.random.Generator,
         generator: torch.Generator,
+    ) -> Iterator[tuple[Tensor, ...]]:
+        """Yield the loss of each part of a batch of users, then its two terms."""
+        settings = self.settings
+        window_rng = rng if settings.windows == "random" else None
+        users = _by_length(users, self.events, settings.max_len + 1)
+        drawn = _Windows.draw(self.events, users, settings.max_len + 1, window_rng)
+        total = drawn.shifted().total(self.weights)
+        most = _most_positions(len(model.item_embedding))
+        for part in _parts(np.diff(drawn.offsets), most):
+            yield self._losses(model, drawn.part(part), total, rng, generator)
+
+    def _losses(
+        self,
+        model: JointEncoder,
+        drawn: _Windows,
+        total: float,
+        rng: np.random.Generator,
+        generator: torch.Generator,
     ) -> tuple[Tensor, ...]:
-        """Return the loss of a batch of users, then its two terms."""
         device = model.item_embedding.device
-        window_rng = rng if self.settings.windows == "random" else None
-        users = _by_length(users, self.events, self.settings.max_len + 1)
-        drawn = _Windows.draw(self.events, users, self.settings.max_len + 1, window_rng)
         inputs, targets, offsets, _ = shifted = drawn.shifted(self.settings.max_len)
         values, signs = self.events.values, self.signs
         named, dislikes = values[drawn.index], signs[drawn.index] == -1
@@ -481,16 +544,15 @@ class JointObjective:
         )
         hidden = model.encoder(x, torch.from_numpy(offsets), generator)  # (T, d)
         next_items = items.codes(values[targets])
-        weights = _to(device, shifted.weights(self.weights))
-        vectors = items.parameters.vectors
-        if draws is None:
-            item = next_item_loss(hidden, vectors, next_items, weights=weights)
-        else:
-            item = sampled_next_item_loss(hidden, vectors, next_items, *draws, weights=weights)
+        weights = _to(device, shifted.weights(self.weights) / total)
+        item = item_loss(
+            hidden, items.parameters.vectors, next_items, draws, weights=weights, reduction="sum"
+        )
         feedback = feedback_loss(
             model.like_logits(hidden, items.parameters, next_items, generator),
             _to(device, signs[targets]),
             weights=weights,
+            reduction="sum",
         )
         return item + feedback, item.detach(), feedback.detach()
 
@@ -672,14 +734,18 @@ def train(
         # Summed on the device and read once an epoch: reading waits for the device.
         sums = torch.zeros(1 + len(objective.terms), device=device)
         for batch in np.array_split(rng.permutation(users), n_batches):
-            with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
-                losses = objective.losses(model, batch, rng, generator)
-            losses[0].backward()
+            parts = objective.losses(model, batch, rng, generator)
+            while True:
+                with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
+                    losses = next(parts, None)
+                if losses is None:
+                    break
+                losses[0].backward()
+                sums += torch.stack([loss.detach().float() for loss in losses])
             for optimizer in optimizers:
                 optimizer.step()
             average.update()
             model.zero_grad(set_to_none=True)
-            sums += torch.stack([loss.detach().float() for loss in losses])
         names = ("loss", *objective.terms)
         means = dict(zip(names, (sums / n_batches).tolist(), strict=True))
         # The weights too: the last step may have spoilt them without a loss to show it.

@@ -149,11 +149,41 @@ def test_filler_changes_no_loss_and_no_gradient(kind, negatives):
     for multiple in (1, 8):
         model = made.model(6, torch.Generator().manual_seed(0))
         with mock.patch.multiple(training, _POSITIONS_MULTIPLE=multiple, _TIMELESS_SHARE=0):
-            loss, *terms = made.losses(model, users, np.random.default_rng(0), None)
+            ((loss, *terms),) = made.losses(model, users, np.random.default_rng(0), None)
         loss.backward()
         results.append([loss.detach(), *terms, *(p.grad for p in model.parameters())])
     for plain, filled in zip(*results, strict=True):
         torch.testing.assert_close(plain, filled)
+
+
+@pytest.mark.parametrize("kind", [PNFRecObjective, JointObjective])
+@pytest.mark.parametrize("negatives", ["window", "past"])
+@pytest.mark.parametrize("weights", [None, np.arange(8, dtype=np.float32)])
+def test_parts_of_a_batch_add_up_to_it(kind, negatives, weights):
+    made = objective(EVENTS, kind, weights, contrastive_negatives=negatives)
+    results, n_parts = [], []
+    for most in (100, 4):
+        model = made.model(6, torch.Generator().manual_seed(0))
+        sums = torch.zeros(1 + len(made.terms))
+        with mock.patch.multiple(training, _MAX_POSITIONS=most, _TIMELESS_SHARE=0):
+            n_parts.append(0)
+            for losses in made.losses(model, np.arange(2), np.random.default_rng(0), None):
+                losses[0].backward()
+                sums += torch.stack([loss.detach() for loss in losses])
+                n_parts[-1] += 1
+        results.append([sums, *(p.grad for p in model.parameters())])
+    assert n_parts == [1, 2]
+    for whole, cut in zip(*results, strict=True):
+        torch.testing.assert_close(whole, cut)
+
+
+@given(st.lists(st.integers(0, 6), min_size=1, max_size=9), st.integers(1, 9))
+def test_parts_cover_all_users_in_order(n_positions, most):
+    parts = training._parts(np.array(n_positions), most)
+    users = [user for part in parts for user in range(part.start, part.stop)]
+    assert users == list(range(len(n_positions)))
+    for part in parts:
+        assert sum(n_positions[part]) < most + max(n_positions[part])
 
 
 def batch_of(monkeypatch, made, *functions):
@@ -217,10 +247,11 @@ def test_a_weight_of_zero_skips_its_work(monkeypatch, a, b, has_negative, has_di
 
 def test_joint_targets_are_the_next_event_and_its_sign(monkeypatch):
     made = objective([*EVENTS[:3], (0, 4, 0), *EVENTS[4:]], JointObjective)
-    items, feedback = batch_of(monkeypatch, made, "next_item_loss", "feedback_loss")
+    items, feedback = batch_of(monkeypatch, made, "item_loss", "feedback_loss")
     assert items[2].tolist() == [0, 1, 3, 1, 4, 2]
     assert feedback[1].tolist() == [1, 1, -1, 1, 0, 1]
-    assert items[3].tolist() == feedback[2].tolist() == [1, 1, 1, 1, 0, 1]
+    expected = pytest.approx(np.array([1, 1, 1, 1, 0, 1]) / 5)  # weights of a mean
+    assert items[4].tolist() == feedback[2].tolist() == expected
 
 
 BOTH = pytest.mark.parametrize("kind", [PNFRecObjective, JointObjective])

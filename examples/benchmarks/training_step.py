@@ -154,8 +154,9 @@ def losses_of_both(sizes):
             model, *(list(pad(s)) for s in (objective.liked, objective.disliked)), 0
         )
         users = np.arange(sizes["users"])
-        packed, *_ = objective.losses(model, users, np.random.default_rng(0), None)
-    return float(padded), float(packed)
+        parts = objective.losses(model, users, np.random.default_rng(0), None)
+        packed = sum(float(total) for total, *_ in parts)
+    return float(padded), packed
 
 
 # --------------------------------------------------------------------------------- products
