@@ -916,7 +916,7 @@ class ContrastiveSeqRecommender(CallbackSupportMixin, BaseEstimator):
         return kept
 
     def _model(self, weights: Weights) -> serving.Model:
-        # Kept like the vocabulary: made ready it answers one history a third faster.
+        # Kept like the vocabulary: to make it takes half as long as to answer one history.
         kept: serving.Model | None = vars(self).get("_kept_model")
         if kept is None or kept.weights is not weights or kept.n_heads != self.n_heads:
             kept = serving.Model(weights, self.n_heads)

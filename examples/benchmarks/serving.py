@@ -38,7 +38,7 @@ QUICK = {
     "length": [10, 100],
 }
 BASE = {"n_items": 3_416, "k": 10, "length": 100}
-N_REPEATS = 5
+N_REPEATS = 3
 
 
 def main():
