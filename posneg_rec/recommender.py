@@ -1,7 +1,7 @@
 """The estimator: a constructor that stores, and methods that hand on.
 
-Modules that import torch are imported inside the methods that train or encode many histories;
-loading a model and answering for one history needs NumPy alone.
+Modules that import torch are imported inside the methods that train; loading a model and answering
+need NumPy alone.
 """
 
 from __future__ import annotations
