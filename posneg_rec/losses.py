@@ -96,8 +96,10 @@ class _CatalogueCrossEntropy(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
         (scale,) = grad_outputs
+        # A copy of a large catalogue's gradient costs; reading the scale on a device would wait.
+        unscaled = scale.device.type == "cpu" and float(scale) == 1.0
         grads = (
-            None if grad is None else (grad * scale).to(dtype)
+            None if grad is None else (grad if unscaled else grad * scale).to(dtype)
             for grad, dtype in zip(ctx.saved_tensors, ctx.dtypes, strict=True)
         )
         return (*grads, None, None, None)

@@ -87,7 +87,8 @@ class RecommenderPipeline(Pipeline):
         interactions : history, table or list of histories
         k : int, default=10
         **options
-            `feedback`, `exclude_seen`, `allowed_items`, `denied_items`, `dislike_aversion`.
+            `feedback`, `times`, `exclude_seen`, `allowed_items`, `denied_items`,
+            `dislike_aversion`.
 
         Returns
         -------

@@ -23,7 +23,8 @@ _WORLD = make_opposing_patterns(
 )
 X, Y = _WORLD.interactions, _WORLD.feedback
 
-# The same with one history per user.
+# The same without times, and with one history per user, which has none.
+TIMELESS = X[:, :2], Y
 _STARTS = np.flatnonzero(np.diff(X[:, 0]) > 0) + 1
 HISTORIES, FEEDBACKS = (
     [part.tolist() for part in np.split(column, _STARTS)] for column in (X[:, 1], Y)
