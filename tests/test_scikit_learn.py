@@ -26,7 +26,7 @@ from sklearn.model_selection import (
 )
 from sklearn.utils import estimator_html_repr
 from sklearn.utils.validation import check_is_fitted
-from tiny import FEEDBACKS, FRAMES, HISTORIES, StopAfter, X, Y, same_weights, tiny
+from tiny import FEEDBACKS, FRAMES, HISTORIES, TIMELESS, StopAfter, X, Y, same_weights, tiny
 
 import posneg_rec
 from posneg_rec import interactions, make_recommender_pipeline, pipeline, recommender
@@ -265,7 +265,7 @@ def test_halving_by_samples_draws_whole_histories():
     assert found.n_resources_ == [12, 36] and found.n_candidates_ == [3, 1]
     assert sizes == [6] * 6 + [18] * 2
     best = SETTINGS[GRID["learning_rate"].index(found.best_params_["learning_rate"])]
-    assert same_weights(found.best_estimator_, tiny(**best).fit(X, Y))
+    assert same_weights(found.best_estimator_, tiny(**best).fit(*TIMELESS))
 
 
 @pytest.mark.parametrize(
@@ -317,7 +317,7 @@ def test_histories_in_a_search_are_new_users():
         for fold in splitter.split(HISTORIES)
     ]
     np.testing.assert_allclose(
-        cross_val_score(tiny(), X, Y, cv=folds), by_hand(splitter, HISTORIES, FEEDBACKS)
+        cross_val_score(tiny(), *TIMELESS, cv=folds), by_hand(splitter, HISTORIES, FEEDBACKS)
     )
     assert all(len(leaking_rows(X, *fold)) == 0 for fold in folds)
 
