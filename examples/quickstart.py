@@ -57,7 +57,7 @@ def on_synthetic_world() -> None:
 
     # One history, oldest first: what comes next, and what is it?
     mine = X[:, 0] == 0
-    items, scores = model.recommend(X[mine, 1], k=5, feedback=y[mine])
+    items, scores = model.recommend(X[mine, 1], k=5, feedback=y[mine], times=X[mine, 2])
     print("\nFor user 0:")
     for item, score in zip(items, scores, strict=True):
         group, step = world.truth.item_group[item], world.truth.item_step[item]
@@ -83,7 +83,7 @@ def on_ratings(path: str, threshold: float) -> None:
     split = paper_split(
         table[["user", "item", "time"]], table["rating"], positive_threshold=threshold
     )
-    # Up to 100 epochs, the default, gain some more and take several times as long.
+    # Up to 50 epochs, the default, gain some more and take twice as long.
     model = ContrastiveSeqRecommender(
         positive_threshold=threshold, max_epochs=20, random_state=0, verbose=1
     )
@@ -98,8 +98,9 @@ def on_ratings(path: str, threshold: float) -> None:
 
     user = test.interactions["user"].iloc[0]
     mine = (test.interactions["user"] == user).to_numpy()
+    history = test.interactions[mine]
     items, scores = model.recommend(
-        test.interactions["item"][mine].to_numpy(), k=5, feedback=test.feedback[mine]
+        history["item"].to_numpy(), k=5, feedback=test.feedback[mine], times=history["time"]
     )
     print(f"For user {user}:")
     for item, score in zip(items, scores, strict=True):
