@@ -468,7 +468,7 @@ class JointObjective:
     histories, settings, sample_weight
         As in :class:`PNFRecObjective`.
     gap_tags : int64 array of shape (n_events,), default=None
-        Time since the user's event before, in classes (:meth:`Histories.gap_tags`); None if no
+        Time since the user's event before, in classes (:func:`interactions.gap_tags`); None if no
         times are known.
     """
 
