@@ -31,18 +31,38 @@ __all__ = [
     "sampled_next_item_loss",
 ]
 
-# One chunk of catalogue logits holds at most this many numbers (256 MiB in float32): a million
-# items stay affordable, and below 130,000 items only the row limits bind.
-_MAX_CHUNK_LOGITS = 2**26
-# Rows per chunk. On a CPU the logits of 512 rows of a few thousand items stay in its caches
-# between the three products; a GPU needs more rows to fill its cores.
-_MAX_CHUNK_ROWS = {"cpu": 512}
-_MAX_CHUNK_ROWS_ACCELERATOR = 8192
+# Rows of logits that are made at a time. On a CPU those of 512 rows of a few thousand items stay
+# in its caches between the three products; but so few rows of a large catalogue would read and
+# write the gradient of all items too often: there a chunk is more rows of some items only.
+_CPU_ROWS, _CPU_ITEMS = 512, 2**16
+_CPU_TILE = 2048, 2048
+# A GPU needs more rows to fill its cores; so many logits are 128 MiB in bfloat16.
+_ACCELERATOR_ROWS, _ACCELERATOR_ITEMS, _ACCELERATOR_LOGITS = 2**13, 2**15, 2**26
 
 
-def _chunk_rows(n_items: int, device: torch.device) -> int:
-    limit = _MAX_CHUNK_ROWS.get(device.type, _MAX_CHUNK_ROWS_ACCELERATOR)
-    return max(1, min(limit, _MAX_CHUNK_LOGITS // max(1, n_items)))
+def _chunk_shape(n_items: int, device: torch.device) -> tuple[int, int]:
+    """Choose of how many rows and items the logits are made at a time."""
+    if device.type == "cpu":
+        return (_CPU_ROWS, _CPU_ITEMS) if n_items <= _CPU_ITEMS else _CPU_TILE
+    n_items = max(1, min(n_items, _ACCELERATOR_ITEMS))
+    return min(_ACCELERATOR_ROWS, _ACCELERATOR_LOGITS // n_items), n_items
+
+
+def _softmax(hidden: Tensor, table: Tensor) -> tuple[Tensor, Tensor]:
+    """Return probabilities (rows, n) among some items, and the log of their mass (rows,)."""
+    logits = hidden @ table.T
+    p = logits.softmax(1)
+    wide = torch.promote_types(hidden.dtype, torch.float32)
+    # Of the likeliest item both are known without a sum over the items.
+    return p, logits.amax(1).to(wide) - p.amax(1).to(wide).log()
+
+
+def _add_product(total: Tensor, a: Tensor, b: Tensor) -> None:
+    """Add ``a @ b`` to `total`, which may be of a wider dtype."""
+    if a.dtype == total.dtype:
+        total.addmm_(a, b)
+    else:
+        total += a @ b
 
 
 class _CatalogueCrossEntropy(torch.autograd.Function):
@@ -50,7 +70,8 @@ class _CatalogueCrossEntropy(torch.autograd.Function):
 
     Kept logits would cost ``T x N`` numbers; recomputed ones a fourth product. Here a chunk of
     logits turns into probabilities while it is still in the cache, enters the two gradient
-    products and is forgotten. Weights and targets touch ``T x d`` numbers only.
+    products and is forgotten. Weights and targets touch ``T x d`` numbers only. If the chunk has
+    some items only, the mass of all must be known first: all but the last chunk are made twice.
     """
 
     @staticmethod
@@ -60,7 +81,7 @@ class _CatalogueCrossEntropy(torch.autograd.Function):
         embedding: Tensor,
         targets: Tensor,
         weights: Tensor,
-        rows: int,
+        chunk_shape: tuple[int, int],
     ) -> Tensor:
         need_hidden, need_embedding = ctx.needs_input_grad[:2]
         table = embedding.to(hidden.dtype)  # (N, d) in the dtype of the products
@@ -69,24 +90,30 @@ class _CatalogueCrossEntropy(torch.autograd.Function):
         scale = weights[:, None].to(hidden.dtype)
         weighted = hidden * scale  # (T, d)
         log_mass = torch.empty(len(hidden), dtype=wide, device=hidden.device)
-        grad_hidden = torch.empty_like(hidden) if need_hidden else None
+        grad_hidden = torch.zeros_like(hidden, dtype=wide) if need_hidden else None
         grad_table = torch.zeros_like(embedding, dtype=wide) if need_embedding else None
-        for start in range(0, len(hidden), rows):
-            chunk = slice(start, start + rows)
-            logits = hidden[chunk] @ table.T  # (rows, N)
-            p = logits.softmax(1)
-            # Of the likeliest item both are known without a sum over the catalogue.
-            log_mass[chunk] = logits.amax(1).to(wide) - p.amax(1).to(wide).log()
-            if grad_hidden is not None:
-                torch.mm(p, table, out=grad_hidden[chunk])
-            if grad_table is not None:
-                if p.dtype == wide:
-                    grad_table.addmm_(p.T, weighted[chunk])
-                else:
-                    grad_table += p.T @ weighted[chunk]
+        n_rows, n_items = chunk_shape
+        tiles = [slice(start, start + n_items) for start in range(0, len(table), n_items)]
+        for start in range(0, len(hidden), n_rows):
+            rows = slice(start, start + n_rows)
+            masses = []
+            for tile in tiles:
+                p, mass = _softmax(hidden[rows], table[tile])
+                masses.append(mass)
+            log_mass[rows] = torch.stack(masses).logsumexp(0)
+            if not (need_hidden or need_embedding):
+                continue
+            for tile, mass in zip(reversed(tiles), reversed(masses), strict=True):
+                if tile != tiles[-1]:  # whose probabilities are still there
+                    p, _ = _softmax(hidden[rows], table[tile])
+                share = (mass - log_mass[rows]).exp_()[:, None]  # (rows, 1) of all items' mass
+                if grad_hidden is not None:
+                    grad_hidden[rows].addcmul_((p @ table[tile]).to(wide), share)
+                if grad_table is not None:
+                    _add_product(grad_table[tile], p.T, weighted[rows] * share.to(p.dtype))
         target_logits = (hidden.to(wide) * own.to(wide)).sum(1)  # (T,)
         if grad_hidden is not None:
-            grad_hidden.sub_(own).mul_(scale)
+            grad_hidden.sub_(own.to(wide)).mul_(weights[:, None])
         if grad_table is not None:
             grad_table.index_add_(0, targets, weighted.to(wide), alpha=-1)
         ctx.save_for_backward(grad_hidden, grad_table)
@@ -126,7 +153,7 @@ def next_item_loss(
     *,
     weights: Tensor | None = None,
     reduction: Literal["mean", "sum"] = "mean",
-    chunk_rows: int | None = None,
+    chunk_shape: tuple[int, int] | None = None,
 ) -> Tensor:
     """Next-item cross-entropy over the whole catalogue (``CE_p`` and ``CE_n`` of the paper).
 
@@ -145,9 +172,9 @@ def next_item_loss(
         Non-negative weights of the positions; None weighs all alike. They get no gradient.
     reduction : {"mean", "sum"}, default="mean"
         The (weighted) mean over positions, as in the paper, or the sum.
-    chunk_rows : int, default=None
-        Positions per chunk; None takes a size that suits the device and ``N``. It changes
-        memory and time, never the result beyond rounding.
+    chunk_shape : (int, int), default=None
+        Positions and items of a chunk; None takes a shape that suits the device and ``N``. It
+        changes memory and time, never the result beyond rounding.
 
     Returns
     -------
@@ -163,10 +190,10 @@ def next_item_loss(
     2.0794
     """
     weights = _position_weights(hidden, weights, reduction)
-    rows = chunk_rows or _chunk_rows(len(item_embedding), hidden.device)
+    shape = chunk_shape or _chunk_shape(len(item_embedding), hidden.device)
     hidden = hidden.to(product_dtype(hidden))
     with torch.autocast(hidden.device.type, enabled=False):
-        loss: Tensor = _CatalogueCrossEntropy.apply(hidden, item_embedding, targets, weights, rows)
+        loss: Tensor = _CatalogueCrossEntropy.apply(hidden, item_embedding, targets, weights, shape)
     return loss
 
 

@@ -106,19 +106,22 @@ def users_of(world, users):
 # ------------------------------------------------------------------------------ next item
 
 
-@given(worlds(), st.integers(1, 6))
-def test_chunks_give_the_loss_of_all_logits_at_once(world, rows):
+CHUNK_SHAPES = st.tuples(st.integers(1, 6), st.integers(1, 8))  # positions, items of seven
+
+
+@given(worlds(), CHUNK_SHAPES)
+def test_chunks_give_the_loss_of_all_logits_at_once(world, shape):
     torch.testing.assert_close(
-        ce(world, chunk_rows=rows),
+        ce(world, chunk_shape=shape),
         plain_next_item_loss(world["hidden"], world["item_embedding"], world["targets"]),
     )
 
 
-@given(worlds(min_users=1), st.integers(1, 6))
-def test_chunked_gradients_equal_the_twins(world, rows):
+@given(worlds(min_users=1), CHUNK_SHAPES)
+def test_chunked_gradients_equal_the_twins(world, shape):
     leaves = [world[name].clone().requires_grad_() for name in ("hidden", "item_embedding")]
     ours = torch.autograd.grad(
-        3 * next_item_loss(*leaves, world["targets"], chunk_rows=rows), leaves
+        3 * next_item_loss(*leaves, world["targets"], chunk_shape=shape), leaves
     )
     plain = torch.autograd.grad(3 * plain_next_item_loss(*leaves, world["targets"]), leaves)
     torch.testing.assert_close(ours, plain)
