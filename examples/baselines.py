@@ -8,6 +8,7 @@ frame with the columns user, item and time, in order of user and time. What come
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import pandas as pd
@@ -58,6 +59,41 @@ class WithoutSigns:
         ranks = self.model.target_ranks(interactions, targets=targets)
         liked = np.asarray(ratings)[ranks.rows] >= self.threshold
         return replace(ranks, signs=np.where(liked, 1, -1).astype(np.int8))
+
+
+# -- The default with one part taken away ----------------------------------------------------
+
+
+def fit_without_times(interactions, ratings, threshold, seed, settings):
+    """Tell the model the order of events, but not when they were."""
+    model = fit_estimator(interactions[["user", "item"]], ratings, threshold, seed, settings)
+    return WithoutTimes(model)
+
+
+@dataclass
+class WithoutTimes:
+    """A model that is told of no time."""
+
+    model: ContrastiveSeqRecommender
+
+    @property
+    def history_(self):
+        return self.model.history_
+
+    def target_ranks(self, interactions, ratings, *, targets):
+        return self.model.target_ranks(interactions[["user", "item"]], ratings, targets=targets)
+
+
+def fit_without_gates(interactions, ratings, threshold, seed, settings):
+    """Replace the gated blocks by those of SASRec."""
+    from posneg_rec import nn
+
+    encoder = nn.SequenceEncoder
+    # The library has no switch for it: one kind of block a model is enough.
+    with mock.patch.object(
+        nn, "SequenceEncoder", lambda dim, *, gated, **sizes: encoder(dim, **sizes)
+    ):
+        return fit_estimator(interactions, ratings, threshold, seed, settings)
 
 
 # -- SASRec with the session contrast of arXiv:2409.07367 -------------------------------------
@@ -306,5 +342,24 @@ METHODS = {
     ),
     "popular": Method(
         "most popular", fit_popularity, {"likes_only": False}, "nothing to choose", is_random=False
+    ),
+}
+
+_TAKEN_AWAY = "the default's, with one part taken away"
+
+ABLATIONS = {
+    "no-times": Method("without times", fit_without_times, {}, _TAKEN_AWAY),
+    "no-gates": Method("without gates", fit_without_gates, {}, _TAKEN_AWAY),
+    "no-averaging": Method(
+        "without averaging the weights", fit_estimator, {"ema_decay": 0.0}, _TAKEN_AWAY
+    ),
+    "recent-windows": Method(
+        "trained on the last events only", fit_estimator, {"windows": "recent"}, _TAKEN_AWAY
+    ),
+    "one-head": Method("with one head", fit_estimator, {"n_heads": 1}, _TAKEN_AWAY),
+    "less-dropout": Method("with dropout 0.1", fit_estimator, {"dropout": 0.1}, _TAKEN_AWAY),
+    "float32": Method("in float32", fit_estimator, {"precision": "float32"}, _TAKEN_AWAY),
+    "drawn-items": Method(
+        "against 512 drawn items", fit_estimator, {"n_negatives": 512}, _TAKEN_AWAY
     ),
 }

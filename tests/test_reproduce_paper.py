@@ -91,10 +91,10 @@ def quick(monkeypatch):
 
 
 def fitted(method, split, threshold=4.0, **changes):
-    settings = dict(baselines.METHODS[method].settings)
-    if baselines.METHODS[method].is_random:
+    settings = dict(reproduce_paper.METHODS[method].settings)
+    if reproduce_paper.METHODS[method].is_random:
         settings = DEFAULTS | settings | TINY
-    return baselines.METHODS[method].fit(*split.train, threshold, 0, settings | changes)
+    return reproduce_paper.METHODS[method].fit(*split.train, threshold, 0, settings | changes)
 
 
 # -- The run and its files -------------------------------------------------------------------
@@ -136,7 +136,7 @@ def test_a_failed_fit_does_not_end_the_others(study, monkeypatch, tmp_path, caps
         raise FloatingPointError("too fast")
 
     broken = baselines.Method("broken", diverge, {}, "", is_random=False)
-    monkeypatch.setitem(baselines.METHODS, "popular-liked", broken)
+    monkeypatch.setitem(reproduce_paper.METHODS, "popular-liked", broken)
     arguments = [*study[1][:2], "--out", str(tmp_path), "--methods", "popular-liked", "popular"]
     with pytest.raises(SystemExit, match="1 fits failed"):
         main(arguments)
@@ -253,7 +253,7 @@ def test_report_alone_needs_no_data(study, report):
 
 def test_published_figures_stand_beside_ours_on_their_data(report):
     movielens = report | {"published": reproduce_paper.PUBLISHED}
-    published = reproduce_paper.make_tables(movielens)["world/published"]
+    published = reproduce_paper.make_tables(movielens)["world-quick/published"]
     ours = report["protocols"]["P0"]["values"]["likes-only"]["hit_rate_liked"]
     assert f"| SASRec_p | 0.1587 ± 0.0112 | {ours:.4f} [" in published
 
@@ -362,6 +362,27 @@ def test_histories_without_signs(split, method):
     liked = part.feedback[part.successive] >= 4
     np.testing.assert_array_equal(given.signs, np.where(liked, 1, -1))
     assert not np.array_equal(given.signs, flipped.signs)
+
+
+def test_without_times_only_the_order_counts(split):
+    part = split.test
+    ranks = []
+    for stretch in (1, 1000):
+        (X, y), rng = split.train, np.random.default_rng(0)
+        gaps = stretch * rng.integers(1, 1000, size=len(X))
+        other = split._replace(train=(X.assign(time=np.cumsum(gaps)), y))
+        model = fitted("no-times", other)
+        table = part.interactions.assign(time=part.interactions["time"] * stretch)
+        ranks.append(model.target_ranks(table, part.feedback, targets=part.successive).ranks)
+    np.testing.assert_array_equal(*ranks)
+
+
+def test_without_gates_the_blocks_are_plain(split):
+    shapes = {
+        method: fitted(method, split).weights_["encoder.blocks.0.attention_in.weight"].shape
+        for method in ("default", "no-gates")
+    }
+    assert shapes == {"default": (4 * 8, 8), "no-gates": (3 * 8, 8)}
 
 
 def test_liked_targets_learns_no_dislike_as_next_item():
