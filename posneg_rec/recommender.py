@@ -105,7 +105,8 @@ class ContrastiveSeqRecommender(CallbackSupportMixin, BaseEstimator):
         recommends what comes next, liked or not; more recommends less of what gets disliked, and
         beyond about 2 less of what gets liked too. Among validation users of MovieLens-1M five
         halves the hit rate on dislikes for a thirtieth of that on likes; NDCG@10 on likes minus
-        that on dislikes is flat from five to eight. Needs no new fit: see `recommend`.
+        that on dislikes is flat from five to eight. Needs no new fit: see `recommend`. It has no
+        effect if no event of the fit was disliked.
     embedding_dim : int, default=128
         Size of the item vectors and of every hidden state. More than 128 gained little on
         MovieLens-1M and costs time in proportion.
@@ -550,6 +551,15 @@ class ContrastiveSeqRecommender(CallbackSupportMixin, BaseEstimator):
                 UserWarning,
                 stacklevel=5,
             )
+        elif feedback is not None and not state["item_dislikes_"].any():
+            warnings.warn(
+                f"None of the {events.n_rows} events is disliked, so only what comes next is "
+                "learned, as SASRec does, and dislike_aversion has no effect. If some are meant to "
+                f"be disliked, check the feedback and positive_threshold "
+                f"(now {self.positive_threshold!r}).",
+                UserWarning,
+                stacklevel=5,
+            )
         columns: dict[str, list[Any]] = {
             "epoch": [epoch.epoch for epoch in log],
             **{name: [epoch.losses[name] for epoch in log] for name in ("loss", *objective.terms)},
@@ -964,6 +974,8 @@ class ContrastiveSeqRecommender(CallbackSupportMixin, BaseEstimator):
         aversion = self.dislike_aversion if dislike_aversion is None else dislike_aversion
         if not (isinstance(aversion, Real) and aversion >= 0):
             raise ValueError(f"dislike_aversion must be a number >= 0, got {aversion!r}.")
+        if not state["item_dislikes_"].any():
+            aversion = 0.0  # who never met a dislike cannot foretell one
         # Weights that no epoch has trained say nothing: every history falls back.
         max_len = self.max_len if state["n_iter_"] else 0
         likes_only = self.objective == "pnfrec"

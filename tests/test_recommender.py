@@ -35,6 +35,7 @@ SMALL = {"embedding_dim": 8, "n_layers": 1, "max_len": 6, "max_epochs": 2, "rand
 
 
 @pytest.mark.filterwarnings("ignore:No user has two events")  # each row another user
+@pytest.mark.filterwarnings("ignore:None of the .* events is disliked")
 @parametrize_with_checks(
     [
         ContrastiveSeqRecommender(positive_threshold=1, objective=objective, **SMALL)
@@ -135,6 +136,21 @@ def test_joint_objective_avoids_dislikes_by_aversion_alone(world):
     assert liked > 0.7 and disliked > 0.6
     assert disliked - 0.03 > disliked_less > disliked_least + 0.1
     assert liked_at_most > liked - 0.1
+
+
+def test_where_all_is_liked_only_what_comes_next_counts_and_a_note_says_so():
+    interactions, feedback = table()
+    liked = np.ones_like(feedback)
+    with pytest.warns(UserWarning, match="None of the 240 events is disliked.*threshold"):
+        model = small().fit(interactions, liked)
+    plain, averse = (
+        model.recommend(interactions, feedback=liked, k=3, dislike_aversion=aversion)
+        for aversion in (0, 50)
+    )
+    np.testing.assert_array_equal(plain, averse)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        small().fit(interactions)  # who passes no feedback needs no note
 
 
 # ------------------------------------------------------------------------------- repeatable
@@ -492,6 +508,7 @@ def test_feedback_keeps_the_meaning_it_had_in_fit():
 # -------------------------------------------------------------------------- fit as a whole
 
 
+@pytest.mark.filterwarnings("ignore:None of the .* events is disliked")
 def test_validation_holds_out_the_latest_events_of_some_users(monkeypatch):
     seen = {}
 
