@@ -428,6 +428,9 @@ class TwoSidedEncoder(_ItemModel):
 class JointEncoder(_ItemModel):
     """One encoder over all events, each with its sign and the time since the one before.
 
+    An event's input also holds the latest liked and the latest disliked item so far. Attention
+    finds them as well, but only after having seen many histories.
+
     From the state ``h`` after an event, item ``i`` comes next with logit ``h . e_i`` and is liked
     with logit ``(A h + a) . e_i + c_i + w . h + w_0``.
     """
@@ -435,16 +438,29 @@ class JointEncoder(_ItemModel):
     def _build(self, n_items: int, dim: int, **sizes: Any) -> None:
         self.sign_embedding = nn.Parameter(torch.empty(3, dim))  # disliked, neutral, liked
         self.gap_embedding = nn.Parameter(torch.empty(N_GAP_TAGS, dim))
+        self.latest = nn.Linear(dim, 2 * dim, bias=False)  # liked, disliked
         self.encoder = SequenceEncoder(dim, gated=True, **sizes)
         self.taste_query = nn.Linear(dim, dim)  # A, a
         self.taste_level = nn.Linear(dim, 1)  # w, w_0
         self.item_taste = nn.Parameter(torch.empty(n_items))  # c
 
-    def embed_events(self, items: Items, codes: Tensor, signs: Tensor, gaps: Tensor) -> Tensor:
-        """Turn item codes, signs (-1, 0, 1) and gap tags, each (T,), into input vectors (T, d)."""
+    def embed_events(
+        self, items: Items, codes: Tensor, signs: Tensor, gaps: Tensor, latest: Tensor
+    ) -> Tensor:
+        """Turn events into input vectors (T, d).
+
+        Of each event, all of shape (T,): item code, sign (-1, 0, 1) and gap tag; and in `latest`,
+        (T, 2), where the latest liked and the latest disliked event stand, -1 for none.
+        """
         scale = math.sqrt(self.sign_embedding.shape[1])
+        vectors = items.lookup(codes)  # (T, d)
         tags = F.embedding(signs + 1, self.sign_embedding) + F.embedding(gaps, self.gap_embedding)
-        return items.embed(codes) + tags * scale
+        shown = self.latest(vectors).to(vectors).unflatten(1, (2, -1))  # (T, 2, d)
+        nothing = shown.new_zeros(1, shown.shape[2])
+        for sign in range(2):
+            rows = torch.cat([nothing, shown[:, sign]])  # (1 + T, d)
+            tags = tags + F.embedding(latest[:, sign] + 1, rows)
+        return (vectors + tags) * scale
 
     def like_logits(
         self,

@@ -541,6 +541,7 @@ class JointObjective:
             items.codes(values[inputs]),
             _to(device, signs[inputs]),
             _to(device, gaps),
+            _to(device, _latest(signs[inputs], offsets)),
         )
         hidden = model.encoder(x, torch.from_numpy(offsets), generator)  # (T, d)
         next_items = items.codes(values[targets])
@@ -555,6 +556,14 @@ class JointObjective:
             reduction="sum",
         )
         return item + feedback, item.detach(), feedback.detach()
+
+
+def _latest(signs: NDArray[np.int64], offsets: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Find each user's latest liked and latest disliked event so far, (T, 2), -1 for none."""
+    place = np.arange(len(signs))
+    first = np.repeat(offsets[:-1], np.diff(offsets))
+    latest = [np.maximum.accumulate(np.where(signs == sign, place, -1)) for sign in (1, -1)]
+    return np.stack([np.where(found >= first, found, -1) for found in latest], axis=1)
 
 
 def _by_length(

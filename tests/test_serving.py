@@ -59,6 +59,16 @@ def torch_states(model, lists):
     vectors = model.item_embedding[codes]
     if joint:
         vectors = vectors + model.sign_embedding[tags % 3] + model.gap_embedding[tags // 3]
+        shown = model.item_embedding[codes] @ model.latest.weight.T  # (T, 2d)
+        signs, dim = tags % 3 - 1, model.item_embedding.shape[1]
+        for t in range(len(tokens)):
+            start = offsets[offsets <= t].max()
+            for sign, part in ((1, slice(dim)), (-1, slice(dim, None))):
+                found = start + (signs[start : t + 1] == sign).nonzero()
+                if len(found):
+                    added = torch.zeros_like(vectors)
+                    added[t] = shown[found[-1, 0], part]
+                    vectors = vectors + added
     encoder = model.encoder if joint else model.positive
     with torch.no_grad():
         return encoder(vectors * model.item_embedding.shape[1] ** 0.5, offsets)[offsets[1:] - 1]
@@ -115,9 +125,10 @@ def test_joint_scores_are_log_likelihoods_after_all_events(aversion):
     model = trained(JointEncoder)
     items, signs = torch.tensor(EVENTS).T
     gaps = torch.tensor([0, 3, 1, 11, 2])
+    latest = torch.tensor([[0, -1], [0, 1], [0, 1], [3, 1], [4, 1]])  # liked, disliked
     everything = torch.arange(N_ITEMS)
     with torch.no_grad():
-        vectors = model.embed_events(model.items(), items, signs, gaps)
+        vectors = model.embed_events(model.items(), items, signs, gaps, latest)
         state = model.encoder(vectors, torch.tensor([0, 5]))[-1]
         comes = (model.item_embedding @ state).log_softmax(0)
         liked = model.like_logits(state.expand(N_ITEMS, -1), model.items(), everything)

@@ -177,6 +177,20 @@ def test_parts_of_a_batch_add_up_to_it(kind, negatives, weights):
         torch.testing.assert_close(whole, cut)
 
 
+@given(st.lists(st.lists(st.sampled_from([-1, 0, 1]), max_size=6), max_size=5))
+def test_latest_events_of_each_sign_are_the_users_own(lists):
+    offsets = np.cumsum([0, *map(len, lists)])
+    signs = np.array([sign for user in lists for sign in user], dtype=np.int64)
+    expected = [
+        [max((offset + i for i in range(n + 1) if user[i] == sign), default=-1) for sign in (1, -1)]
+        for user, offset in zip(lists, offsets, strict=False)
+        for n in range(len(user))
+    ]
+    np.testing.assert_array_equal(
+        training._latest(signs, offsets), np.reshape(expected, (len(signs), 2))
+    )
+
+
 @given(st.lists(st.integers(0, 6), min_size=1, max_size=9), st.integers(1, 9))
 def test_parts_cover_all_users_in_order(n_positions, most):
     parts = training._parts(np.array(n_positions), most)

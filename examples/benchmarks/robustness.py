@@ -94,11 +94,12 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--json")
     parser.add_argument("--rows", type=int, nargs="+", default=[1_000, 10_000, 100_000])
+    parser.add_argument("--worlds", nargs="+", choices=WORLDS, default=list(WORLDS))
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     rows = []
     for n_rows in options.rows:
-        for kind in WORLDS:
+        for kind in options.worlds:
             rows.append(run(kind, n_rows, options.seed))
             print(f"{n_rows:,} rows, {kind}: done", flush=True)
     print_table(rows)
