@@ -84,6 +84,14 @@ class WithoutTimes:
         return self.model.target_ranks(interactions[["user", "item"]], ratings, targets=targets)
 
 
+def fit_without_latest(interactions, ratings, threshold, seed, settings):
+    """Show no latest liked and disliked item: what they are read with stays 0."""
+    from posneg_rec import training
+
+    with mock.patch.object(training, "_latest", lambda signs, _: np.full((len(signs), 2), -1)):
+        return fit_estimator(interactions, ratings, threshold, seed, settings)
+
+
 def fit_without_gates(interactions, ratings, threshold, seed, settings):
     """Replace the gated blocks by those of SASRec."""
     from posneg_rec import nn
@@ -349,6 +357,9 @@ _TAKEN_AWAY = "the default's, with one part taken away"
 
 ABLATIONS = {
     "no-times": Method("without times", fit_without_times, {}, _TAKEN_AWAY),
+    "no-latest": Method(
+        "without latest liked and disliked item", fit_without_latest, {}, _TAKEN_AWAY
+    ),
     "no-gates": Method("without gates", fit_without_gates, {}, _TAKEN_AWAY),
     "no-averaging": Method(
         "without averaging the weights", fit_estimator, {"ema_decay": 0.0}, _TAKEN_AWAY

@@ -385,6 +385,8 @@ class _ItemModel(nn.Module):
         for name, parameter in self.named_parameters():
             if name.endswith("_embedding"):
                 parameter.normal_(0.0, 0.02, generator=generator)
+            elif name == "latest.weight":
+                parameter.zero_()  # random ones blur the events themselves
             elif parameter.ndim == 2:
                 nn.init.xavier_uniform_(parameter, generator=generator)
             elif name.endswith("norm.weight"):

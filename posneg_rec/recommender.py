@@ -84,7 +84,8 @@ class ContrastiveSeqRecommender(CallbackSupportMixin, BaseEstimator):
 
     - ``"joint"`` reads all events, each with its sign and the time since the one before, and
       maximises the likelihood of the next event: which item it is, and whether it is liked. Items
-      rank by ``log p(next) + dislike_aversion log p(liked | next)``. Its transformer has gates
+      rank by ``log p(next) + dislike_aversion log p(liked | next)``. At each event it is shown the
+      latest liked and the latest disliked item as well. Its transformer has gates
       (``sigmoid(G x)`` on what attention found, SwiGLU in the feed-forward net).
     - ``"pnfrec"`` is the method of [1]_: one transformer reads the liked, another the disliked
       items. Training minimises ``CE_p + a CE_n + b L_c``, next-item cross-entropy on both
@@ -150,8 +151,8 @@ class ContrastiveSeqRecommender(CallbackSupportMixin, BaseEstimator):
     learning_rate : float, default=1e-3
         Step size of Adam, as in the paper.
     batch_size : int, default=64
-        The most users per step; an epoch has at least eight steps. Small batches reach their
-        best in fewer epochs, at the same time per epoch.
+        The most users per step; with fewer than 2,000 users less, for 32 steps an epoch. Small
+        batches reach their best in fewer epochs, at the same time per epoch.
     ema_decay : float, default=0.998
         The weights that are kept and validated are an exponential moving average over the steps,
         of about ``1 / (1 - ema_decay)`` of them. 0 takes the last weights, as in the paper.

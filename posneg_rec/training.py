@@ -42,8 +42,8 @@ Weights = dict[str, NDArray[np.float32]]
 
 # Of the windows of a joint model, so many hide the times of their events.
 _TIMELESS_SHARE = 0.1
-# An epoch has at least so many steps, if there are as many users.
-_MIN_STEPS = 8
+# With so few users batches are smaller, for an epoch of so many steps: patience counts epochs.
+_FEW_USERS, _MIN_STEPS = 2000, 32
 # Positions that go through the model at once: at most so many, and a multiple of so many.
 _MAX_POSITIONS = 2**13
 _POSITIONS_MULTIPLE = 256
@@ -734,8 +734,9 @@ def train(
     history: list[EpochLog] = []
     users = objective.trainable_users()
     n_epochs = settings.max_epochs if len(users) else 0
-    # Few users make small batches rather than few steps.
-    n_batches = max(-(-len(users) // settings.batch_size), min(_MIN_STEPS, len(users)))
+    n_batches = -(-len(users) // settings.batch_size)
+    if len(users) < _FEW_USERS:
+        n_batches = max(n_batches, min(_MIN_STEPS, len(users)))
     best_weights: Weights | None = None
     best_score, best_epoch = -np.inf, 0
     for epoch in range(1, n_epochs + 1):

@@ -490,7 +490,7 @@ def test_averaged_weights_come_back_and_are_validated(kind):
     assert any((seen[0][name] == weights[name]).all() for name in weights)
 
 
-@given(st.integers(1, 30), st.integers(1, 12))
+@given(st.integers(1, 50), st.integers(1, 60))
 def test_few_users_make_many_steps(n_users, batch_size):
     events = [(user, item, 1) for user in range(n_users) for item in range(2)]
     made = objective(events, batch_size=batch_size, max_epochs=1)
@@ -499,8 +499,19 @@ def test_few_users_make_many_steps(n_users, batch_size):
         sizes.append(len(users)) or original(model, users, *random)
     )
     run(made, n_items=2)
-    assert len(sizes) >= min(8, n_users)
+    assert len(sizes) >= min(32, n_users)
     assert max(sizes) <= batch_size
+
+
+def test_batches_of_many_users_are_as_large_as_asked():
+    events = [(user, item, 1) for user in range(2000) for item in range(2)]
+    made = objective(events, batch_size=500, max_epochs=1)
+    sizes, original = [], made.losses
+    made.losses = lambda model, users, *random: (
+        sizes.append(len(users)) or original(model, users, *random)
+    )
+    run(made, n_items=2)
+    assert sizes == [500] * 4
 
 
 @given(st.integers(1, 7), st.integers(1, 4))
