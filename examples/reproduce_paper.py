@@ -604,8 +604,8 @@ def as_markdown(report: dict, tables: dict[str, str]) -> str:
         f"Means over {len(seeds)} seed{'s' * (len(seeds) > 1)}, in brackets 95 % intervals: the "
         "gains of each target are averaged over the seeds, then users are drawn with replacement "
         f"({report['n_bootstraps']:,} times), so the intervals say how much the choice of users "
-        "matters, not the choice of seeds. The full catalogue without seen items is ranked. Each "
-        "method has one setting, so one trial; early stopping looks at training users only.\n",
+        "matters, not the choice of seeds. The full catalogue without seen items is ranked. How "
+        "settings were chosen stands below; early stopping looks at training users only.\n",
         "Differences are paired: both methods are evaluated on the same drawn users. Bold ones "
         "have an interval without zero.\n",
     ]

@@ -385,8 +385,6 @@ class _ItemModel(nn.Module):
         for name, parameter in self.named_parameters():
             if name.endswith("_embedding"):
                 parameter.normal_(0.0, 0.02, generator=generator)
-            elif name == "latest.weight":
-                parameter.zero_()  # random ones blur the events themselves
             elif parameter.ndim == 2:
                 nn.init.xavier_uniform_(parameter, generator=generator)
             elif name.endswith("norm.weight"):
@@ -430,17 +428,22 @@ class TwoSidedEncoder(_ItemModel):
 class JointEncoder(_ItemModel):
     """One encoder over all events, each with its sign and the time since the one before.
 
-    An event's input also holds the latest liked and the latest disliked item so far. Attention
-    finds them as well, but only after having seen many histories.
-
     From the state ``h`` after an event, item ``i`` comes next with logit ``h . e_i`` and is liked
     with logit ``(A h + a) . e_i + c_i + w . h + w_0``.
+
+    Parameters
+    ----------
+    n_items, dim, generator, **sizes
+        As in the base class.
+    shows_latest : bool
+        Whether each event is also shown with the latest liked and the latest disliked item.
+        Attention finds them by itself, but only after having seen many histories.
     """
 
-    def _build(self, n_items: int, dim: int, **sizes: Any) -> None:
+    def _build(self, n_items: int, dim: int, *, shows_latest: bool = True, **sizes: Any) -> None:
         self.sign_embedding = nn.Parameter(torch.empty(3, dim))  # disliked, neutral, liked
         self.gap_embedding = nn.Parameter(torch.empty(N_GAP_TAGS, dim))
-        self.latest = nn.Linear(dim, 2 * dim, bias=False)  # liked, disliked
+        self.latest = nn.Linear(dim, 2 * dim, bias=False) if shows_latest else None
         self.encoder = SequenceEncoder(dim, gated=True, **sizes)
         self.taste_query = nn.Linear(dim, dim)  # A, a
         self.taste_level = nn.Linear(dim, 1)  # w, w_0
@@ -457,11 +460,12 @@ class JointEncoder(_ItemModel):
         scale = math.sqrt(self.sign_embedding.shape[1])
         vectors = items.lookup(codes)  # (T, d)
         tags = F.embedding(signs + 1, self.sign_embedding) + F.embedding(gaps, self.gap_embedding)
-        shown = self.latest(vectors).to(vectors).unflatten(1, (2, -1))  # (T, 2, d)
-        nothing = shown.new_zeros(1, shown.shape[2])
-        for sign in range(2):
-            rows = torch.cat([nothing, shown[:, sign]])  # (1 + T, d)
-            tags = tags + F.embedding(latest[:, sign] + 1, rows)
+        if self.latest is not None:
+            for place, shown in zip(
+                latest.T, self.latest(vectors).to(tags).chunk(2, 1), strict=True
+            ):
+                shown = F.pad(shown, (0, 0, 1, 0))  # (1 + T, d), the first of them for none
+                tags = tags + F.embedding(place + 1, shown)
         return (vectors + tags) * scale
 
     def like_logits(

@@ -84,8 +84,9 @@ class ContrastiveSeqRecommender(CallbackSupportMixin, BaseEstimator):
 
     - ``"joint"`` reads all events, each with its sign and the time since the one before, and
       maximises the likelihood of the next event: which item it is, and whether it is liked. Items
-      rank by ``log p(next) + dislike_aversion log p(liked | next)``. At each event it is shown the
-      latest liked and the latest disliked item as well. Its transformer has gates
+      rank by ``log p(next) + dislike_aversion log p(liked | next)``. With fewer than 2,000 users
+      each event is also shown with the latest liked and the latest disliked item, which attention
+      learns to find where there are many. Its transformer has gates
       (``sigmoid(G x)`` on what attention found, SwiGLU in the feed-forward net).
     - ``"pnfrec"`` is the method of [1]_: one transformer reads the liked, another the disliked
       items. Training minimises ``CE_p + a CE_n + b L_c``, next-item cross-entropy on both
@@ -513,7 +514,10 @@ class ContrastiveSeqRecommender(CallbackSupportMixin, BaseEstimator):
         objective: Objective
         if self.objective == "joint":
             tags = _gap_tags(state, training)
-            objective = JointObjective(training, settings, weights, gap_tags=tags)
+            shows_latest = "latest.weight" in self.weights_ if resume else None
+            objective = JointObjective(
+                training, settings, weights, gap_tags=tags, shows_latest=shows_latest
+            )
         else:
             objective = PNFRecObjective(training, settings, weights)
 

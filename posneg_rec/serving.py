@@ -340,7 +340,7 @@ class Model:
         if not self.is_joint:
             return vectors
         shown = None
-        if "latest.weight" in self.weights:  # models of the first file format have none
+        if "latest.weight" in self.weights:
             shown = vectors @ self.weights["latest.weight"].T  # (U, L, 2d)
         vectors += self._tags[tags]
         if shown is not None:

@@ -42,7 +42,9 @@ Weights = dict[str, NDArray[np.float32]]
 
 # Of the windows of a joint model, so many hide the times of their events.
 _TIMELESS_SHARE = 0.1
-# With so few users batches are smaller, for an epoch of so many steps: patience counts epochs.
+# With fewer users than that batches are smaller, for an epoch of so many steps (patience counts
+# epochs), and a joint model shows the latest items. Of many users attention learns to find them:
+# on MovieLens-1M the model that is shown them overfits sooner.
 _FEW_USERS, _MIN_STEPS = 2000, 32
 # Positions that go through the model at once: at most so many, and a multiple of so many.
 _MAX_POSITIONS = 2**13
@@ -470,6 +472,8 @@ class JointObjective:
     gap_tags : int64 array of shape (n_events,), default=None
         Time since the user's event before, in classes (:func:`interactions.gap_tags`); None if no
         times are known.
+    shows_latest : bool, default=None
+        As in :class:`nn.JointEncoder`; None decides by the number of users.
     """
 
     terms: ClassVar[tuple[str, ...]] = ("item_loss", "feedback_loss")
@@ -481,6 +485,7 @@ class JointObjective:
         sample_weight: NDArray[np.float32] | None = None,
         *,
         gap_tags: NDArray[np.int64] | None = None,
+        shows_latest: bool | None = None,
     ) -> None:
         self.settings = settings
         self.sampler = _sampler(histories, settings)
@@ -491,12 +496,18 @@ class JointObjective:
         self.weights = (self.signs != 0).astype(np.float32)
         if sample_weight is not None:
             self.weights *= sample_weight[histories.rows]
+        if shows_latest is None:
+            shows_latest = len(self.trainable_users()) < _FEW_USERS
+        self.shows_latest = shows_latest
 
     def model(self, n_items: int, generator: torch.Generator) -> JointEncoder:
         """Make the model with its initial values."""
-        settings = self.settings
         return JointEncoder(
-            n_items, settings.embedding_dim, generator=generator, **settings.encoder_sizes()
+            n_items,
+            self.settings.embedding_dim,
+            shows_latest=self.shows_latest,
+            generator=generator,
+            **self.settings.encoder_sizes(),
         )
 
     def trainable_users(self) -> NDArray[np.int64]:

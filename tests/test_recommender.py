@@ -675,6 +675,18 @@ def test_partial_fit_grows_the_catalogue_and_keeps_codes_and_vectors():
     assert model.history_["epoch"] == [1, 2, 3] == list(range(1, model.n_iter_ + 1))
 
 
+@pytest.mark.parametrize("few_users", [0, 2000])
+def test_partial_fit_keeps_the_kind_of_model_whatever_the_number_of_users(few_users, monkeypatch):
+    monkeypatch.setattr(training, "_FEW_USERS", few_users)
+    model = small().fit(*table())
+    before = set(model.weights_)
+    monkeypatch.undo()
+    monkeypatch.setattr(training, "_FEW_USERS", 2000 - few_users)
+    assert set(model.partial_fit(*table(seed=1)).weights_) == before
+    assert ("latest.weight" in before) == (few_users > 0)
+    assert len(model.recommend([1, 2], feedback=[1, -1], k=3)[0]) == 3
+
+
 def test_partial_fit_learns_from_where_it_was():
     model = small(learning_rate=0.01)
     losses = [model.partial_fit(*table()).history_["loss"][-1] for _ in range(8)]

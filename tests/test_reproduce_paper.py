@@ -378,11 +378,6 @@ def test_without_times_only_the_order_counts(split):
     np.testing.assert_array_equal(*ranks)
 
 
-def test_without_latest_nothing_is_read_with_its_weights(split):
-    weights = {m: fitted(m, split).weights_["latest.weight"] for m in ("default", "no-latest")}
-    assert weights["default"].any() and not weights["no-latest"].any()
-
-
 def test_without_gates_the_blocks_are_plain(split):
     shapes = {
         method: fitted(method, split).weights_["encoder.blocks.0.attention_in.weight"].shape

@@ -503,6 +503,13 @@ def test_few_users_make_many_steps(n_users, batch_size):
     assert max(sizes) <= batch_size
 
 
+@pytest.mark.parametrize(("n_users", "shown"), [(1999, True), (2000, False)])
+def test_few_users_are_shown_the_latest_items(n_users, shown):
+    events = [(user, item, 1) for user in range(n_users) for item in range(2)]
+    made = objective(events, JointObjective)
+    assert (made.model(2, torch.Generator()).latest is not None) == shown
+
+
 def test_batches_of_many_users_are_as_large_as_asked():
     events = [(user, item, 1) for user in range(2000) for item in range(2)]
     made = objective(events, batch_size=500, max_epochs=1)
