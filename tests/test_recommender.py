@@ -81,19 +81,17 @@ def world():
     return world, train
 
 
-def fit_world(world, train, **weights):
-    model = ContrastiveSeqRecommender(
-        embedding_dim=32,
-        n_layers=1,
-        max_len=30,
-        batch_size=64,
-        learning_rate=3e-3,
-        dropout=0.1,
-        max_epochs=40,
-        objective="pnfrec",
-        random_state=0,
-        **weights,
-    )
+def fit_world(world, train, **settings):
+    settings = {
+        "embedding_dim": 32,
+        "n_layers": 1,
+        "max_len": 30,
+        "learning_rate": 3e-3,
+        "dropout": 0.1,
+        "max_epochs": 40,
+        "objective": "pnfrec",
+    } | settings
+    model = ContrastiveSeqRecommender(random_state=0, **settings)
     return model.fit(world.interactions[train], world.feedback[train])
 
 
@@ -118,15 +116,7 @@ def test_contrast_keeps_what_is_liked_and_avoids_what_is_disliked(world):
 
 def test_joint_objective_avoids_dislikes_by_aversion_alone(world):
     world, train = world
-    model = ContrastiveSeqRecommender(
-        embedding_dim=32,
-        n_layers=1,
-        batch_size=64,
-        learning_rate=3e-3,
-        dropout=0.1,
-        max_epochs=40,
-        random_state=0,
-    ).fit(world.interactions[train], world.feedback[train])
+    model = fit_world(world, train, objective="joint")
     rates = []
     for aversion in (0.0, 1.0, 3.0):
         model.set_params(dislike_aversion=aversion)
@@ -136,6 +126,17 @@ def test_joint_objective_avoids_dislikes_by_aversion_alone(world):
     assert liked > 0.7 and disliked > 0.6
     assert disliked - 0.03 > disliked_less > disliked_least + 0.1
     assert liked_at_most > liked - 0.1
+
+
+def test_dislikes_that_tell_nothing_cost_little():
+    """What was disliked is noise here, which a model that sees likes only never reads."""
+    world = make_opposing_patterns(n_users=600, informative_dislikes=False, random_state=0)
+    train = world.interactions[:, 0] < 400
+    likes_only = fit_world(world, train, negative_weight=0, contrastive_weight=0)
+    joint = fit_world(world, train, objective="joint")
+    liked_alone, _ = hit_rates(likes_only, world, ~train)
+    liked, _ = hit_rates(joint, world, ~train)
+    assert liked_alone > 0.7 and liked > liked_alone - 0.05
 
 
 def test_where_all_is_liked_only_what_comes_next_counts_and_a_note_says_so():
