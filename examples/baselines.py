@@ -362,4 +362,7 @@ ABLATIONS = {
     "drawn-items": Method(
         "against 512 drawn items", fit_estimator, {"n_negatives": 512}, _TAKEN_AWAY
     ),
+    "more-drawn-items": Method(
+        "against 2,048 drawn items", fit_estimator, {"n_negatives": 2048}, _TAKEN_AWAY
+    ),
 }
