@@ -280,7 +280,7 @@ def test_halving_by_samples_draws_whole_histories():
     ids=["callable", "dict"],
 )
 def test_each_of_several_metrics_picks_its_own_best(scoring):
-    aversions = [0.0, 8.0, 40.0]  # the last keeps away from what is liked, too
+    aversions = [0.0, 4.0, 1000.0]  # the last keeps away from what is liked, too
     picked = {}
     for refit in ("ndcg_liked", "neg_ndcg_disliked"):
         grid = {"dislike_aversion": aversions}
