@@ -450,20 +450,21 @@ class JointEncoder(_ItemModel):
         self.item_taste = nn.Parameter(torch.empty(n_items))  # c
 
     def embed_events(
-        self, items: Items, codes: Tensor, signs: Tensor, gaps: Tensor, latest: Tensor
+        self, items: Items, codes: Tensor, signs: Tensor, gaps: Tensor, latest: Tensor | None
     ) -> Tensor:
         """Turn events into input vectors (T, d).
 
         Of each event, all of shape (T,): item code, sign (-1, 0, 1) and gap tag; and in `latest`,
-        (T, 2), where the latest liked and the latest disliked event stand, -1 for none.
+        (T, 2), where the latest liked and the latest disliked event stand, -1 for none; it is
+        None for a model that is not shown them.
         """
         scale = math.sqrt(self.sign_embedding.shape[1])
         vectors = items.lookup(codes)  # (T, d)
         tags = F.embedding(signs + 1, self.sign_embedding) + F.embedding(gaps, self.gap_embedding)
         if self.latest is not None:
-            for place, shown in zip(
-                latest.T, self.latest(vectors).to(tags).chunk(2, 1), strict=True
-            ):
+            assert latest is not None
+            parts = self.latest(vectors).to(tags).chunk(2, 1)
+            for place, shown in zip(latest.T, parts, strict=True):
                 shown = F.pad(shown, (0, 0, 1, 0))  # (1 + T, d), the first of them for none
                 tags = tags + F.embedding(place + 1, shown)
         return (vectors + tags) * scale

@@ -271,8 +271,7 @@ class Model:
         self.items = weights["item_embedding"]  # (N, d)
         self.is_joint = "item_taste" in weights
         self._encoder = "encoder" if self.is_joint else "positive"
-        self._dim = self.items.shape[1]
-        self._scale = np.float32(np.sqrt(self._dim))
+        self._scale = np.float32(np.sqrt(self.items.shape[1]))
         if self.is_joint:
             # Signs by gap tags, (3 G, d); models of the first file format read no gaps.
             tags = weights["sign_embedding"] * self._scale
@@ -337,18 +336,15 @@ class Model:
         tags, codes = np.divmod(tokens, len(self.items))
         vectors: Array = self.items[codes]
         vectors *= self._scale
-        if not self.is_joint:
-            return vectors
-        shown = None
         if "latest.weight" in self.weights:
-            shown = vectors @ self.weights["latest.weight"].T  # (U, L, 2d)
-        vectors += self._tags[tags]
-        if shown is not None:
             place = np.arange(tokens.shape[1])
-            for sign, part in ((1, slice(None, self._dim)), (-1, slice(self._dim, None))):
+            parts = np.split(vectors @ self.weights["latest.weight"].T, 2, axis=-1)
+            for sign, shown in zip((1, -1), parts, strict=True):
                 found = np.maximum.accumulate(np.where(tags % 3 == sign + 1, place, -1), axis=1)
                 user, event = np.nonzero(found >= 0)
-                vectors[user, event] += shown[user, found[user, event], part]
+                vectors[user, event] += shown[user, found[user, event]]
+        if self.is_joint:
+            vectors += self._tags[tags]
         return vectors
 
     def logits(self, states: Array, items: slice) -> Array:

@@ -552,7 +552,7 @@ class JointObjective:
             items.codes(values[inputs]),
             _to(device, signs[inputs]),
             _to(device, gaps),
-            _to(device, _latest(signs[inputs], offsets)),
+            _to(device, _latest(signs[inputs], offsets)) if self.shows_latest else None,
         )
         hidden = model.encoder(x, torch.from_numpy(offsets), generator)  # (T, d)
         next_items = items.codes(values[targets])

@@ -490,15 +490,24 @@ def test_averaged_weights_come_back_and_are_validated(kind):
     assert any((seen[0][name] == weights[name]).all() for name in weights)
 
 
-@given(st.integers(1, 50), st.integers(1, 60))
-def test_few_users_make_many_steps(n_users, batch_size):
+def batches_of_an_epoch(n_users, batch_size):
+    """The users of each step, of users with two events."""
     events = [(user, item, 1) for user in range(n_users) for item in range(2)]
     made = objective(events, batch_size=batch_size, max_epochs=1)
-    sizes, original = [], made.losses
-    made.losses = lambda model, users, *random: (
-        sizes.append(len(users)) or original(model, users, *random)
-    )
+    batches, original = [], made.losses
+
+    def losses(model, users, *random):
+        batches.append(users.tolist())
+        return original(model, users, *random)
+
+    made.losses = losses
     run(made, n_items=2)
+    return batches
+
+
+@given(st.integers(1, 50), st.integers(1, 60))
+def test_few_users_make_many_steps(n_users, batch_size):
+    sizes = [len(batch) for batch in batches_of_an_epoch(n_users, batch_size)]
     assert len(sizes) >= min(32, n_users)
     assert max(sizes) <= batch_size
 
@@ -511,27 +520,12 @@ def test_few_users_are_shown_the_latest_items(n_users, shown):
 
 
 def test_batches_of_many_users_are_as_large_as_asked():
-    events = [(user, item, 1) for user in range(2000) for item in range(2)]
-    made = objective(events, batch_size=500, max_epochs=1)
-    sizes, original = [], made.losses
-    made.losses = lambda model, users, *random: (
-        sizes.append(len(users)) or original(model, users, *random)
-    )
-    run(made, n_items=2)
+    sizes = [len(batch) for batch in batches_of_an_epoch(2000, 500)]
     assert sizes == [500] * 4
 
 
 @given(st.integers(1, 7), st.integers(1, 4))
 def test_every_user_is_in_one_batch_of_at_most_batch_size(n_users, batch_size):
-    events = [(user, item, 1) for user in range(n_users) for item in range(2)]
-    made = objective(events, batch_size=batch_size, max_epochs=1)
-    batches, original = [], made.losses
-
-    def losses(model, users, *random):
-        batches.append(users.tolist())
-        return original(model, users, *random)
-
-    made.losses = losses
-    run(made, n_items=2)
+    batches = batches_of_an_epoch(n_users, batch_size)
     assert sorted(itertools.chain(*batches)) == list(range(n_users))
     assert max(map(len, batches)) <= batch_size
