@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from posneg_rec.nn import padded_rows, product_dtype
+from posneg_rec.nn import product_dtype, right_padded
 
 __all__ = [
     "CompositeLoss",
@@ -48,13 +48,24 @@ def _chunk_shape(n_items: int, device: torch.device) -> tuple[int, int]:
     return min(_ACCELERATOR_ROWS, _ACCELERATOR_LOGITS // n_items), n_items
 
 
+def _row_maximum(x: Tensor) -> Tensor:
+    """Return ``x.amax(1)``, several times faster for bfloat16 on a CPU."""
+    if x.dtype != torch.bfloat16 or x.device.type != "cpu":
+        return x.amax(1)
+    # Read as whole numbers, which torch compares fast, numbers from 0 on keep their order, those
+    # below turn it round.
+    whole = x.view(torch.int16)
+    most, least = whole.amax(1), whole.amin(1)
+    return torch.where(most < 0, least, most).view(torch.bfloat16)
+
+
 def _softmax(hidden: Tensor, table: Tensor) -> tuple[Tensor, Tensor]:
     """Return probabilities (rows, n) among some items, and the log of their mass (rows,)."""
     logits = hidden @ table.T
     p = logits.softmax(1)
     wide = torch.promote_types(hidden.dtype, torch.float32)
     # Of the likeliest item both are known without a sum over the items.
-    return p, logits.amax(1).to(wide) - p.amax(1).to(wide).log()
+    return p, _row_maximum(logits).to(wide) - _row_maximum(p).to(wide).log()
 
 
 def _add_product(total: Tensor, a: Tensor, b: Tensor) -> None:
@@ -85,40 +96,40 @@ class _CatalogueCrossEntropy(torch.autograd.Function):
     ) -> Tensor:
         need_hidden, need_embedding = ctx.needs_input_grad[:2]
         table = embedding.to(hidden.dtype)  # (N, d) in the dtype of the products
-        own = table[targets]  # (T, d)
         wide = torch.promote_types(hidden.dtype, torch.float32)
-        scale = weights[:, None].to(hidden.dtype)
-        weighted = hidden * scale  # (T, d)
-        log_mass = torch.empty(len(hidden), dtype=wide, device=hidden.device)
-        grad_hidden = torch.zeros_like(hidden, dtype=wide) if need_hidden else None
+        loss = torch.zeros((), dtype=wide, device=hidden.device)
+        grad_hidden = torch.empty_like(hidden) if need_hidden else None
         grad_table = torch.zeros_like(embedding, dtype=wide) if need_embedding else None
         n_rows, n_items = chunk_shape
         tiles = [slice(start, start + n_items) for start in range(0, len(table), n_items)]
         for start in range(0, len(hidden), n_rows):
             rows = slice(start, start + n_rows)
+            h, scale = hidden[rows], weights[rows, None]
             masses = []
             for tile in tiles:
-                p, mass = _softmax(hidden[rows], table[tile])
+                p, mass = _softmax(h, table[tile])
                 masses.append(mass)
-            log_mass[rows] = torch.stack(masses).logsumexp(0)
+            log_mass = torch.stack(masses).logsumexp(0)  # (rows,) of all items
+            own = table[targets[rows]].to(wide)  # (rows, d)
+            loss += weights[rows] @ (log_mass - (h.to(wide) * own).sum(1))
             if not (need_hidden or need_embedding):
                 continue
+            moved, scaled = own.neg_(), h * scale.to(h.dtype)
             for tile, mass in zip(reversed(tiles), reversed(masses), strict=True):
                 if tile != tiles[-1]:  # whose probabilities are still there
-                    p, _ = _softmax(hidden[rows], table[tile])
-                share = (mass - log_mass[rows]).exp_()[:, None]  # (rows, 1) of all items' mass
-                if grad_hidden is not None:
-                    grad_hidden[rows].addcmul_((p @ table[tile]).to(wide), share)
+                    p, _ = _softmax(h, table[tile])
+                share = (mass - log_mass).exp_()[:, None]  # (rows, 1) of all items' mass
+                if need_hidden:
+                    moved.addcmul_((p @ table[tile]).to(wide), share)
                 if grad_table is not None:
-                    _add_product(grad_table[tile], p.T, weighted[rows] * share.to(p.dtype))
-        target_logits = (hidden.to(wide) * own.to(wide)).sum(1)  # (T,)
-        if grad_hidden is not None:
-            grad_hidden.sub_(own.to(wide)).mul_(weights[:, None])
-        if grad_table is not None:
-            grad_table.index_add_(0, targets, weighted.to(wide), alpha=-1)
+                    _add_product(grad_table[tile], p.T, scaled * share.to(p.dtype))
+            if grad_hidden is not None:
+                grad_hidden[rows] = moved.mul_(scale)
+            if grad_table is not None:
+                grad_table.index_add_(0, targets[rows], scaled.to(wide), alpha=-1)
         ctx.save_for_backward(grad_hidden, grad_table)
         ctx.dtypes = hidden.dtype, embedding.dtype
-        return weights @ (log_mass - target_logits)
+        return loss
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
@@ -337,19 +348,22 @@ def contrastive_loss(
 
     liked = (hidden * vectors(targets).to(hidden.dtype)).sum(-1, dtype=wide)  # (T,)
     device = hidden.device
-    rows, filled = (x.to(device) for x in padded_rows(negative_offsets))  # (U, m), (U, m)
-    padded_negatives = negatives[rows]  # (U, m)
-    position_rows, is_position = (x.to(device) for x in padded_rows(offsets))  # (U, t), (U, t)
-    disliked = torch.bmm(
-        hidden[position_rows],  # (U, t, d)
+    padding, shape = right_padded(offsets)
+    padding = padding.to(device)
+    negative_padding, negative_shape = right_padded(negative_offsets)
+    padded_negatives = negatives[negative_padding.rows.to(device)].view(negative_shape)  # (U, m)
+    products = torch.bmm(
+        padding.pad(hidden).unflatten(0, shape),  # (U, t, d)
         vectors(padded_negatives).to(hidden.dtype).transpose(1, 2),  # (U, d, m)
-    )[is_position].to(wide)  # (T, m)
+    )
+    disliked = padding.unpad(products.flatten(0, 1)).to(wide)  # (T, m)
 
     lengths = offsets.diff().to(device)
-    counts = torch.arange(rows.shape[1], device=rows.device)
-    counted = filled.repeat_interleave(lengths, 0, output_size=len(hidden))  # (T, m)
+    n_counted = negative_offsets.diff().to(device)  # (U,)
+    n_counted = n_counted.repeat_interleave(lengths, output_size=len(hidden))  # (T,)
     if n_visible is not None:
-        counted = counted & (counts < n_visible[:, None])
+        n_counted = n_counted.minimum(n_visible)
+    counted = torch.arange(negative_shape[1], device=device) < n_counted[:, None]  # (T, m)
     is_target = padded_negatives.repeat_interleave(lengths, 0, output_size=len(hidden))
     counted = counted & (is_target != targets[:, None])
     disliked = disliked.masked_fill(~counted, -torch.inf)

@@ -1,7 +1,8 @@
 """The encoders: causal transformers over packed sequences.
 
 Shapes use these letters: ``T`` tokens of a batch, ``U`` sequences, ``L`` tokens of the longest
-sequence, ``d`` the embedding dimension, ``H`` heads. Only :func:`packed_attention` pads.
+sequence, ``d`` the embedding dimension, ``H`` heads. Whatever must be padded, attention and the
+contrast of :mod:`losses`, goes through :class:`Padding`.
 """
 
 from __future__ import annotations
@@ -17,14 +18,16 @@ from posneg_rec.interactions import N_GAP_TAGS
 
 __all__ = [
     "ITEM_PARAMETERS",
+    "AttentionPlan",
     "Items",
     "JointEncoder",
+    "Padding",
     "SequenceEncoder",
     "TwoSidedEncoder",
-    "attention_groups",
+    "attention_plan",
     "dropout",
     "packed_attention",
-    "padded_rows",
+    "right_padded",
 ]
 
 # Attention matrices of one group hold at most this many numbers (2 MiB in bfloat16).
@@ -35,25 +38,73 @@ ITEM_PARAMETERS = ("item_embedding", "item_taste")
 _BITS_OF_ONE = 0x3F80  # 1.0 in bfloat16
 
 
-def padded_rows(offsets: Tensor) -> tuple[Tensor, Tensor]:
-    """Where the rows of packed sequences go in a right-padded ``(U, L)`` layout.
+class _Gather(torch.autograd.Function):
+    """Rows by index; the gradient is gathered too, where torch would add up row by row."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, there: Tensor, back: Tensor, empty: Tensor | None) -> Tensor:
+        ctx.save_for_backward(back, empty)
+        return x.index_select(0, there)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        back, empty = ctx.saved_tensors
+        grad = grads[0].index_select(0, back)
+        if empty is not None:
+            grad.index_fill_(0, empty, 0)
+        return grad, None, None, None
+
+
+class Padding(NamedTuple):
+    """How the rows of a packed tensor ``(T, ...)`` stand in a padded one ``(P, ...)``."""
+
+    rows: Tensor  # (P,) int64, the packed row at each place; padding repeats one
+    places: Tensor  # (T,) int64, the place of each packed row
+    empty: Tensor  # (E,) int64, the places of padding
+
+    @classmethod
+    def of(cls, rows: Tensor, filled: Tensor) -> Padding:
+        """Take packed rows and, of the same shape, which of them are no padding."""
+        filled = filled.flatten()
+        places = filled.nonzero().squeeze(1)
+        order = torch.empty_like(places)
+        order[rows.flatten()[places]] = places
+        return cls(rows.flatten(), order, (~filled).nonzero().squeeze(1))
+
+    def to(self, device: torch.device) -> Padding:
+        """Copy to a device."""
+        return Padding(*(part.to(device) for part in self))
+
+    def pad(self, packed: Tensor) -> Tensor:
+        """(T, ...) to (P, ...). No gradient comes from padding: nothing may depend on it."""
+        padded: Tensor = _Gather.apply(packed, self.rows, self.places, None)
+        return padded
+
+    def unpad(self, padded: Tensor) -> Tensor:
+        """(P, ...) to (T, ...)."""
+        packed: Tensor = _Gather.apply(padded, self.places, self.rows, self.empty)
+        return packed
+
+
+def right_padded(offsets: Tensor) -> tuple[Padding, tuple[int, int]]:
+    """Pad packed sequences to the longest, their tokens to the left.
 
     Parameters
     ----------
     offsets : int64 Tensor of shape (U + 1,)
+        On the host.
 
     Returns
     -------
-    rows : int64 Tensor of shape (U, L)
-        The packed row of each place; padding repeats an existing row.
-    filled : bool Tensor of shape (U, L)
-        Which places hold a token. ``padded[filled]`` is the packed tensor again.
+    padding : Padding
+    shape : (U, L)
+        Of the ``U * L`` places.
     """
     lengths = offsets.diff()
-    places = torch.arange(int(lengths.max()) if len(lengths) else 0, device=offsets.device)
-    filled = places < lengths[:, None]
-    rows = offsets[:-1, None] + places
-    return torch.where(filled, rows, 0), filled
+    places = torch.arange(int(lengths.max()) if len(lengths) else 0)
+    filled = places < lengths[:, None]  # (U, L)
+    rows = torch.where(filled, offsets[:-1, None] + places, 0)
+    return Padding.of(rows, filled), (filled.shape[0], filled.shape[1])
 
 
 def product_dtype(tensor: Tensor) -> torch.dtype:
@@ -64,29 +115,24 @@ def product_dtype(tensor: Tensor) -> torch.dtype:
     return tensor.dtype
 
 
-class _Group(NamedTuple):
-    """Neighbouring sequences that are attended together, padded to the longest of them."""
+class AttentionPlan(NamedTuple):
+    """Groups of neighbouring sequences that are attended together, padded to their longest."""
 
-    tokens: slice  # their rows of the packed tensor
-    shape: tuple[int, int]  # (U, L)
-    places: Tensor | None  # of the tokens among the U * L; None if there is no padding
+    shapes: list[tuple[int, int]]  # (U, L) of each group
+    heads: Padding  # of T * H vectors, to (U, H, L) of one group after the other
+    qkv: Padding  # of T * 3 * H vectors, to queries, keys and values, each as `heads`
 
-    def pad(self, packed: Tensor) -> Tensor:
-        """(T, ...) to (U, L, ...), zeros in the padding to the right."""
-        rows = packed[self.tokens]
-        if self.places is not None:
-            size = self.shape[0] * self.shape[1]
-            # Copies to distinct places: the gradient is a plain copy back.
-            rows = rows.new_zeros(size, *rows.shape[1:]).index_copy(0, self.places, rows)
-        return rows.unflatten(0, self.shape)
-
-    def unpad(self, padded: Tensor) -> Tensor:
-        """(U, L, ...) to the rows of the tokens."""
-        flat = padded.flatten(0, 1)
-        return flat if self.places is None else flat.index_select(0, self.places)
+    def split(self, padded: Tensor) -> list[Tensor]:
+        """Cut what `heads` or a part of `qkv` padded into groups (U * H, L, d / H)."""
+        n_heads = len(padded) // max(1, sum(u * length for u, length in self.shapes))
+        parts = padded.split([u * n_heads * length for u, length in self.shapes])
+        return [
+            part.unflatten(0, (u * n_heads, length))
+            for part, (u, length) in zip(parts, self.shapes, strict=True)
+        ]
 
 
-def attention_groups(offsets: Tensor, device: torch.device) -> list[_Group]:
+def attention_plan(offsets: Tensor, n_heads: int, device: torch.device) -> AttentionPlan:
     """Plan :func:`packed_attention`: which sequences share a padded product.
 
     On a CPU a group's attention matrices fit its caches, and sequences in order of length need
@@ -96,12 +142,12 @@ def attention_groups(offsets: Tensor, device: torch.device) -> list[_Group]:
     ----------
     offsets : int64 Tensor of shape (U + 1,)
         On the host, so that planning never waits for a device.
+    n_heads : int
     device : torch.device
         Of the tensors to attend.
     """
-    bounds = offsets.tolist()
     lengths = offsets.diff().tolist()
-    start, groups = 0, []
+    start, shapes, rows, filled = 0, [], [], []
     while start < len(lengths):
         size = len(lengths) - start
         if device.type == "cpu":
@@ -112,97 +158,98 @@ def attention_groups(offsets: Tensor, device: torch.device) -> list[_Group]:
             # are powers of two, and unequal lengths are padded to a multiple of a few.
             size = 1 << (size.bit_length() - 1)
         stop = start + size
-        tokens, longest = slice(bounds[start], bounds[stop]), max(lengths[start:stop])
-        n_tokens = tokens.stop - tokens.start
-        if n_tokens == size * longest:
-            places = None
-        else:
+        longest = max(lengths[start:stop])
+        if sum(lengths[start:stop]) < size * longest:
             longest = -(-longest // _LENGTH_MULTIPLE) * _LENGTH_MULTIPLE
-            filled = torch.arange(longest) < offsets[start : stop + 1].diff()[:, None]
-            places = filled.flatten().nonzero().squeeze(1).to(device)
-        if n_tokens:
-            groups.append(_Group(tokens, (size, longest), places))
+        if longest:
+            shapes.append((size, longest))
+            bounds, places = offsets[start : stop + 1, None, None], torch.arange(longest)
+            filled.append((places < bounds.diff(dim=0)).expand(-1, n_heads, -1).flatten())
+            tokens = (bounds[:-1] + places) * n_heads + torch.arange(n_heads)[:, None]  # (U, H, L)
+            rows.append(tokens.flatten())
         start = stop
-    return groups
+    is_filled = torch.cat([torch.zeros(0, dtype=torch.bool), *filled])
+    row = torch.cat([torch.zeros(0, dtype=torch.int64), *rows]).where(is_filled, 0)  # (P * H,)
+    heads = Padding.of(row, is_filled)
+    part = torch.arange(3)[:, None]  # queries, keys, values: 3 * H vectors of one token in a row
+    qkv = Padding(
+        (row + (row // n_heads * 2 + part) * n_heads).flatten(),
+        (heads.places.view(-1, 1, n_heads) + part * len(row)).flatten(),
+        heads.empty[:0],  # nothing is unpadded this way
+    )
+    return AttentionPlan(shapes, heads.to(device), qkv.to(device))
 
 
 class _GroupedAttention(torch.autograd.Function):
-    """Softmax attention by plain batched products; the matrices are made again for the gradient.
+    """Softmax attention by plain batched products, of queries, keys, values (3, P * H, d / H).
 
-    Three to four times faster on a CPU than torch's fused kernel, whose blocks suit long
-    sequences.
+    Several times faster on a CPU than torch's fused kernel, whose blocks suit long sequences.
     """
 
     @staticmethod
-    def _parts(qkv: Tensor, group: _Group) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Make queries, keys, values (U * H, L, d / H) and attention (U * H, L, L)."""
-        q, k, v = group.pad(qkv).permute(2, 0, 3, 1, 4).flatten(1, 2)
-        length = q.shape[1]
-        # Padding stands to the right of every token of its sequence, so the causal mask hides it.
-        hidden = q.new_full((length, length), -torch.inf).triu(1)
-        logits = torch.baddbmm(hidden, q, k.transpose(1, 2), alpha=q.shape[-1] ** -0.5)
-        return q, k, v, logits.softmax(-1)
-
-    @staticmethod
-    def forward(ctx: Any, qkv: Tensor, groups: list[_Group]) -> Tensor:
-        ctx.save_for_backward(qkv)
-        ctx.groups = groups
-        n_heads = qkv.shape[2]
-        out = torch.empty_like(qkv[:, 0])  # (T, H, d / H)
-        for group in groups:
-            _, _, v, attention = _GroupedAttention._parts(qkv, group)
-            attended = (attention @ v).unflatten(0, (-1, n_heads)).transpose(1, 2)
-            out[group.tokens] = group.unpad(attended)
+    def forward(ctx: Any, qkv: Tensor, plan: AttentionPlan) -> Tensor:
+        out = torch.empty_like(qkv[0])  # (P * H, d / H)
+        attentions = []
+        for q, k, v, attended in zip(*map(plan.split, (*qkv, out)), strict=True):
+            length = q.shape[1]
+            # Padding stands to the right of every token of its sequence, so the causal mask
+            # hides it.
+            hidden = q.new_full((length, length), -torch.inf).triu(1)
+            logits = torch.baddbmm(hidden, q, k.transpose(1, 2), alpha=q.shape[2] ** -0.5)
+            attentions.append(logits.softmax(-1))  # (U * H, L, L)
+            torch.bmm(attentions[-1], v, out=attended)
+        ctx.save_for_backward(qkv, *attentions)
+        ctx.plan = plan
         return out
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        (qkv,) = ctx.saved_tensors
-        n_heads, scale = qkv.shape[2], qkv.shape[3] ** -0.5
+        qkv, *attentions = ctx.saved_tensors
         grad_qkv = torch.empty_like(qkv)
-        for group in ctx.groups:
-            q, k, v, attention = _GroupedAttention._parts(qkv, group)
-            grad = group.pad(grads[0]).transpose(1, 2).flatten(0, 1)  # (U * H, L, d / H)
-            grad_v = attention.transpose(1, 2) @ grad
+        parts = zip(*map(ctx.plan.split, (*qkv, *grad_qkv, grads[0])), attentions, strict=True)
+        for q, k, v, grad_q, grad_k, grad_v, grad, attention in parts:
+            torch.bmm(attention.transpose(1, 2), grad, out=grad_v)
             grad_logits = grad @ v.transpose(1, 2)  # of the attention, soon of the logits
             grad_logits.sub_((grad_logits * attention).sum(-1, keepdim=True))
-            grad_logits.mul_(attention).mul_(scale)
-            parts = torch.stack([grad_logits @ k, grad_logits.transpose(1, 2) @ q, grad_v])
-            parts = parts.unflatten(1, (-1, n_heads)).permute(1, 3, 0, 2, 4)  # (U, L, 3, H, .)
-            grad_qkv[group.tokens] = group.unpad(parts)
+            grad_logits.mul_(attention).mul_(q.shape[2] ** -0.5)
+            torch.bmm(grad_logits, k, out=grad_q)
+            torch.bmm(grad_logits.transpose(1, 2), q, out=grad_k)
         return grad_qkv, None
 
 
-def _attend_plainly(qkv: Tensor, groups: list[_Group]) -> Tensor:
+def _attend_plainly(qkv: Tensor, plan: AttentionPlan) -> Tensor:
     with torch.autocast(qkv.device.type, enabled=False):
-        attended: Tensor = _GroupedAttention.apply(qkv, groups)
+        attended: Tensor = _GroupedAttention.apply(qkv, plan)
     return attended
 
 
-def _attend_fused(qkv: Tensor, groups: list[_Group]) -> Tensor:
-    out = [qkv[:0, 0]]
-    for group in groups:
-        q, k, v = group.pad(qkv).permute(2, 0, 3, 1, 4)  # (U, H, L, d / H)
+def _attend_fused(qkv: Tensor, plan: AttentionPlan) -> Tensor:
+    out = [qkv[0, :0]]
+    for (n_sequences, _), *group in zip(plan.shapes, *map(plan.split, qkv), strict=True):
+        q, k, v = (part.unflatten(0, (n_sequences, -1)) for part in group)  # (U, H, L, d / H)
         attended = F.scaled_dot_product_attention(q, k, v, is_causal=True)
-        out.append(group.unpad(attended.transpose(1, 2)))
+        out.append(attended.flatten(0, 2))
     return torch.cat(out)
 
 
-def packed_attention(qkv: Tensor, groups: list[_Group]) -> Tensor:
+def packed_attention(qkv: Tensor, plan: AttentionPlan) -> Tensor:
     """Causal self-attention within each packed sequence; no token sees another sequence.
 
     Parameters
     ----------
     qkv : Tensor of shape (T, 3, H, d / H)
         Queries, keys and values.
-    groups : list
-        From :func:`attention_groups`.
+    plan : AttentionPlan
+        From :func:`attention_plan`.
 
     Returns
     -------
     Tensor of shape (T, H, d / H)
     """
-    return (_attend_plainly if qkv.device.type == "cpu" else _attend_fused)(qkv, groups)
+    n_tokens, _, n_heads, size = qkv.shape
+    padded = plan.qkv.pad(qkv.reshape(-1, size)).view(3, -1 if n_tokens else 0, size)
+    attend = _attend_plainly if qkv.device.type == "cpu" else _attend_fused
+    return plan.heads.unpad(attend(padded, plan)).view(n_tokens, n_heads, size)
 
 
 class _Dropout(torch.autograd.Function):
@@ -257,13 +304,14 @@ class _Block(nn.Module):
         self.feedforward_in = nn.Linear(dim, (2 if gated else 1) * dim)  # U (and V)
         self.feedforward_out = nn.Linear(dim, dim)
 
-    def forward(self, x: Tensor, groups: list[_Group], generator: torch.Generator | None) -> Tensor:
+    def forward(self, x: Tensor, plan: AttentionPlan, generator: torch.Generator | None) -> Tensor:
         dim = x.shape[1]
         inputs = self.attention_in(self.attention_norm(x))  # (T, 3d or 4d)
-        qkv = inputs[:, : 3 * dim].unflatten(1, (3, self.n_heads, -1))
-        attended = packed_attention(qkv, groups).flatten(1)  # (T, d)
+        # Split, not sliced: the gradients of the parts are put together, not padded and added.
+        qkv, *gate = inputs.split([3 * dim, dim] if self.gated else 3 * dim, 1)
+        attended = packed_attention(qkv.unflatten(1, (3, self.n_heads, -1)), plan).flatten(1)
         if self.gated:
-            attended = attended * inputs[:, 3 * dim :].sigmoid()
+            attended = attended * gate[0].sigmoid()  # (T, d)
         # Under autocast the products are bfloat16. The stream stays float32, which keeps gradients
         # several times more exact; cast before adding, for mixed sums take far longer on a CPU.
         x = x + dropout(self.attention_out(attended), self.dropout, generator).to(x)
@@ -300,7 +348,7 @@ class SequenceEncoder(nn.Module):
         gated: bool = False,
     ) -> None:
         super().__init__()
-        self.dropout = dropout
+        self.dropout, self.n_heads = dropout, n_heads
         self.position_embedding = nn.Parameter(torch.empty(max_len, dim))
         self.blocks = nn.ModuleList(_Block(dim, n_heads, dropout, gated) for _ in range(n_layers))
         self.norm = nn.LayerNorm(dim)
@@ -328,9 +376,9 @@ class SequenceEncoder(nn.Module):
         ages = (ends - 1 - torch.arange(len(x))).to(x.device)  # (T,) 0 = most recent
         x = x + F.embedding(ages, self.position_embedding)
         x = dropout(x, self.dropout, generator)
-        groups = attention_groups(offsets, x.device)
+        plan = attention_plan(offsets, self.n_heads, x.device)
         for block in self.blocks:
-            x = block(x, groups, generator)
+            x = block(x, plan, generator)
         return self.norm(x)
 
 

@@ -14,10 +14,10 @@ from posneg_rec.nn import (
     JointEncoder,
     SequenceEncoder,
     TwoSidedEncoder,
-    attention_groups,
+    attention_plan,
     dropout,
     packed_attention,
-    padded_rows,
+    right_padded,
 )
 
 LENGTHS = st.lists(st.integers(0, 5), min_size=1, max_size=5)
@@ -46,41 +46,70 @@ def encoder(n_heads=2, n_layers=2, max_len=6, seed=0):
 
 
 @given(LENGTHS)
-def test_padded_rows_lead_back_to_the_packed_rows(lengths):
-    rows, filled = padded_rows(offsets_of(lengths))
-    packed = torch.arange(sum(lengths))
-    assert torch.equal(rows[filled], packed)
-    assert filled.sum(1).tolist() == lengths
+def test_padding_goes_to_the_right_and_leads_back(lengths):
+    padding, shape = right_padded(offsets_of(lengths))
+    assert shape == (len(lengths), max(lengths))
+    packed = torch.arange(1, sum(lengths) + 1)
+    padded = padding.pad(packed).index_fill(0, padding.empty, 0).view(shape)
+    rows = iter(packed.tolist())
+    assert padded.tolist() == [
+        [next(rows) for _ in range(n)] + [0] * (max(lengths) - n) for n in lengths
+    ]
+    assert torch.equal(padding.unpad(padded.flatten()), packed)
+
+
+@given(LENGTHS.filter(sum), st.integers(0, 100))
+def test_gradients_of_padding_are_those_of_plain_indexing(lengths, seed):
+    padding, _ = right_padded(offsets_of(lengths))
+    generator = torch.Generator().manual_seed(seed)
+    packed = torch.randn(sum(lengths), 2, generator=generator).requires_grad_()
+    padded = torch.randn(len(padding.rows), 2, generator=generator)
+    weights = padded.index_fill(0, padding.empty, 0)  # nothing may depend on padding
+    (grad,) = torch.autograd.grad((padding.pad(packed) * weights).sum(), packed)
+    (plain,) = torch.autograd.grad((packed[padding.rows] * weights).sum(), packed)
+    assert torch.equal(grad, plain)
+    padded.requires_grad_()
+    weights = packed.detach()
+    (grad,) = torch.autograd.grad((padding.unpad(padded) * weights).sum(), padded)
+    (plain,) = torch.autograd.grad((padded[padding.places] * weights).sum(), padded)
+    assert torch.equal(grad, plain)
 
 
 def attend(qkv, offsets, limit=2**20):
     with mock.patch.object(nn, "_MAX_GROUP_LOGITS", limit):
-        return packed_attention(qkv, attention_groups(offsets, qkv.device))
+        return packed_attention(qkv, attention_plan(offsets, qkv.shape[2], qkv.device))
 
 
-@given(LENGTHS, st.integers(1, 100))
-def test_attention_groups_cover_all_tokens_within_the_limit(lengths, limit):
-    offsets = offsets_of(lengths)
+@given(LENGTHS, st.integers(1, 3), st.integers(1, 100))
+def test_attention_plan_covers_all_heads_within_the_limit(lengths, n_heads, limit):
     with mock.patch.object(nn, "_MAX_GROUP_LOGITS", limit):
-        groups = attention_groups(offsets, torch.device("cpu"))
-    packed = torch.arange(1, sum(lengths) + 1)
-    assert [t for group in groups for t in packed[group.tokens].tolist()] == packed.tolist()
-    for group in groups:
-        n_sequences, longest = group.shape
-        length = int(group.pad(packed).bool().sum(1).max())
-        assert n_sequences == 1 or n_sequences * length**2 <= limit
+        plan = attention_plan(offsets_of(lengths), n_heads, torch.device("cpu"))
+    # A number for each head of each token; sequence by sequence they must come back.
+    packed = torch.arange(1, sum(lengths) * n_heads + 1).view(-1, n_heads)
+    expected = [part.T for part in packed.split(lengths) if len(part)]
+    padded = plan.heads.pad(packed.flatten()).index_fill(0, plan.heads.empty, 0)
+    found = []
+    for (n_sequences, longest), group in zip(plan.shapes, plan.split(padded), strict=True):
+        assert n_sequences == 1 or n_sequences * int((group > 0).sum(1).max()) ** 2 <= limit
         assert n_sequences.bit_count() == 1
-        assert group.places is None or longest % nn._LENGTH_MULTIPLE == 0
-        padded = group.pad(packed)
-        assert padded.shape == group.shape
-        assert torch.equal(group.unpad(padded), packed[group.tokens])
-        # Tokens stand to the left, padding to the right.
-        assert all(sorted(row, key=bool, reverse=True) == row for row in padded.tolist())
+        assert group.all() or longest % nn._LENGTH_MULTIPLE == 0
+        for sequence in group.view(n_sequences, n_heads, longest):
+            length = int((sequence[0] > 0).sum())
+            assert not sequence[:, length:].any()  # padding stands to the right
+            found += [sequence[:, :length]] if length else []
+    assert all(map(torch.equal, found, expected)) and len(found) == len(expected)
+    assert torch.equal(plan.heads.unpad(padded), packed.flatten())
+    # Queries, keys and values are the same thrice.
+    vectors = torch.stack([packed, packed + 1000, packed + 2000], 1)  # (T, 3, H)
+    qkv = plan.qkv.pad(vectors.flatten()).view(3, -1) if len(padded) else vectors.new_zeros(3, 0)
+    for part, shift in zip(qkv, (0, 1000, 2000), strict=True):
+        assert torch.equal(plan.heads.unpad(part), packed.flatten() + shift)
+    assert torch.equal(plan.qkv.unpad(qkv.flatten()), vectors.flatten())
 
 
 def test_sequences_of_one_length_are_attended_without_padding():
-    (group,) = attention_groups(offsets_of([3, 3, 3, 3]), torch.device("cpu"))
-    assert group.places is None and group.shape == (4, 3)
+    plan = attention_plan(offsets_of([3, 3, 3, 3]), 1, torch.device("cpu"))
+    assert plan.shapes == [(4, 3)] and len(plan.heads.empty) == 0
 
 
 @given(LENGTHS, st.integers(1, 2), st.integers(0, 100), st.integers(1, 100))
@@ -110,8 +139,8 @@ def test_attention_gradients_are_those_of_torchs_own(lengths, n_heads, seed, lim
     weights = torch.randn(len(qkv), n_heads, 4, dtype=torch.float64, generator=generator)
     offsets = offsets_of(lengths)
     (plain,) = torch.autograd.grad((attend(qkv, offsets, limit) * weights).sum(), qkv)
-    groups = attention_groups(offsets, qkv.device)
-    (fused,) = torch.autograd.grad((nn._attend_fused(qkv, groups) * weights).sum(), qkv)
+    with mock.patch.object(nn, "_attend_plainly", nn._attend_fused):
+        (fused,) = torch.autograd.grad((attend(qkv, offsets, limit) * weights).sum(), qkv)
     torch.testing.assert_close(plain, fused)
 
 
