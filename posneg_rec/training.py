@@ -125,6 +125,12 @@ class _Windows:
         index = np.arange(offsets[-1]) + np.repeat(first - offsets[:-1], taken)
         return cls(index, offsets, starts)
 
+    def by_length(self) -> _Windows:
+        """Put the shortest first, which the attention is fastest at."""
+        order = np.argsort(np.diff(self.offsets), kind="stable")
+        taken = PackedSequences(self.index, self.offsets).take(order)
+        return _Windows(taken.values, taken.offsets, self.starts[order])
+
     def part(self, users: slice) -> _Windows:
         """Take the windows of some of the batch's users."""
         offsets = self.offsets[users.start : users.stop + 1]
@@ -419,7 +425,8 @@ class PNFRecObjective:
             negative = contrasted = None
             if both_signs:
                 if model.negative is not None:
-                    shifted = disliked.shifted(settings.max_len)
+                    # The liked windows are in order of their own lengths.
+                    shifted = disliked.by_length().shifted(settings.max_len)
                     negative = encode(
                         model.negative,
                         self.disliked,
