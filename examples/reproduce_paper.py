@@ -9,9 +9,11 @@ pyarrow for parquet::
 columns user, item, rating and time (or user_id, item_id, rating and timestamp). Each method and
 seed is one fit, and leaves one .npz file with the rank of every target; a file that exists is not
 made again, so that the command can be stopped and goes on where it was. ``--methods`` also takes
-the default with one part taken away (``baselines.ABLATIONS``). ``report.json`` and
-``report.md`` are made from these files alone (``--report-only``), and ``--docs FILE`` puts the
-tables between the markers ``<!-- results:NAME -->`` and ``<!-- /results:NAME -->`` of a page.
+the default with one part taken away (``baselines.ABLATIONS``) and what was tried before
+(``baselines.TRIALS``). ``report.json`` and ``report.md`` are made from these files alone
+(``--report-only``), and ``--docs FILE`` puts the tables between the markers
+``<!-- results:NAME -->`` and ``<!-- /results:NAME -->`` of a page; a name is that of the folder, a
+slash and the table's.
 
 Protocols (see ``paper_protocol.py`` for the split):
 
@@ -45,7 +47,7 @@ import posneg_rec
 from posneg_rec import ContrastiveSeqRecommender
 from posneg_rec.metrics import TargetRanks, compare, summarize
 
-METHODS = baselines.METHODS | baselines.ABLATIONS
+METHODS = baselines.METHODS | baselines.ABLATIONS | baselines.TRIALS
 PROTOCOLS = {
     "P0": "the last event of each test user",
     "P1": "every held-out event of the test users",
@@ -55,7 +57,13 @@ PROTOCOLS = {
 }
 AVERSIONS = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0)  # and the model's own
 # What every method is compared with.
-REFERENCES = ("default", "likes-only", "likes-only-random", "full")
+REFERENCES = (
+    "default",
+    "likes-only",
+    "likes-only-tuned",
+    "likes-only-random-tuned",
+    "full-tuned",
+)
 # Replaces these settings of every method that has epochs.
 QUICK = {
     "embedding_dim": 64,
@@ -113,6 +121,7 @@ PUBLISHED = {
         "dNDCG": (-0.0116, 0.0064),
     },
 }
+PUBLISHED |= {f"{method}-tuned": PUBLISHED[method] for method in ("full", "likes-only")}
 PUBLISHED_ROWS = 999_611  # of MovieLens-1M after the frequency filter: the figures are for these
 
 
@@ -132,11 +141,10 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--docs", metavar="FILE", help="page whose tables to replace")
     args = parser.parse_args(arguments)
 
-    name = Path(args.data).stem + ("-quick" if args.quick else "")
-    out = Path(args.out or Path("results", name))
+    out = Path(args.out or f"results/{Path(args.data).stem}{'-quick' if args.quick else ''}")
     out.mkdir(parents=True, exist_ok=True)
     n_failed = 0 if args.report_only else run(args, out)
-    report = make_report(name, out, args.methods, args.protocols)
+    report = make_report(out, args.methods, args.protocols)
     with open(out / "report.json", "w") as file:
         json.dump(report, file, indent=1)
         file.write("\n")
@@ -375,7 +383,7 @@ def read(path: Path) -> tuple[dict, dict[str, np.ndarray]]:
     return json.loads(str(arrays.pop("meta"))), arrays
 
 
-def make_report(name: str, out: Path, methods: list[str], protocols: list[str]) -> dict:
+def make_report(out: Path, methods: list[str], protocols: list[str]) -> dict:
     """Evaluate what the files of a folder hold."""
     runs = {
         method: [read(path) for path in sorted(out.glob(f"{method}-[0-9]*.npz"))]
@@ -386,7 +394,7 @@ def make_report(name: str, out: Path, methods: list[str], protocols: list[str]) 
         raise SystemExit(f"{out} has no results of {', '.join(methods)}.")
     first = next(iter(runs.values()))[0][0]
     report = {
-        "data": name,
+        "name": out.name,
         "threshold": first["threshold"],
         "counts": first["counts"] | {"train_items": first["n_items"]},
         "n_bootstraps": N_BOOTSTRAPS,
@@ -486,7 +494,7 @@ def protocol_ranks(protocol: str, meta: dict, arrays: dict[str, np.ndarray]) -> 
 
 
 def make_tables(report: dict) -> dict[str, str]:
-    """All tables in Markdown; each name is the data's, a slash and the table's."""
+    """All tables in Markdown; each name is the folder's, a slash and the table's."""
     methods = report["methods"]
     tables = {}
     for protocol, results in report["protocols"].items():
@@ -523,7 +531,7 @@ def make_tables(report: dict) -> dict[str, str]:
     tables["cost"] = cost_table(methods)
     rows = [[method["label"], method["chosen"]] for method in methods.values()]
     tables["settings"] = markdown(["method", "how its settings were chosen"], rows, "---")
-    return {f"{report['data']}/{name}": table for name, table in tables.items()}
+    return {f"{report['name']}/{name}": table for name, table in tables.items()}
 
 
 def value_cell(evaluation: dict, key: str) -> str:
@@ -598,7 +606,7 @@ def as_markdown(report: dict, tables: dict[str, str]) -> str:
     counts = report["counts"]
     seeds = max((method["seeds"] for method in report["methods"].values()), key=len)
     lines = [
-        f"# {report['data']}, liked from {report['threshold']:g}\n",
+        f"# {report['name']}, liked from {report['threshold']:g}\n",
         f"{counts['rows']:,} events of {counts['items']:,} items after the frequency filter; "
         f"{counts['train_users']:,} users before the cut, {counts['held_out_users']:,} after it.\n",
         f"Means over {len(seeds)} seed{'s' * (len(seeds) > 1)}, in brackets 95 % intervals: the "
@@ -620,16 +628,16 @@ def as_markdown(report: dict, tables: dict[str, str]) -> str:
 
 
 def replace_tables(page: Path, tables: dict[str, str]) -> None:
-    """Put tables between a page's markers; a marked name of this data must have its table."""
-    data = next(iter(tables)).split("/", 1)[0]
+    """Put tables between a page's markers; a marked name of this folder must have its table."""
+    folder = next(iter(tables)).split("/", 1)[0]
     pattern = re.compile(
-        rf"(<!-- results:({re.escape(data)}/\S+) -->\n).*?(<!-- /results:\2 -->)", re.DOTALL
+        rf"(<!-- results:({re.escape(folder)}/\S+) -->\n).*?(<!-- /results:\2 -->)", re.DOTALL
     )
     text = page.read_text()
     names = [match[2] for match in pattern.finditer(text)]
     unknown = sorted(set(names) - set(tables))
     if unknown or not names:
-        asks = f"asks for {', '.join(unknown)}" if unknown else f"has no markers of {data}"
+        asks = f"asks for {', '.join(unknown)}" if unknown else f"has no markers of {folder}"
         raise SystemExit(f"{page} {asks}; there are {', '.join(tables)}.")
     page.write_text(pattern.sub(lambda match: f"{match[1]}\n{tables[match[2]]}\n{match[3]}", text))
     print(f"{len(names)} tables of {page} are replaced.")

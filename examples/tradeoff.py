@@ -19,12 +19,19 @@ import matplotlib.pyplot as plt
 X, Y = "hit_rate_disliked", "hit_rate_liked"
 # One colour and one marker for each kind of method.
 GROUPS = {
-    "#d95f02": ("full", "pn", "pc"),
-    "#1b6ca8": ("likes-only", "likes-only-random", "session-contrast", "no-signs"),
+    "#d95f02": ("full", "full-tuned", "pn", "pc"),
+    "#1b6ca8": (
+        "likes-only",
+        "likes-only-tuned",
+        "likes-only-random",
+        "likes-only-random-tuned",
+        "session-contrast",
+        "no-signs",
+    ),
     "#3c8d40": ("liked-targets",),
     "#777777": ("item-item", "popular-liked", "popular"),
 }
-MARKERS = "osD^"
+MARKERS = "osD^vP"
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -52,7 +59,7 @@ def draw(report: dict) -> plt.Figure:
                 draw_point(axes, values[method], label, colour, marker)
     axes.set_xlabel("HR@10 on disliked items (lower is better)")
     axes.set_ylabel("HR@10 on liked items (higher is better)")
-    axes.set_title(f"{report['data']}: every held-out event of the test users", fontsize="medium")
+    axes.set_title(f"{report['name']}: every held-out event of the test users", fontsize="medium")
     axes.grid(color="0.92")
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)

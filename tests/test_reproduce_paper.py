@@ -254,7 +254,7 @@ def test_report_alone_needs_no_data(study, report):
 
 def test_published_figures_stand_beside_ours_on_their_data(report):
     movielens = report | {"published": reproduce_paper.PUBLISHED}
-    published = reproduce_paper.make_tables(movielens)["world-quick/published"]
+    published = reproduce_paper.make_tables(movielens)["out/published"]
     ours = report["protocols"]["P0"]["values"]["likes-only"]["hit_rate_liked"]
     assert f"| SASRec_p | 0.1587 ± 0.0112 | {ours:.4f} [" in published
 
