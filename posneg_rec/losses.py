@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from posneg_rec.nn import product_dtype, right_padded
+from posneg_rec.nn import product_dtype, right_padded, to_device
 
 __all__ = [
     "CompositeLoss",
@@ -351,15 +351,17 @@ def contrastive_loss(
     padding, shape = right_padded(offsets)
     padding = padding.to(device)
     negative_padding, negative_shape = right_padded(negative_offsets)
-    padded_negatives = negatives[negative_padding.rows.to(device)].view(negative_shape)  # (U, m)
+    padded_negatives = negatives[to_device(negative_padding.rows, device)].view(
+        negative_shape
+    )  # (U, m)
     products = torch.bmm(
         padding.pad(hidden).unflatten(0, shape),  # (U, t, d)
         vectors(padded_negatives).to(hidden.dtype).transpose(1, 2),  # (U, d, m)
     )
     disliked = padding.unpad(products.flatten(0, 1)).to(wide)  # (T, m)
 
-    lengths = offsets.diff().to(device)
-    n_counted = negative_offsets.diff().to(device)  # (U,)
+    lengths = to_device(offsets.diff(), device)
+    n_counted = to_device(negative_offsets.diff(), device)  # (U,)
     n_counted = n_counted.repeat_interleave(lengths, output_size=len(hidden))  # (T,)
     if n_visible is not None:
         n_counted = n_counted.minimum(n_visible)

@@ -10,11 +10,19 @@ from __future__ import annotations
 import math
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from posneg_rec.interactions import N_GAP_TAGS
+
+varlen_attn: Any
+try:
+    from torch.nn.attention.varlen import varlen_attn
+except ImportError:  # an older torch
+    varlen_attn = None
 
 __all__ = [
     "ITEM_PARAMETERS",
@@ -36,6 +44,13 @@ _LENGTH_MULTIPLE = 16
 # Those with a row per item, see `_ItemModel.items`.
 ITEM_PARAMETERS = ("item_embedding", "item_taste")
 _BITS_OF_ONE = 0x3F80  # 1.0 in bfloat16
+
+
+def to_device(x: Tensor, device: torch.device) -> Tensor:
+    """Copy from the host, without waiting for a CUDA device to have it."""
+    if device.type != "cuda":
+        return x.to(device)
+    return x.pin_memory().to(device, non_blocking=True)
 
 
 class _Gather(torch.autograd.Function):
@@ -63,17 +78,17 @@ class Padding(NamedTuple):
     empty: Tensor  # (E,) int64, the places of padding
 
     @classmethod
-    def of(cls, rows: Tensor, filled: Tensor) -> Padding:
+    def of(cls, rows: NDArray[np.int64], filled: NDArray[np.bool_]) -> Padding:
         """Take packed rows and, of the same shape, which of them are no padding."""
-        filled = filled.flatten()
-        places = filled.nonzero().squeeze(1)
-        order = torch.empty_like(places)
-        order[rows.flatten()[places]] = places
-        return cls(rows.flatten(), order, (~filled).nonzero().squeeze(1))
+        rows, filled = rows.ravel(), filled.ravel()
+        places = np.flatnonzero(filled)
+        order = np.empty_like(places)
+        order[rows[places]] = places
+        return cls(*map(torch.from_numpy, (rows, order, np.flatnonzero(~filled))))
 
     def to(self, device: torch.device) -> Padding:
         """Copy to a device."""
-        return Padding(*(part.to(device) for part in self))
+        return Padding(*(to_device(part, device) for part in self))
 
     def pad(self, packed: Tensor) -> Tensor:
         """(T, ...) to (P, ...). No gradient comes from padding: nothing may depend on it."""
@@ -100,10 +115,11 @@ def right_padded(offsets: Tensor) -> tuple[Padding, tuple[int, int]]:
     shape : (U, L)
         Of the ``U * L`` places.
     """
-    lengths = offsets.diff()
-    places = torch.arange(int(lengths.max()) if len(lengths) else 0)
+    bounds = offsets.numpy()
+    lengths = np.diff(bounds)
+    places = np.arange(lengths.max(initial=0))
     filled = places < lengths[:, None]  # (U, L)
-    rows = torch.where(filled, offsets[:-1, None] + places, 0)
+    rows = np.where(filled, bounds[:-1, None] + places, 0)
     return Padding.of(rows, filled), (filled.shape[0], filled.shape[1])
 
 
@@ -132,22 +148,41 @@ class AttentionPlan(NamedTuple):
         ]
 
 
-def attention_plan(offsets: Tensor, n_heads: int, device: torch.device) -> AttentionPlan:
+class PackedPlan(NamedTuple):
+    """Sequences that are attended without padding."""
+
+    longest: int
+    offsets: Tensor | None  # (U + 1,) int32, on the device; None if all are of one length
+
+
+def attention_plan(
+    offsets: Tensor, n_heads: int, device: torch.device, dtype: torch.dtype = torch.float32
+) -> AttentionPlan | PackedPlan:
     """Plan :func:`packed_attention`: which sequences share a padded product.
 
     On a CPU a group's attention matrices fit its caches, and sequences in order of length need
-    hardly any padding. An accelerator takes all at once.
+    hardly any padding. An accelerator takes all at once, without padding if they are of one
+    length or CUDA's kernel for variable lengths takes the dtype.
 
     Parameters
     ----------
     offsets : int64 Tensor of shape (U + 1,)
         On the host, so that planning never waits for a device.
     n_heads : int
-    device : torch.device
+    device, dtype
         Of the tensors to attend.
     """
-    lengths = offsets.diff().tolist()
-    start, shapes, rows, filled = 0, [], [], []
+    # In NumPy, whose sums of whole numbers are several times faster.
+    bounds, heads = offsets.numpy(), np.arange(n_heads)[:, None]
+    lengths = np.diff(bounds).tolist()
+    if device.type != "cpu" and offsets[-1]:
+        longest = max(lengths)
+        if longest == min(lengths):
+            return PackedPlan(longest, None)
+        if device.type == "cuda" and dtype == torch.bfloat16 and varlen_attn:
+            return PackedPlan(longest, to_device(offsets.to(torch.int32), device))
+    start, shapes = 0, []
+    rows, filled = [np.empty(0, np.int64)], [np.empty(0, np.bool_)]
     while start < len(lengths):
         size = len(lengths) - start
         if device.type == "cpu":
@@ -163,21 +198,23 @@ def attention_plan(offsets: Tensor, n_heads: int, device: torch.device) -> Atten
             longest = -(-longest // _LENGTH_MULTIPLE) * _LENGTH_MULTIPLE
         if longest:
             shapes.append((size, longest))
-            bounds, places = offsets[start : stop + 1, None, None], torch.arange(longest)
-            filled.append((places < bounds.diff(dim=0)).expand(-1, n_heads, -1).flatten())
-            tokens = (bounds[:-1] + places) * n_heads + torch.arange(n_heads)[:, None]  # (U, H, L)
-            rows.append(tokens.flatten())
+            own, places = bounds[start : stop + 1, None, None], np.arange(longest)
+            is_filled = np.broadcast_to(places < np.diff(own, axis=0), (size, n_heads, longest))
+            filled.append(is_filled.ravel())
+            row = (own[:-1] + places) * n_heads + heads  # (U, H, L)
+            rows.append(np.where(is_filled, row, 0).ravel())
         start = stop
-    is_filled = torch.cat([torch.zeros(0, dtype=torch.bool), *filled])
-    row = torch.cat([torch.zeros(0, dtype=torch.int64), *rows]).where(is_filled, 0)  # (P * H,)
-    heads = Padding.of(row, is_filled)
-    part = torch.arange(3)[:, None]  # queries, keys, values: 3 * H vectors of one token in a row
+    row = np.concatenate(rows)  # (P * H,)
+    heads_padding = Padding.of(row, np.concatenate(filled))
+    part = np.arange(3)[:, None]  # queries, keys, values: 3 * H vectors of one token in a row
+    qkv_rows = row + (row // n_heads * 2 + part) * n_heads
+    qkv_places = heads_padding.places.numpy().reshape(-1, 1, n_heads) + part * len(row)
     qkv = Padding(
-        (row + (row // n_heads * 2 + part) * n_heads).flatten(),
-        (heads.places.view(-1, 1, n_heads) + part * len(row)).flatten(),
-        heads.empty[:0],  # nothing is unpadded this way
+        torch.from_numpy(qkv_rows.ravel()),
+        torch.from_numpy(qkv_places.ravel()),
+        heads_padding.empty[:0],  # nothing is unpadded this way
     )
-    return AttentionPlan(shapes, heads.to(device), qkv.to(device))
+    return AttentionPlan(shapes, heads_padding.to(device), qkv.to(device))
 
 
 class _GroupedAttention(torch.autograd.Function):
@@ -232,20 +269,35 @@ def _attend_fused(qkv: Tensor, plan: AttentionPlan) -> Tensor:
     return torch.cat(out)
 
 
-def packed_attention(qkv: Tensor, plan: AttentionPlan) -> Tensor:
+def _attend_packed(qkv: Tensor, plan: PackedPlan) -> Tensor:
+    size = qkv.shape[-1]
+    if plan.offsets is None:
+        q, k, v = qkv.unflatten(0, (-1, plan.longest)).permute(2, 0, 3, 1, 4)  # (U, H, L, d / H)
+        attended = F.scaled_dot_product_attention(q, k, v, is_causal=True)
+        return attended.transpose(1, 2).flatten(0, 1)
+    # The kernel wants vectors of a multiple of eight; zeros change no product.
+    q, k, v = F.pad(qkv, (0, -size % 8)).unbind(1)  # (T, H, .)
+    of_both = (plan.offsets, plan.offsets, plan.longest, plan.longest)  # queries and keys
+    attended = varlen_attn(q, k, v, *of_both, window_size=(-1, 0), scale=size**-0.5)
+    return attended[..., :size]
+
+
+def packed_attention(qkv: Tensor, plan: AttentionPlan | PackedPlan) -> Tensor:
     """Causal self-attention within each packed sequence; no token sees another sequence.
 
     Parameters
     ----------
     qkv : Tensor of shape (T, 3, H, d / H)
         Queries, keys and values.
-    plan : AttentionPlan
+    plan : AttentionPlan or PackedPlan
         From :func:`attention_plan`.
 
     Returns
     -------
     Tensor of shape (T, H, d / H)
     """
+    if isinstance(plan, PackedPlan):
+        return _attend_packed(qkv, plan)
     n_tokens, _, n_heads, size = qkv.shape
     padded = plan.qkv.pad(qkv.reshape(-1, size)).view(3, -1 if n_tokens else 0, size)
     attend = _attend_plainly if qkv.device.type == "cpu" else _attend_fused
@@ -270,19 +322,22 @@ class _Dropout(torch.autograd.Function):
 def dropout(x: Tensor, rate: float, generator: torch.Generator | None) -> Tensor:
     """Dropout that draws from `generator`, so that the global state stays untouched.
 
-    `generator=None` means evaluation: `x` comes back. `rate` is rounded to 2**-16. One 64-bit
-    draw decides four numbers, many times faster on a CPU than a Bernoulli draw for each.
+    `generator=None` means evaluation: `x` comes back. `rate` is rounded to 2**-16. On a CPU one
+    64-bit draw decides four numbers, many times faster than a Bernoulli draw for each.
     """
     level = round(rate * 2**16)
     if generator is None or level == 0:
         return x
-    words = torch.empty((x.numel() + 3) // 4, dtype=torch.int64, device=x.device)
-    words.random_(-(2**63), None, generator=generator)
-    # Whole numbers all the way, since comparing and converting booleans takes longer than
-    # drawing: 0 below the level and 1 from there on, then the bits of 0.0 and 1.0.
-    first = level - 2**15
-    keep = words.view(torch.int16)[: x.numel()].clamp_(first - 1, first).sub_(first - 1)
-    keep = keep.mul_(_BITS_OF_ONE).view(torch.bfloat16).view(x.shape).to(x.dtype)
+    if x.device.type == "cpu":
+        words = torch.empty((x.numel() + 3) // 4, dtype=torch.int64)
+        words.random_(-(2**63), None, generator=generator)
+        # Whole numbers all the way, since comparing and converting booleans takes longer than
+        # drawing: 0 below the level and 1 from there on, then the bits of 0.0 and 1.0.
+        first = level - 2**15
+        keep = words.view(torch.int16)[: x.numel()].clamp_(first - 1, first).sub_(first - 1)
+        keep = keep.mul_(_BITS_OF_ONE).view(torch.bfloat16).view(x.shape).to(x.dtype)
+    else:
+        keep = torch.empty_like(x).bernoulli_(1 - level / 2**16, generator=generator)
     kept: Tensor = _Dropout.apply(x, keep, 2**16 / (2**16 - level))
     return kept
 
@@ -304,7 +359,9 @@ class _Block(nn.Module):
         self.feedforward_in = nn.Linear(dim, (2 if gated else 1) * dim)  # U (and V)
         self.feedforward_out = nn.Linear(dim, dim)
 
-    def forward(self, x: Tensor, plan: AttentionPlan, generator: torch.Generator | None) -> Tensor:
+    def forward(
+        self, x: Tensor, plan: AttentionPlan | PackedPlan, generator: torch.Generator | None
+    ) -> Tensor:
         dim = x.shape[1]
         inputs = self.attention_in(self.attention_norm(x))  # (T, 3d or 4d)
         # Split, not sliced: the gradients of the parts are put together, not padded and added.
@@ -372,11 +429,11 @@ class SequenceEncoder(nn.Module):
         """
         # Counted from the end, the most recent event always has position 0, however long the
         # history is: "the last one" is what a next-item model must recognise.
-        ends = offsets[1:].repeat_interleave(offsets.diff(), output_size=len(x))
-        ages = (ends - 1 - torch.arange(len(x))).to(x.device)  # (T,) 0 = most recent
-        x = x + F.embedding(ages, self.position_embedding)
+        bounds = offsets.numpy()
+        ages = np.repeat(bounds[1:] - 1, np.diff(bounds)) - np.arange(len(x))  # 0 = most recent
+        x = x + F.embedding(to_device(torch.from_numpy(ages), x.device), self.position_embedding)
         x = dropout(x, self.dropout, generator)
-        plan = attention_plan(offsets, self.n_heads, x.device)
+        plan = attention_plan(offsets, self.n_heads, x.device, product_dtype(x))
         for block in self.blocks:
             x = block(x, plan, generator)
         return self.norm(x)

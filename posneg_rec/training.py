@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from posneg_rec.interactions import Histories, PackedSequences
 from posneg_rec.losses import (
@@ -27,7 +28,14 @@ from posneg_rec.losses import (
     feedback_loss,
     item_loss,
 )
-from posneg_rec.nn import ITEM_PARAMETERS, Items, JointEncoder, SequenceEncoder, TwoSidedEncoder
+from posneg_rec.nn import (
+    ITEM_PARAMETERS,
+    Items,
+    JointEncoder,
+    SequenceEncoder,
+    TwoSidedEncoder,
+    to_device,
+)
 
 __all__ = [
     "EpochLog",
@@ -46,8 +54,9 @@ _TIMELESS_SHARE = 0.1
 # epochs), and a joint model shows the latest items. Of many users attention learns to find them:
 # on MovieLens-1M the model that is shown them overfits sooner.
 _FEW_USERS, _MIN_STEPS = 2000, 32
-# Positions that go through the model at once: at most so many, and a multiple of so many.
-_MAX_POSITIONS = 2**13
+# Positions that go through the model at once: at most so many (an accelerator needs more of them
+# to be busy), and a multiple of so many.
+_MAX_POSITIONS, _ACCELERATOR_POSITIONS = 2**13, 2**16
 _POSITIONS_MULTIPLE = 256
 
 
@@ -197,9 +206,10 @@ def _parts(n_positions: NDArray[np.int64], most: int) -> list[slice]:
     return [slice(*bound) for bound in pairwise(bounds)]
 
 
-def _most_positions(n_items: int) -> int:
+def _most_positions(table: Tensor) -> int:
     # Each part makes a gradient of all items, so that many of them ask for large parts.
-    return max(_MAX_POSITIONS, n_items // 2)
+    most = _MAX_POSITIONS if table.device.type == "cpu" else _ACCELERATOR_POSITIONS
+    return max(most, len(table) // 2)
 
 
 # -- Items of a batch ------------------------------------------------------------------------
@@ -410,7 +420,7 @@ class PNFRecObjective:
             all_disliked = windows(self.disliked)
             n_positions = n_positions + np.diff(all_disliked.offsets)
             total_disliked = all_disliked.shifted().total(self.disliked_weights)
-        for part in _parts(n_positions, _most_positions(len(model.item_embedding))):
+        for part in _parts(n_positions, _most_positions(model.item_embedding)):
             liked = all_liked.part(part)
             likes, dislikes = self.liked.values[liked.index], self.liked.values[:0]
             if both_signs:
@@ -534,7 +544,7 @@ class JointObjective:
         users = _by_length(users, self.events, settings.max_len + 1)
         drawn = _Windows.draw(self.events, users, settings.max_len + 1, window_rng)
         total = drawn.shifted().total(self.weights)
-        most = _most_positions(len(model.item_embedding))
+        most = _most_positions(model.item_embedding)
         for part in _parts(np.diff(drawn.offsets), most):
             yield self._losses(model, drawn.part(part), total, rng, generator)
 
@@ -593,7 +603,7 @@ def _by_length(
 
 
 def _to(device: torch.device, array: NDArray[Any]) -> Tensor:
-    return torch.from_numpy(array).to(device)
+    return to_device(torch.from_numpy(array), device)
 
 
 # -- Training --------------------------------------------------------------------------------
@@ -673,19 +683,24 @@ class _Average:
         if not self.decay:
             return
         self.n_steps += 1
+        share = max(9 / (self.n_steps + 9), 1 - self.decay)
+        averages, parameters = [], []
         for name, parameter in self.model.named_parameters():
             value, grad = self.values[name], parameter.grad
             if grad is None or not grad.is_sparse:
-                value.lerp_(parameter, max(9 / (self.n_steps + 9), 1 - self.decay))
+                averages.append(value)
+                parameters.append(parameter)
                 continue
             rows = grad.coalesce().indices()[0]
             if name not in self.n_touched:
                 self.n_touched[name] = torch.zeros(len(value), device=value.device)
             steps = self.n_touched[name][rows] + 1
             self.n_touched[name][rows] = steps
-            share = (9.0 / (steps + 9.0)).clamp_min(1 - self.decay)
-            share = share.view(-1, *[1] * (value.ndim - 1))
-            value[rows] = value[rows].lerp(parameter[rows], share)
+            own_share = (9.0 / (steps + 9.0)).clamp_min(1 - self.decay)
+            own_share = own_share.view(-1, *[1] * (value.ndim - 1))
+            value[rows] = value[rows].lerp(parameter[rows], own_share)
+        if averages:
+            get_ema_multi_avg_fn(1 - share)(averages, parameters, self.n_steps)
 
     def to_numpy(self) -> Weights:
         """Copy the averaged weights."""

@@ -131,6 +131,18 @@ def test_both_attentions_equal_softmax_over_each_users_past(lengths, n_heads, se
         torch.testing.assert_close(attend(qkv, offsets, limit), expected)
 
 
+@given(st.integers(1, 4), st.integers(1, 6), st.integers(1, 2), st.integers(0, 100))
+def test_sequences_of_one_length_are_attended_on_an_accelerator_as_they_are(
+    n_sequences, length, n_heads, seed
+):
+    offsets = offsets_of([length] * n_sequences)
+    plan = attention_plan(offsets, n_heads, torch.device("meta"))
+    assert plan == nn.PackedPlan(length, None)
+    generator = torch.Generator().manual_seed(seed)
+    qkv = torch.randn(n_sequences * length, 3, n_heads, 4, generator=generator)
+    torch.testing.assert_close(packed_attention(qkv, plan), attend(qkv, offsets))
+
+
 @given(LENGTHS.filter(sum), st.integers(1, 2), st.integers(0, 100), st.integers(1, 100))
 def test_attention_gradients_are_those_of_torchs_own(lengths, n_heads, seed, limit):
     generator = torch.Generator().manual_seed(seed)
@@ -142,6 +154,24 @@ def test_attention_gradients_are_those_of_torchs_own(lengths, n_heads, seed, lim
     with mock.patch.object(nn, "_attend_plainly", nn._attend_fused):
         (fused,) = torch.autograd.grad((attend(qkv, offsets, limit) * weights).sum(), qkv)
     torch.testing.assert_close(plain, fused)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("size", [32, 231])  # of a head; the kernel wants multiples of eight
+def test_attention_of_packed_sequences_on_a_gpu_is_that_of_padded_ones(size):
+    generator = torch.Generator().manual_seed(0)
+    shape, offsets = (33, 3, 2, size), offsets_of([5, 0, 1, 20, 7])
+    qkv, weights = (torch.randn(shape, generator=generator).bfloat16() for _ in range(2))
+    results = []
+    for place, dtype in (("cuda", torch.bfloat16), ("cpu", torch.float64)):
+        x = qkv.detach().to(place, dtype).requires_grad_()
+        plan = attention_plan(offsets, 2, x.device, dtype)
+        assert isinstance(plan, nn.PackedPlan) == (place == "cuda")
+        attended = packed_attention(x, plan)
+        (grad,) = torch.autograd.grad((attended * weights[:, 0].to(attended)).sum(), x)
+        results.append([found.detach().cpu().double() for found in (attended, grad)])
+    for found, expected in zip(*results, strict=True):
+        assert (found - expected).norm() < 0.01 * expected.norm()
 
 
 def test_bfloat16_products_stay_near_float64():

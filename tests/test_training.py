@@ -1,6 +1,7 @@
 """Windows, batches and the loop: each against what it must be by hand."""
 
 import itertools
+import warnings
 from unittest import mock
 
 import numpy as np
@@ -400,6 +401,35 @@ def test_bfloat16_training_follows_float32(kind):
         assert all(value.dtype == np.float32 for value in weights.values())
     assert losses["bfloat16"] != losses["float32"]
     np.testing.assert_allclose(losses["bfloat16"], losses["float32"], rtol=0.05)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("precision", ["bfloat16", "float32"])
+@BOTH
+def test_a_step_on_a_gpu_never_waits_for_it(kind, precision, monkeypatch):
+    monkeypatch.setattr(training, "_MIN_STEPS", 1)
+    events = [(user, item, (-1) ** item) for user in range(12) for item in range(6)]
+    n_waits = []
+    for batch_size in (12, 2):  # one step and six
+        made = objective(
+            events,
+            kind,
+            device="cuda",
+            precision=precision,
+            ema_decay=0.9,
+            max_epochs=2,
+            batch_size=batch_size,
+        )
+        torch.cuda.set_sync_debug_mode("warn")
+        try:
+            with warnings.catch_warnings(record=True) as caught:
+                warnings.simplefilter("always")
+                run(made)
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+        n_waits.append(sum("synchronizing" in str(warning.message) for warning in caught))
+    # Moving the model and reading the losses wait, however many steps there are.
+    assert n_waits[0] == n_waits[1] > 0
 
 
 @BOTH
