@@ -6,6 +6,7 @@ need NumPy alone.
 
 from __future__ import annotations
 
+import functools
 import sys
 import warnings
 from collections.abc import Callable
@@ -69,6 +70,8 @@ PNFREC: dict[str, Any] = {
 # At most this many of a validation user's last events become validation targets: one is too noisy
 # to stop on, and each costs an encoded history.
 _MAX_VALIDATION_EVENTS = 10
+# With so many scores to make it pays to make them on a CUDA device.
+_MANY_SCORES, _MANY_SCORES_WITHOUT_TORCH = 2**20, 2**28
 
 _COLUMN = [str, Integral, None]
 _POSITIVE_INTEGER = [Interval(Integral, 1, None, closed="left")]
@@ -176,7 +179,8 @@ class ContrastiveSeqRecommender(CallbackSupportMixin, BaseEstimator):
         Number format of the matrix products in training; "auto" takes bfloat16 where the
         hardware multiplies it fast. Weights, sums and recommendations are float32 always.
     device : str, default="auto"
-        Where to train: "auto" takes CUDA, then MPS, then the CPU; or any torch device.
+        Where to train: "auto" takes CUDA, then MPS, then the CPU; or any torch device. On CUDA
+        many histories are also answered there, with scores that differ by rounding.
     random_state : int, RandomState instance or None, default=None
         An int makes a fit repeatable on one machine. The global random states are never touched.
     verbose : int, default=0
@@ -993,8 +997,9 @@ class ContrastiveSeqRecommender(CallbackSupportMixin, BaseEstimator):
             likes_only=likes_only,
             gap_tags=None if likes_only else _gap_tags(state, histories),
         )
-        return serving.Scorer(
-            self._model(state["weights_"]),
+        model = self._model(state["weights_"])
+        return self._scorer_class(model, len(users))(
+            model,
             state["item_likes_"],
             state["item_dislikes_"],
             queries,
@@ -1002,6 +1007,21 @@ class ContrastiveSeqRecommender(CallbackSupportMixin, BaseEstimator):
             exclude_seen=exclude_seen,
             allowed=allowed,
         )
+
+    def _scorer_class(self, model: serving.Model, n_queries: int) -> Callable[..., serving.Scorer]:
+        """Choose where to score: on a CUDA device if that pays off."""
+        device = "cuda" if self.device == "auto" else self.device
+        if not device.startswith("cuda"):
+            return serving.Scorer
+        # Where nothing has loaded torch yet, loading it takes longer than many scores.
+        least = _MANY_SCORES if "torch" in sys.modules else _MANY_SCORES_WITHOUT_TORCH
+        if n_queries * len(model.items) < least:
+            return serving.Scorer
+        from posneg_rec.accelerated import AcceleratedScorer, can_accelerate
+
+        if not can_accelerate(model):
+            return serving.Scorer
+        return functools.partial(AcceleratedScorer, device=device)
 
     def _ranks(
         self,

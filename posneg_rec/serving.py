@@ -279,7 +279,7 @@ class Model:
                 tags = (weights["gap_embedding"][:, None] * self._scale + tags).reshape(
                     -1, tags.shape[1]
                 )
-            self._tags = tags
+            self.tags = tags
         names = [name for name in weights if name.startswith(f"{self._encoder}.blocks.")]
         self._blocks = [
             _Block.of(weights, f"{self._encoder}.blocks.{layer}", n_heads)
@@ -344,7 +344,7 @@ class Model:
                 user, event = np.nonzero(found >= 0)
                 vectors[user, event] += shown[user, found[user, event]]
         if self.is_joint:
-            vectors += self._tags[tags]
+            vectors += self.tags[tags]
         return vectors
 
     def logits(self, states: Array, items: slice) -> Array:

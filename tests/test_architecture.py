@@ -22,11 +22,12 @@ ALLOWED = {
     "losses": {"nn"},
     "training": {"interactions", "losses", "nn"},
     "serving": {"interactions"},
+    "accelerated": {"interactions", "nn", "serving"},
     "persistence": set(),
     "recommender": {"interactions", "metrics", "model_selection", "persistence", "serving"},
     "pipeline": {"interactions", "model_selection"},
 }
-WITH_TORCH = {"nn", "losses", "training"}
+WITH_TORCH = {"nn", "losses", "training", "accelerated"}
 
 
 def top_level_imports(module):

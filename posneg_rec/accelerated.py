@@ -1,0 +1,168 @@
+"""Answers for very many histories on an accelerator: the scorer of :mod:`serving` on torch.
+
+A graphics processor has no cache to fit tiles to but much memory: whole rows of scores are made,
+some queries at a time. Shapes use the letters of :mod:`serving`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from posneg_rec.interactions import PackedSequences
+from posneg_rec.nn import SequenceEncoder, to_device
+from posneg_rec.serving import Array, Model, Scorer
+
+__all__ = ["AcceleratedScorer", "can_accelerate"]
+
+_MAX_SCORES = 2**27  # made at a time, 512 MiB; two more arrays are as large
+_MAX_TOKENS = 2**17  # encoded at a time
+
+
+def can_accelerate(model: Model) -> bool:
+    """Tell whether there is a CUDA device, and an :class:`AcceleratedScorer` knows the model."""
+    # Models that are shown the latest items come from few users.
+    return torch.cuda.is_available() and "latest.weight" not in model.weights
+
+
+@dataclass
+class AcceleratedScorer(Scorer):
+    """:class:`serving.Scorer` with the same answers, but for the rounding of float32 products.
+
+    Parameters
+    ----------
+    device : torch.device or str, default="cuda"
+        Where to compute; the others are those of the base class.
+    """
+
+    device: torch.device | str = "cuda"
+
+    def __post_init__(self) -> None:
+        """Encode what the queries read."""
+        self._device = torch.device(self.device)
+        weights = self.model.weights.items()
+        self._weights = {name: self._to(np.asarray(value)) for name, value in weights}
+        self._items = self._weights["item_embedding"]  # (N, d)
+        self._device_states = self._encode(self.queries.inputs)  # (U, d)
+        is_empty = (self.queries.inputs.lengths == 0)[self.queries.rows]
+        self._empty = np.flatnonzero(is_empty)
+
+    def _to(self, array: NDArray[np.generic]) -> Tensor:
+        return to_device(torch.from_numpy(array), self._device)
+
+    @torch.inference_mode()
+    def _encode(self, sequences: PackedSequences) -> Tensor:
+        """Encode histories to the state after the last event, 0 where there is none."""
+        prefix = "encoder." if self.model.is_joint else "positive."
+        weights = {
+            name.removeprefix(prefix): value
+            for name, value in self._weights.items()
+            if name.startswith(prefix)
+        }
+        max_len, dim = weights["position_embedding"].shape
+        with torch.device("meta"):
+            encoder = SequenceEncoder(
+                dim,
+                n_layers=sum(name.endswith("attention_in.weight") for name in weights),
+                n_heads=self.model.n_heads,
+                max_len=max_len,
+                dropout=0.0,
+                gated=self.model.is_joint,
+            )
+        encoder.load_state_dict(weights, assign=True)
+        scale = dim**0.5
+        tags = self._to(self.model.tags) if self.model.is_joint else None
+        states = torch.zeros(len(sequences), dim, device=self._device)
+        lengths = sequences.lengths
+        # As on a CPU, histories of one length need neither padding nor a mask of it.
+        for length in np.unique(lengths[lengths > 0]).tolist():
+            alike, size = np.flatnonzero(lengths == length), max(1, _MAX_TOKENS // length)
+            for rows in np.split(alike, range(size, len(alike), size)):
+                tokens = self._to(sequences.take(rows).values)
+                x = self._items[tokens % len(self._items)] * scale  # (U L, d)
+                if tags is not None:
+                    x += tags[tokens // len(self._items)]
+                hidden = encoder(x, torch.arange(0, len(tokens) + 1, length))
+                states[self._to(rows)] = hidden[length - 1 :: length]
+        return states
+
+    @torch.inference_mode()
+    def top_k(self, k: int) -> tuple[NDArray[np.int64], Array]:
+        """As in the base class."""
+        n_items = len(self._items)
+        k = min(k, n_items)
+        found = []
+        for queries in self._portions(np.arange(len(self.queries.rows))):
+            scores, log_mass = self._scores(queries)
+            top, codes = scores.topk(min(k + 1, n_items))
+            is_tied = (top[:, k - 1] == top[:, -1]) & (k < n_items)
+            top, codes = top[:, :k], codes[:, :k]
+            # Equals by code: torch leaves their order open.
+            codes, by_code = codes.sort(1)
+            top, by_score = top.gather(1, by_code).sort(dim=1, descending=True, stable=True)
+            found.append((codes.gather(1, by_score), top, log_mass, is_tied))
+        codes, top, log_mass, is_tied = (torch.cat(parts) for parts in zip(*found, strict=True))
+        # Where more items than were found share the last score, the lowest codes of all come in.
+        tied = (is_tied & (top[:, -1] > -torch.inf)).nonzero().squeeze(1).cpu().numpy()
+        for queries in self._portions(tied):
+            scores, _ = self._scores(queries)
+            rows = self._to(queries)
+            codes[rows] = scores.sort(dim=1, descending=True, stable=True).indices[:, :k]
+        codes = codes.masked_fill(top == -torch.inf, -1)
+        return codes.cpu().numpy(), (top - log_mass[:, None]).cpu().numpy()
+
+    @torch.inference_mode()
+    def ranks(self, targets: NDArray[np.int64]) -> NDArray[np.int64]:
+        """As in the base class."""
+        n_items = len(self._items)
+        codes = torch.arange(n_items, device=self._device)
+        found = []
+        for queries in self._portions(np.arange(len(targets))):
+            scores, _ = self._scores(queries)
+            target = self._to(targets[queries])[:, None]  # (Q, 1)
+            own = scores.gather(1, target.clamp_min(0))
+            before = (scores > own) | ((scores == own) & (codes < target))
+            is_candidate = (target >= 0) & (own > -torch.inf)
+            found.append(torch.where(is_candidate[:, 0], 1 + before.sum(1), n_items + 1))
+        return torch.cat(found).cpu().numpy()
+
+    def _whole_rows(self, block: slice) -> tuple[Array, Array]:
+        with torch.inference_mode():
+            scores, log_mass = self._scores(np.arange(block.start, block.stop))
+        return scores.cpu().numpy(), log_mass.cpu().numpy()
+
+    def _portions(self, queries: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
+        size = max(1, _MAX_SCORES // len(self._items))
+        return (queries[start : start + size] for start in range(0, max(1, len(queries)), size))
+
+    def _scores(self, queries: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
+        """Score all items for some queries, (Q, N) but for ``- log_mass``, (Q,)."""
+        weights, items = self._weights, self._items
+        states = self._device_states[self._to(self.queries.rows[queries])]  # (Q, d)
+        scores = states @ items.T
+        log_mass = scores.new_zeros(len(queries))
+        if self.model.is_joint:
+            log_mass = scores.logsumexp(1)
+            if self.aversion:
+                query = F.linear(states, weights["taste_query.weight"], weights["taste_query.bias"])
+                level = F.linear(states, weights["taste_level.weight"], weights["taste_level.bias"])
+                x = torch.addmm(weights["item_taste"], query, items.T).add_(level)
+                scores.add_(F.logsigmoid(x), alpha=self.aversion)
+        is_empty = np.isin(queries, self._empty)
+        if is_empty.any():
+            empty = self._to(np.flatnonzero(is_empty))
+            scores[empty] = self._to(self._fallback)
+            log_mass[empty] = 0
+        if self.allowed is not None:
+            scores.masked_fill_(self._to(~self.allowed), -torch.inf)
+        if self.exclude_seen:
+            seen = self.queries.seen.take(queries)
+            rows = np.repeat(np.arange(len(queries)), seen.lengths)
+            scores[self._to(rows), self._to(seen.values)] = -torch.inf
+        return scores, log_mass

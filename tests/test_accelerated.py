@@ -1,0 +1,110 @@
+"""The scorer for accelerators against the plain one; torch's CPU stands in for a GPU."""
+
+from dataclasses import fields
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from test_serving import BOTH, N_ITEMS, plain_scores, ranking, scorers, trained, weights_of
+from tiny import X, Y, tiny
+
+from posneg_rec import accelerated, recommender, serving
+from posneg_rec.accelerated import AcceleratedScorer, can_accelerate
+from posneg_rec.interactions import N_GAP_TAGS, PackedSequences
+from posneg_rec.nn import JointEncoder
+
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def moved(plain):
+    """The same scorer on a device, with the states that the plain one has."""
+    given_fields = {field.name: getattr(plain, field.name) for field in fields(serving.Scorer)}
+    scorer = AcceleratedScorer(**given_fields, device=DEVICE)
+    scorer._device_states = torch.from_numpy(plain._states).to(DEVICE)
+    return scorer
+
+
+@BOTH
+@given(data=st.data(), k=st.integers(1, N_ITEMS + 2), max_scores=st.integers(1, 40))
+def test_any_portions_give_what_the_plain_scorer_gives(kind, data, k, max_scores):
+    plain = data.draw(scorers(kind))
+    scorer, exact = moved(plain), plain_scores(plain)
+    targets = np.array(data.draw(st.lists(st.integers(-1, 10), min_size=5, max_size=5)))
+    targets = targets[: len(exact)]
+    # What decides lacks what is the same for a whole row.
+    deciding = scorer._scores(np.arange(len(exact)))[0].cpu().numpy()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(accelerated, "_MAX_SCORES", max_scores)
+        codes, scores = scorer.top_k(k)
+        ranks = scorer.ranks(targets)
+        rows = [scorer.row(query) for query in range(len(exact))]
+    assert codes.shape == scores.shape == (len(exact), min(k, N_ITEMS))
+    for query, (row, target) in enumerate(zip(deciding, targets, strict=True)):
+        np.testing.assert_allclose(rows[query], exact[query], atol=2e-4)
+        order = ranking(row)
+        found = order[:k]
+        assert codes[query].tolist() == found + [-1] * (codes.shape[1] - len(found))
+        np.testing.assert_allclose(scores[query, : len(found)], exact[query, found], atol=2e-4)
+        assert np.isneginf(scores[query, len(found) :]).all()
+        assert ranks[query] == (order.index(target) + 1 if target in order else N_ITEMS + 1)
+
+
+@BOTH
+@pytest.mark.parametrize("n_heads", [1, 2])
+@given(data=st.data(), max_tokens=st.integers(1, 30))
+def test_states_are_those_of_the_plain_model(kind, n_heads, data, max_tokens):
+    weights = weights_of(trained(kind, n_heads, 2))
+    weights.pop("latest.weight", None)
+    model = serving.Model(weights, n_heads)
+    tokens = st.integers(0, N_ITEMS * (3 * N_GAP_TAGS if kind is JointEncoder else 1) - 1)
+    lists = data.draw(st.lists(st.lists(tokens, max_size=6), max_size=6))
+    inputs = PackedSequences.from_lists(lists)
+    nothing = PackedSequences.from_lists([[]] * len(lists))
+    queries = serving.Queries(inputs, np.arange(len(lists)), nothing)
+    counts = np.ones(N_ITEMS, np.int64)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(accelerated, "_MAX_TOKENS", max_tokens)
+        scorer = AcceleratedScorer(model, counts, counts, queries, device=DEVICE)
+    states = scorer._device_states.cpu().numpy()
+    np.testing.assert_allclose(states, model.encode(inputs), atol=5e-5)
+    assert scorer.top_k(2)[0].shape == (len(lists), 2)
+
+
+def test_many_histories_are_answered_on_a_device_and_few_are_not(monkeypatch):
+    made = []
+
+    class Spy(AcceleratedScorer):
+        def __post_init__(self):
+            made.append(self.device)
+            self.device = DEVICE
+            super().__post_init__()
+
+    monkeypatch.setattr(accelerated, "AcceleratedScorer", Spy)
+    monkeypatch.setattr(accelerated, "can_accelerate", lambda model: True)
+    model = tiny(objective="pnfrec").fit(X, Y)
+    n_users, n_items = len(np.unique(X[:, 0])), len(model.items_)
+    expected = model.set_params(device="cpu").recommend(X, k=3, feedback=Y)
+    ranks = model.target_ranks(X, Y, targets="all").ranks
+    monkeypatch.setattr(recommender, "_MANY_SCORES", n_users * n_items)
+    model.recommend(X, k=3, feedback=Y)
+    assert not made  # on the CPU as it was asked
+    for device, where in (("auto", "cuda"), ("cuda:1", "cuda:1")):
+        model.set_params(device=device)
+        model.recommend([1, 2], k=3)
+        assert not made
+        found = model.recommend(X, k=3, feedback=Y)
+        assert made == [where]
+        assert found["item"].tolist() == expected["item"].tolist()
+        np.testing.assert_allclose(found["score"], expected["score"], rtol=1e-4, atol=1e-5)
+        np.testing.assert_array_equal(model.target_ranks(X, Y, targets="all").ranks, ranks)
+        made.clear()
+
+
+def test_a_model_that_is_shown_the_latest_items_stays_on_the_cpu(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    weights = weights_of(trained(JointEncoder))
+    assert not can_accelerate(serving.Model(weights, 1))
+    del weights["latest.weight"]
+    assert can_accelerate(serving.Model(weights, 1))
