@@ -1,0 +1,191 @@
+"""The same work on a CUDA device: steps, a fit of MovieLens-1M, and answers for a million users.
+
+    python examples/benchmarks/gpu.py [--data ml-1m.parquet] [--json FILE] [--quick]
+
+- ``steps``: an epoch of the published settings (``training_step.py``'s data, 12 steps of 500 users)
+  and of the defaults (94 steps of 64 users), the third; "share" is of the matrix ceiling, the
+  rate of one large bfloat16 product.
+- ``fits`` (with --data): the paper's split of MovieLens-1M, from the frame to the best epoch,
+  validation included, after an epoch that loads CUDA's libraries.
+- ``answers``: the ten best of 100,000 items for 1,000,000 users with 100 events each, random
+  weights of the default sizes, from histories in memory to arrays; the second of two runs.
+"""
+
+import argparse
+import sys
+import time
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from common import print_table, write_json
+from training_step import N_ITEMS, make_histories, settings_of
+
+sys.path.append(str(Path(__file__).parent.parent))
+
+from paper_protocol import paper_split
+from sklearn.base import clone
+
+from posneg_rec import ContrastiveSeqRecommender
+from posneg_rec.accelerated import AcceleratedScorer
+from posneg_rec.interactions import PackedSequences
+from posneg_rec.nn import JointEncoder
+from posneg_rec.recommender import PNFREC
+from posneg_rec.serving import Model, Queries, Scorer
+from posneg_rec.training import JointObjective, PNFRecObjective, train
+
+KINDS = {"PNFRec, published": (PNFREC, PNFRecObjective), "defaults": ({}, JointObjective)}
+
+
+def seconds_of(function):
+    torch.cuda.synchronize()
+    start = time.perf_counter()
+    result = function()
+    torch.cuda.synchronize()
+    return time.perf_counter() - start, result
+
+
+def ceiling(size=8192, repeat=20):
+    """TFLOP/s of a large bfloat16 product."""
+    a, b = (torch.randn(size, size, device="cuda", dtype=torch.bfloat16) for _ in range(2))
+    for _ in range(3):
+        a @ b
+    seconds, _ = seconds_of(lambda: [a @ b for _ in range(repeat)])
+    return 2 * size**3 * repeat / seconds / 1e12
+
+
+def steps(n_users, teraflops):
+    rows = []
+    for label, (params, kind) in KINDS.items():
+        epochs = {"max_epochs": 3, "device": "cuda", "early_stopping": False}
+        settings = settings_of(ContrastiveSeqRecommender(**params | epochs))
+        objective = kind(make_histories(n_users, np.random.default_rng(0)), settings)
+        torch.cuda.reset_peak_memory_stats()
+        _, log = train(objective, N_ITEMS, settings, rng=np.random.default_rng(0))
+        # And the widths of a block's products, in d.
+        sides, widths = (
+            ([objective.events], 8)
+            if kind is JointObjective
+            else ([objective.liked, objective.disliked], 6)
+        )
+        n_tokens = sum(
+            int(np.minimum(np.maximum(side.lengths - 1, 0), settings.max_len).sum())
+            for side in sides
+        )
+        # Two operations a number, three products a layer: its own and those of two gradients.
+        dim = settings.embedding_dim
+        operations = 6 * n_tokens * dim * (settings.n_layers * widths * dim + N_ITEMS)
+        seconds = log[-1].seconds
+        rows.append(
+            {
+                "model": label,
+                "ms a step": 1e3 * seconds / -(-n_users // settings.batch_size),
+                "million tokens/s": n_tokens / seconds / 1e6,
+                "TFLOP/s": operations / seconds / 1e12,
+                "share": operations / seconds / 1e12 / teraflops,
+                "peak MiB": torch.cuda.max_memory_allocated() / 2**20,
+            }
+        )
+    return rows
+
+
+def fits(path):
+    table = pd.read_parquet(path) if path.endswith(".parquet") else pd.read_csv(path)
+    table = table.rename(columns={"user_id": "user", "item_id": "item", "timestamp": "time"})
+    split = paper_split(table[["user", "item", "time"]], table["rating"], positive_threshold=4)
+    rows = []
+    for label, (params, _) in KINDS.items():
+        model = ContrastiveSeqRecommender(**params, positive_threshold=4, random_state=0)
+        clone(model).set_params(max_epochs=1).fit(*split.train)
+        seconds, _ = seconds_of(partial(model.fit, *split.train))
+        scores, epochs = model.history_["validation_score"], model.history_["seconds"]
+        best = int(np.argmax(scores)) + 1
+        before = seconds - sum(epochs)
+        rows.append(
+            {
+                "model": label,
+                "seconds to the best epoch": before + sum(epochs[:best]),
+                "seconds of the fit": seconds,
+                "best epoch": best,
+                "seconds an epoch": float(np.median(epochs)),
+                "validation NDCG@10": max(scores),
+            }
+        )
+    return rows
+
+
+def answers(n_users, n_items, n_events=100, k=10):
+    rng = np.random.default_rng(0)
+    module = JointEncoder(
+        n_items,
+        128,
+        n_layers=2,
+        n_heads=2,
+        max_len=n_events,
+        dropout=0.0,
+        shows_latest=False,
+        generator=torch.Generator().manual_seed(0),
+    )
+    model = Model({name: p.detach().numpy() for name, p in module.named_parameters()}, 2)
+    counts = np.ones(n_items, dtype=np.int64)
+
+    def queries(n):
+        offsets = np.arange(0, n * n_events + 1, n_events)
+        items = rng.integers(n_items, size=n * n_events)
+        inputs = PackedSequences(items + n_items * rng.integers(3, size=len(items)), offsets)
+        return Queries(inputs, np.arange(n), PackedSequences(items, offsets))
+
+    few = queries(200)
+    fast, plain = (
+        kind(model, counts, counts, few, aversion=5.0) for kind in (AcceleratedScorer, Scorer)
+    )
+    found, expected = fast.top_k(k), plain.top_k(k)
+    agreement = float((found[0] == expected[0]).mean())
+    asked = queries(n_users)
+    for _ in range(2):
+        torch.cuda.reset_peak_memory_stats()
+        encoding, scorer = seconds_of(
+            lambda: AcceleratedScorer(model, counts, counts, asked, aversion=5.0)
+        )
+        scoring, _ = seconds_of(partial(scorer.top_k, k))
+    return [
+        {
+            "users": n_users,
+            "items": n_items,
+            "seconds to encode": encoding,
+            "seconds to score": scoring,
+            "peak MiB": torch.cuda.max_memory_allocated() / 2**20,
+            "places as on the CPU": agreement,
+        }
+    ]
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--json")
+    parser.add_argument("--data", metavar="FILE", help="ratings of MovieLens-1M, to fit them")
+    parser.add_argument("--quick", action="store_true", help="fewer users")
+    options = parser.parse_args()
+    if not torch.cuda.is_available():
+        raise SystemExit("This benchmark needs a CUDA device, and torch sees none.")
+    teraflops = ceiling()
+    print(f"{torch.cuda.get_device_name()}: {teraflops:.0f} TFLOP/s in bfloat16")
+    results = {
+        "device": torch.cuda.get_device_name(),
+        "bfloat16 TFLOP/s": teraflops,
+        "steps": steps(600 if options.quick else 6000, teraflops),
+    }
+    print_table(results["steps"])
+    if options.data:
+        results["fits"] = fits(options.data)
+        print_table(results["fits"])
+    results["answers"] = answers(10_000 if options.quick else 1_000_000, 100_000)
+    print_table(results["answers"])
+    if options.json:
+        write_json(options.json, results)
+
+
+if __name__ == "__main__":
+    main()
