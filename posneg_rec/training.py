@@ -56,7 +56,7 @@ _TIMELESS_SHARE = 0.1
 _FEW_USERS, _MIN_STEPS = 2000, 32
 # Positions that go through the model at once: at most so many (an accelerator needs more of them
 # to be busy), and a multiple of so many.
-_MAX_POSITIONS, _ACCELERATOR_POSITIONS = 2**13, 2**16
+_MAX_POSITIONS, _ACCELERATOR_POSITIONS = 3 * 2**11, 2**16
 _POSITIONS_MULTIPLE = 256
 
 

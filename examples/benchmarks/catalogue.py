@@ -3,9 +3,8 @@
     python examples/benchmarks/catalogue.py [--json FILE] [--quick]
 
 A step trains the default model on 64 users with 100 events each, against 1e4 to 1e6 items. Each
-row is a process of its own, so that its memory is its own. "step" leaves out the first, which
-allocates the optimiser's state; an "epoch's end" copies the weights once and checks them, which
-does grow with the catalogue.
+row is a process of its own, so that its memory is its own. Steps are those of a second epoch; an
+"epoch's end" copies the weights once and checks them, which does grow with the catalogue.
 """
 
 import argparse
@@ -14,13 +13,14 @@ import json
 import numpy as np
 import torch
 from common import in_subprocess, peak_rss_mib, print_table, write_json
-from training_step import N_STEPS, seconds_of_steps, settings_of
+from training_step import seconds_of_steps, settings_of
 
-from posneg_rec import ContrastiveSeqRecommender
+from posneg_rec import ContrastiveSeqRecommender, training
 from posneg_rec.interactions import Histories
 from posneg_rec.training import JointObjective
 
-N_USERS, N_EVENTS = 64, 100
+N_USERS, N_EVENTS, N_STEPS = 64, 100, 5
+training._MIN_STEPS = 1  # few users get smaller batches, which is not the question here
 
 
 def make_histories(n_users, n_items, rng):
@@ -37,16 +37,14 @@ def make_histories(n_users, n_items, rng):
 
 def run(n_items, n_negatives):
     rng = np.random.default_rng(0)
-    settings = settings_of(
-        ContrastiveSeqRecommender(n_negatives=n_negatives, batch_size=N_USERS, max_epochs=1)
-    )
+    settings = settings_of(ContrastiveSeqRecommender(n_negatives=n_negatives, batch_size=N_USERS))
     objective = JointObjective(make_histories(N_USERS * N_STEPS, n_items, rng), settings)
     before = peak_rss_mib()
     seconds, log = seconds_of_steps(objective, n_items, settings, rng)
     return {
         "items": n_items,
         "softmax": "full" if n_negatives is None else f"{n_negatives} drawn",
-        "seconds a step": float(np.median(seconds[1:])),
+        "seconds a step": float(np.median(seconds)),
         "epoch's end": max(0.0, log.seconds - float(np.sum(seconds)) - float(seconds[-1])),
         "peak MiB": peak_rss_mib(),
         "MiB before": before,
