@@ -105,17 +105,18 @@ class _CatalogueCrossEntropy(torch.autograd.Function):
         for start in range(0, len(hidden), n_rows):
             rows = slice(start, start + n_rows)
             h, scale = hidden[rows], weights[rows, None]
-            masses = []
-            for tile in tiles:
-                p, mass = _softmax(h, table[tile])
-                masses.append(mass)
-            log_mass = torch.stack(masses).logsumexp(0)  # (rows,) of all items
+            # In one array: small ones kept between large ones that go tear holes into the memory.
+            masses = h.new_empty(len(tiles), len(h), dtype=wide)
+            for tile, mass in zip(tiles, masses, strict=True):
+                p, found = _softmax(h, table[tile])
+                mass.copy_(found)
+            log_mass = masses.logsumexp(0)  # (rows,) of all items
             own = table[targets[rows]].to(wide)  # (rows, d)
             loss += weights[rows] @ (log_mass - (h.to(wide) * own).sum(1))
             if not (need_hidden or need_embedding):
                 continue
             moved, scaled = own.neg_(), h * scale.to(h.dtype)
-            for tile, mass in zip(reversed(tiles), reversed(masses), strict=True):
+            for tile, mass in zip(reversed(tiles), masses.flip(0), strict=True):
                 if tile != tiles[-1]:  # whose probabilities are still there
                     p, _ = _softmax(h, table[tile])
                 share = (mass - log_mass).exp_()[:, None]  # (rows, 1) of all items' mass
