@@ -375,6 +375,12 @@ TRIALS = {
     )
     for name in ("full", "likes-only", "likes-only-random")
 }
+TRIALS["full-41-epochs"] = Method(
+    "PNFRec, as long as in the paper",
+    fit_estimator,
+    PNFREC | {"early_stopping": False, "max_epochs": 41},
+    "as PNFRec, but without early stopping",
+)
 
 _TAKEN_AWAY = "the default's, with one part taken away"
 
