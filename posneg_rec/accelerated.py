@@ -47,11 +47,10 @@ class AcceleratedScorer(Scorer):
         """Encode what the queries read."""
         self._device = torch.device(self.device)
         weights = self.model.weights.items()
-        self._weights = {name: self._to(np.asarray(value)) for name, value in weights}
+        self._weights = {name: self._to(np.array(value)) for name, value in weights}
         self._items = self._weights["item_embedding"]  # (N, d)
         self._device_states = self._encode(self.queries.inputs)  # (U, d)
-        is_empty = (self.queries.inputs.lengths == 0)[self.queries.rows]
-        self._empty = np.flatnonzero(is_empty)
+        self._is_empty = (self.queries.inputs.lengths == 0)[self.queries.rows]  # (Q,)
 
     def _to(self, array: NDArray[np.generic]) -> Tensor:
         return to_device(torch.from_numpy(array), self._device)
@@ -154,15 +153,15 @@ class AcceleratedScorer(Scorer):
                 level = F.linear(states, weights["taste_level.weight"], weights["taste_level.bias"])
                 x = torch.addmm(weights["item_taste"], query, items.T).add_(level)
                 scores.add_(F.logsigmoid(x), alpha=self.aversion)
-        is_empty = np.isin(queries, self._empty)
-        if is_empty.any():
-            empty = self._to(np.flatnonzero(is_empty))
-            scores[empty] = self._to(self._fallback)
-            log_mass[empty] = 0
+        empty = np.flatnonzero(self._is_empty[queries])
+        if len(empty):
+            rows = self._to(empty)
+            scores[rows] = self._to(self._fallback)
+            log_mass[rows] = 0
         if self.allowed is not None:
             scores.masked_fill_(self._to(~self.allowed), -torch.inf)
         if self.exclude_seen:
             seen = self.queries.seen.take(queries)
-            rows = np.repeat(np.arange(len(queries)), seen.lengths)
-            scores[self._to(rows), self._to(seen.values)] = -torch.inf
+            by_row = np.repeat(np.arange(len(queries)), seen.lengths)
+            scores[self._to(by_row), self._to(seen.values)] = -torch.inf
         return scores, log_mass
