@@ -18,11 +18,8 @@ from torch import Tensor, nn
 
 from posneg_rec.interactions import N_GAP_TAGS
 
-varlen_attn: Any
-try:
+if torch.__version__ >= "2.11":  # compared as a version
     from torch.nn.attention.varlen import varlen_attn
-except ImportError:  # an older torch
-    varlen_attn = None
 
 __all__ = [
     "ITEM_PARAMETERS",
@@ -44,6 +41,7 @@ _LENGTH_MULTIPLE = 16
 # Those with a row per item, see `_ItemModel.items`.
 ITEM_PARAMETERS = ("item_embedding", "item_taste")
 _BITS_OF_ONE = 0x3F80  # 1.0 in bfloat16
+_LARGE_CHIPS = {(8, 0), (9, 0), (10, 0)}  # compute capabilities
 
 
 def to_device(x: Tensor, device: torch.device) -> Tensor:
@@ -155,8 +153,21 @@ class PackedPlan(NamedTuple):
     offsets: Tensor | None  # (U + 1,) int32, on the device; None if all are of one length
 
 
+def _takes_any_lengths(device: torch.device, dtype: torch.dtype, size: int) -> bool:
+    """Tell whether torch's kernel for variable lengths takes heads of a size there."""
+    if device.type != "cuda" or dtype != torch.bfloat16 or torch.__version__ < "2.11":
+        return False
+    capability = torch.cuda.get_device_capability(device)
+    # Large heads have gradients on the large chips only.
+    return capability >= (8, 0) and size <= (256 if capability in _LARGE_CHIPS else 192)
+
+
 def attention_plan(
-    offsets: Tensor, n_heads: int, device: torch.device, dtype: torch.dtype = torch.float32
+    offsets: Tensor,
+    n_heads: int,
+    device: torch.device,
+    dtype: torch.dtype = torch.float32,
+    size: int = 1,
 ) -> AttentionPlan | PackedPlan:
     """Plan :func:`packed_attention`: which sequences share a padded product.
 
@@ -169,8 +180,8 @@ def attention_plan(
     offsets : int64 Tensor of shape (U + 1,)
         On the host, so that planning never waits for a device.
     n_heads : int
-    device, dtype
-        Of the tensors to attend.
+    device, dtype, size
+        Of the vectors of a head.
     """
     # In NumPy, whose sums of whole numbers are several times faster.
     bounds, heads = offsets.numpy(), np.arange(n_heads)[:, None]
@@ -179,7 +190,7 @@ def attention_plan(
         longest = max(lengths)
         if longest == min(lengths):
             return PackedPlan(longest, None)
-        if device.type == "cuda" and dtype == torch.bfloat16 and varlen_attn:
+        if _takes_any_lengths(device, dtype, size):
             return PackedPlan(longest, to_device(offsets.to(torch.int32), device))
     start, shapes = 0, []
     rows, filled = [np.empty(0, np.int64)], [np.empty(0, np.bool_)]
@@ -278,8 +289,9 @@ def _attend_packed(qkv: Tensor, plan: PackedPlan) -> Tensor:
     # The kernel wants vectors of a multiple of eight; zeros change no product.
     q, k, v = F.pad(qkv, (0, -size % 8)).unbind(1)  # (T, H, .)
     of_both = (plan.offsets, plan.offsets, plan.longest, plan.longest)  # queries and keys
-    attended = varlen_attn(q, k, v, *of_both, window_size=(-1, 0), scale=size**-0.5)
-    return attended[..., :size]
+    found = varlen_attn(q, k, v, *of_both, window_size=(-1, 0), scale=size**-0.5)
+    assert isinstance(found, Tensor)  # nothing else was asked for
+    return found[..., :size]
 
 
 def packed_attention(qkv: Tensor, plan: AttentionPlan | PackedPlan) -> Tensor:
@@ -433,7 +445,8 @@ class SequenceEncoder(nn.Module):
         ages = np.repeat(bounds[1:] - 1, np.diff(bounds)) - np.arange(len(x))  # 0 = most recent
         x = x + F.embedding(to_device(torch.from_numpy(ages), x.device), self.position_embedding)
         x = dropout(x, self.dropout, generator)
-        plan = attention_plan(offsets, self.n_heads, x.device, product_dtype(x))
+        size = x.shape[1] // self.n_heads
+        plan = attention_plan(offsets, self.n_heads, x.device, product_dtype(x), size)
         for block in self.blocks:
             x = block(x, plan, generator)
         return self.norm(x)

@@ -156,6 +156,26 @@ def test_attention_gradients_are_those_of_torchs_own(lengths, n_heads, seed, lim
     torch.testing.assert_close(plain, fused)
 
 
+@pytest.mark.parametrize(
+    ("device", "dtype", "size", "capability", "taken"),
+    [
+        ("cuda", torch.bfloat16, 64, (8, 6), True),
+        ("cuda", torch.bfloat16, 231, (8, 6), False),
+        ("cuda", torch.bfloat16, 231, (9, 0), True),
+        ("cuda", torch.bfloat16, 264, (9, 0), False),
+        ("cuda", torch.bfloat16, 64, (7, 5), False),
+        ("cuda", torch.float32, 64, (9, 0), False),
+        ("cpu", torch.bfloat16, 64, (9, 0), False),
+    ],
+)
+def test_only_what_the_kernel_for_variable_lengths_takes_goes_to_it(
+    monkeypatch, device, dtype, size, capability, taken
+):
+    monkeypatch.setattr(nn.torch, "__version__", "2.11.0")
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+    assert nn._takes_any_lengths(torch.device(device), dtype, size) == taken
+
+
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize("size", [32, 231])  # of a head; the kernel wants multiples of eight
 def test_attention_of_packed_sequences_on_a_gpu_is_that_of_padded_ones(size):
@@ -165,7 +185,7 @@ def test_attention_of_packed_sequences_on_a_gpu_is_that_of_padded_ones(size):
     results = []
     for place, dtype in (("cuda", torch.bfloat16), ("cpu", torch.float64)):
         x = qkv.detach().to(place, dtype).requires_grad_()
-        plan = attention_plan(offsets, 2, x.device, dtype)
+        plan = attention_plan(offsets, 2, x.device, dtype, size)
         assert isinstance(plan, nn.PackedPlan) == (place == "cuda")
         attended = packed_attention(x, plan)
         (grad,) = torch.autograd.grad((attended * weights[:, 0].to(attended)).sum(), x)
