@@ -17,7 +17,7 @@ from torch import Tensor
 
 from posneg_rec.interactions import PackedSequences
 from posneg_rec.nn import SequenceEncoder, to_device
-from posneg_rec.serving import Array, Model, Scorer
+from posneg_rec.serving import Array, Model, Scorer, of_one_length
 
 __all__ = ["AcceleratedScorer", "can_accelerate"]
 
@@ -78,17 +78,14 @@ class AcceleratedScorer(Scorer):
         scale = dim**0.5
         tags = self._to(self.model.tags) if self.model.is_joint else None
         states = torch.zeros(len(sequences), dim, device=self._device)
-        lengths = sequences.lengths
-        # As on a CPU, histories of one length need neither padding nor a mask of it.
-        for length in np.unique(lengths[lengths > 0]).tolist():
-            alike, size = np.flatnonzero(lengths == length), max(1, _MAX_TOKENS // length)
-            for rows in np.split(alike, range(size, len(alike), size)):
-                tokens = self._to(sequences.take(rows).values)
-                x = self._items[tokens % len(self._items)] * scale  # (U L, d)
-                if tags is not None:
-                    x += tags[tokens // len(self._items)]
-                hidden = encoder(x, torch.arange(0, len(tokens) + 1, length))
-                states[self._to(rows)] = hidden[length - 1 :: length]
+        for rows in of_one_length(sequences.lengths, _MAX_TOKENS):
+            taken = sequences.take(rows)
+            tokens, offsets = self._to(taken.values), torch.from_numpy(taken.offsets)
+            x = self._items[tokens % len(self._items)] * scale  # (U L, d)
+            if tags is not None:
+                x += tags[tokens // len(self._items)]
+            length = len(tokens) // len(rows)
+            states[self._to(rows)] = encoder(x, offsets)[length - 1 :: length]
         return states
 
     @torch.inference_mode()

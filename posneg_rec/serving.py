@@ -22,7 +22,7 @@ from sklearn.utils.parallel import _get_threadpool_controller
 
 from posneg_rec.interactions import Histories, PackedSequences
 
-__all__ = ["Model", "Queries", "Scorer", "target_ranks", "top_k"]
+__all__ = ["Model", "Queries", "Scorer", "of_one_length", "target_ranks", "top_k"]
 
 Array = NDArray[np.float32]
 Weights = Mapping[str, Array]
@@ -143,6 +143,23 @@ def _for_each(function: Callable[[_Job], None], jobs: Sequence[_Job]) -> None:
         else:
             with ThreadPoolExecutor(n_threads) as pool:
                 list(pool.map(function, jobs))
+
+
+def of_one_length(lengths: NDArray[np.int64], most: int) -> list[NDArray[np.int64]]:
+    """Group histories that need neither padding nor a mask of it beside each other.
+
+    Each group, positions of histories of one length, has at most (if it can) `most` events; those
+    of length 0 are in none.
+    """
+    order = np.argsort(lengths, kind="stable")
+    counts = np.bincount(lengths)
+    stops = np.cumsum(counts)
+    groups = []
+    for length in (np.flatnonzero(counts[1:]) + 1).tolist():
+        alike = order[stops[length - 1] : stops[length]]
+        step = max(1, most // length)
+        groups += [alike[start : start + step] for start in range(0, len(alike), step)]
+    return groups
 
 
 # -- The model's arithmetic: a plain twin of what `nn` trains -----------------------------------
@@ -301,21 +318,12 @@ class Model:
         """
         states = np.zeros((len(sequences), self.items.shape[1]), np.float32)
         lengths, starts = sequences.lengths, sequences.offsets[:-1]
-        # Histories of one length need neither padding nor a mask of it.
-        order = np.argsort(lengths, kind="stable")
-        counts = np.bincount(lengths)
-        stops = np.cumsum(counts)
-        jobs = []
-        for length in (np.flatnonzero(counts[1:]) + 1).tolist():
-            alike = order[stops[length - 1] : stops[length]]
-            step = max(1, _MAX_EVENTS // length)
-            jobs += [alike[start : start + step] for start in range(0, len(alike), step)]
 
         def fill(rows: NDArray[np.int64]) -> None:
             events = starts[rows, None] + np.arange(lengths[rows[0]])  # (U, L)
             states[rows] = self._encode(sequences.values[events])
 
-        _for_each(fill, jobs)
+        _for_each(fill, of_one_length(lengths, _MAX_EVENTS))
         return states
 
     def _encode(self, tokens: NDArray[np.int64]) -> Array:
