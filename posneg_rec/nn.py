@@ -153,13 +153,13 @@ class PackedPlan(NamedTuple):
     offsets: Tensor | None  # (U + 1,) int32, on the device; None if all are of one length
 
 
-def _takes_any_lengths(device: torch.device, dtype: torch.dtype, size: int) -> bool:
+def _takes_any_lengths(device: torch.device, dtype: torch.dtype, head_size: int) -> bool:
     """Tell whether torch's kernel for variable lengths takes heads of a size there."""
     if device.type != "cuda" or dtype != torch.bfloat16 or torch.__version__ < "2.11":
         return False
     capability = torch.cuda.get_device_capability(device)
     # Large heads have gradients on the large chips only.
-    return capability >= (8, 0) and size <= (256 if capability in _LARGE_CHIPS else 192)
+    return capability >= (8, 0) and head_size <= (256 if capability in _LARGE_CHIPS else 192)
 
 
 def attention_plan(
@@ -167,7 +167,7 @@ def attention_plan(
     n_heads: int,
     device: torch.device,
     dtype: torch.dtype = torch.float32,
-    size: int = 1,
+    head_size: int = 1,
 ) -> AttentionPlan | PackedPlan:
     """Plan :func:`packed_attention`: which sequences share a padded product.
 
@@ -180,8 +180,8 @@ def attention_plan(
     offsets : int64 Tensor of shape (U + 1,)
         On the host, so that planning never waits for a device.
     n_heads : int
-    device, dtype, size
-        Of the vectors of a head.
+    device, dtype, head_size
+        Of the queries, keys and values of a head.
     """
     # In NumPy, whose sums of whole numbers are several times faster.
     bounds, heads = offsets.numpy(), np.arange(n_heads)[:, None]
@@ -190,7 +190,7 @@ def attention_plan(
         longest = max(lengths)
         if longest == min(lengths):
             return PackedPlan(longest, None)
-        if _takes_any_lengths(device, dtype, size):
+        if _takes_any_lengths(device, dtype, head_size):
             return PackedPlan(longest, to_device(offsets.to(torch.int32), device))
     start, shapes = 0, []
     rows, filled = [np.empty(0, np.int64)], [np.empty(0, np.bool_)]
@@ -445,8 +445,8 @@ class SequenceEncoder(nn.Module):
         ages = np.repeat(bounds[1:] - 1, np.diff(bounds)) - np.arange(len(x))  # 0 = most recent
         x = x + F.embedding(to_device(torch.from_numpy(ages), x.device), self.position_embedding)
         x = dropout(x, self.dropout, generator)
-        size = x.shape[1] // self.n_heads
-        plan = attention_plan(offsets, self.n_heads, x.device, product_dtype(x), size)
+        head_size = x.shape[1] // self.n_heads
+        plan = attention_plan(offsets, self.n_heads, x.device, product_dtype(x), head_size)
         for block in self.blocks:
             x = block(x, plan, generator)
         return self.norm(x)
