@@ -18,7 +18,6 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import torch
 from common import print_table, write_json
 from training_step import N_ITEMS, make_histories, settings_of
@@ -26,6 +25,7 @@ from training_step import N_ITEMS, make_histories, settings_of
 sys.path.append(str(Path(__file__).parent.parent))
 
 from paper_protocol import paper_split
+from reproduce_paper import read_ratings
 from sklearn.base import clone
 
 from posneg_rec import ContrastiveSeqRecommender
@@ -64,7 +64,7 @@ def steps(n_users, teraflops):
         objective = kind(make_histories(n_users, np.random.default_rng(0)), settings)
         torch.cuda.reset_peak_memory_stats()
         _, log = train(objective, N_ITEMS, settings, rng=np.random.default_rng(0))
-        # And the widths of a block's products, in d.
+        # What is read, and the widths of a block's products in d.
         sides, widths = (
             ([objective.events], 8)
             if kind is JointObjective
@@ -92,8 +92,7 @@ def steps(n_users, teraflops):
 
 
 def fits(path):
-    table = pd.read_parquet(path) if path.endswith(".parquet") else pd.read_csv(path)
-    table = table.rename(columns={"user_id": "user", "item_id": "item", "timestamp": "time"})
+    table = read_ratings(path)
     split = paper_split(table[["user", "item", "time"]], table["rating"], positive_threshold=4)
     rows = []
     for label, (params, _) in KINDS.items():
@@ -175,7 +174,7 @@ def main():
     results = {
         "device": torch.cuda.get_device_name(),
         "bfloat16 TFLOP/s": teraflops,
-        "steps": steps(600 if options.quick else 6000, teraflops),
+        "steps": steps(2000 if options.quick else 6000, teraflops),
     }
     print_table(results["steps"])
     if options.data:

@@ -66,8 +66,8 @@ def settings_of(estimator):
 
 def make_settings(sizes, precision):
     paper = PNFREC | {"embedding_dim": sizes["dim"], "dropout": sizes["dropout"]}
-    once = {"batch_size": sizes["users"], "max_epochs": 1, "device": "cpu", "precision": precision}
-    return settings_of(ContrastiveSeqRecommender(**paper | once))
+    step = {"batch_size": sizes["users"], "device": "cpu", "precision": precision}
+    return settings_of(ContrastiveSeqRecommender(**paper | step))
 
 
 def seconds_of_steps(objective, n_items, settings, rng):
