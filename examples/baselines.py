@@ -14,14 +14,11 @@ import numpy as np
 import pandas as pd
 
 from posneg_rec import ContrastiveSeqRecommender
-from posneg_rec.interactions import (
-    ItemVocabulary,
-    PackedSequences,
-    build_histories,
-    read_interactions,
-)
+from posneg_rec.ids import ItemVocabulary
+from posneg_rec.interactions import build_histories, read_interactions
 from posneg_rec.metrics import TargetRanks
 from posneg_rec.recommender import PNFREC
+from posneg_rec.sequences import PackedSequences
 
 # -- The library's estimator, with other settings or other data ------------------------------
 

@@ -8,8 +8,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from posneg_rec.interactions import RareItemMasker, SequenceBuilder
     from posneg_rec.pipeline import make_recommender_pipeline
+    from posneg_rec.preprocessing import RareItemMasker, SequenceBuilder
     from posneg_rec.recommender import ContrastiveSeqRecommender
 
 __version__ = "0.1.0.dev0"
@@ -24,8 +24,8 @@ __all__ = [
 
 _MODULE_OF = {
     "ContrastiveSeqRecommender": "recommender",
-    "RareItemMasker": "interactions",
-    "SequenceBuilder": "interactions",
+    "RareItemMasker": "preprocessing",
+    "SequenceBuilder": "preprocessing",
     "make_recommender_pipeline": "pipeline",
 }
 

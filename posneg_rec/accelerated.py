@@ -15,8 +15,8 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from posneg_rec.interactions import PackedSequences
 from posneg_rec.nn import SequenceEncoder, to_device
+from posneg_rec.sequences import PackedSequences
 from posneg_rec.serving import Array, Model, Scorer, of_one_length
 
 __all__ = ["AcceleratedScorer", "can_accelerate"]

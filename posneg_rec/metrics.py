@@ -19,7 +19,8 @@ from typing import Any, Literal, TypeVar
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.utils import check_consistent_length, check_random_state, check_scalar
-from sklearn.utils.validation import _check_sample_weight
+
+from posneg_rec._sklearn import check_sample_weight
 
 __all__ = [
     "Evaluation",
@@ -442,7 +443,7 @@ def _coverage(ids: NDArray[Any], n_items: int) -> float:
 
 
 def _mean(values: NDArray[np.float64], sample_weight: ArrayLike | None) -> float:
-    return float(np.average(values, weights=_check_sample_weight(sample_weight, values)))
+    return float(np.average(values, weights=check_sample_weight(sample_weight, values)))
 
 
 def _check_option(name: str, value: _Option, allowed: Collection[_Option]) -> _Option:

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from posneg_rec.interactions import N_GAP_TAGS
+from posneg_rec.sequences import N_GAP_TAGS
 
 if torch.__version__ >= "2.11":  # compared as a version
     from torch.nn.attention.varlen import varlen_attn

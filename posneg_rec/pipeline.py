@@ -9,14 +9,15 @@ import narwhals.stable.v2 as nw
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator
-from sklearn.pipeline import Pipeline, _final_estimator_has, _name_estimators
+from sklearn.pipeline import Pipeline
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
+from posneg_rec._sklearn import final_estimator_has, name_estimators
+from posneg_rec.ids import ItemVocabulary
 from posneg_rec.interactions import (
-    Histories,
+    ROLES,
     Interactions,
-    ItemVocabulary,
     build_histories,
     is_frame,
     is_history,
@@ -25,13 +26,12 @@ from posneg_rec.interactions import (
     table_like,
 )
 from posneg_rec.model_selection import LastSeen, warn_if_future_leaks
+from posneg_rec.sequences import Histories
 
 if TYPE_CHECKING:
     from posneg_rec.metrics import TargetRanks
 
 __all__ = ["RecommenderPipeline", "make_recommender_pipeline"]
-
-_ROLES = ("user", "item", "time")
 
 
 class RecommenderPipeline(Pipeline):
@@ -78,7 +78,7 @@ class RecommenderPipeline(Pipeline):
             self._trained_until = LastSeen.of(_histories(events), events.time_unit)
         return self
 
-    @available_if(_final_estimator_has("recommend"))
+    @available_if(final_estimator_has("recommend"))
     def recommend(self, interactions: Any, k: int = 10, **options: Any) -> Any:
         """Recommend k items, see :meth:`ContrastiveSeqRecommender.recommend`.
 
@@ -107,17 +107,17 @@ class RecommenderPipeline(Pipeline):
             columns = {name: answer[name] for name in answer.dtype.names}
         return table_like(interactions, columns)
 
-    @available_if(_final_estimator_has("score_items"))
+    @available_if(final_estimator_has("score_items"))
     def score_items(self, history: Any, items: Any = None, **options: Any) -> Any:
         """Score items, see :meth:`ContrastiveSeqRecommender.score_items`."""
         return self._final_estimator.score_items(history, items, **options)
 
-    @available_if(_final_estimator_has("similar_items"))
+    @available_if(final_estimator_has("similar_items"))
     def similar_items(self, item: Any, k: int = 10) -> Any:
         """Find similar items, see :meth:`ContrastiveSeqRecommender.similar_items`."""
         return self._final_estimator.similar_items(item, k)
 
-    @available_if(_final_estimator_has("unknown_items"))
+    @available_if(final_estimator_has("unknown_items"))
     def unknown_items(self, interactions: Any) -> Any:
         """Name unknown items, see :meth:`ContrastiveSeqRecommender.unknown_items`."""
         if not is_history(interactions) and is_table(interactions):
@@ -125,7 +125,7 @@ class RecommenderPipeline(Pipeline):
             interactions = self._read(interactions).item_ids
         return self._final_estimator.unknown_items(interactions)
 
-    @available_if(_final_estimator_has("target_ranks"))
+    @available_if(final_estimator_has("target_ranks"))
     def score(self, X: Any, y: Any = None) -> float:
         """NDCG@10 on liked minus NDCG@10 on disliked last events; greater is better.
 
@@ -141,7 +141,7 @@ class RecommenderPipeline(Pipeline):
         """
         return self.target_ranks(X, y).mean("ndcg", k=10)
 
-    @available_if(_final_estimator_has("target_ranks"))
+    @available_if(final_estimator_has("target_ranks"))
     def target_ranks(
         self,
         interactions: Any,
@@ -222,7 +222,7 @@ class RecommenderPipeline(Pipeline):
     def _read(self, interactions: Any, feedback: Any = None, **options: Any) -> Interactions:
         """Read a table as the first step does."""
         reader = [*self._transformers(), self._final_estimator][0]
-        columns = {f"{role}_column": getattr(reader, f"{role}_column", None) for role in _ROLES}
+        columns = {f"{role}_column": getattr(reader, f"{role}_column", None) for role in ROLES}
         return read_interactions(interactions, feedback, **columns, **options)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -279,4 +279,4 @@ def make_recommender_pipeline(
     >>> len(items)
     3
     """
-    return RecommenderPipeline(_name_estimators(steps), memory=memory, verbose=verbose)
+    return RecommenderPipeline(name_estimators(steps), memory=memory, verbose=verbose)

@@ -17,21 +17,18 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from sklearn.base import BaseEstimator, _fit_context
+from sklearn.base import BaseEstimator
 from sklearn.callback import CallbackSupportMixin
 from sklearn.utils import Tags
-from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.metadata_routing import UNUSED
-from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
+from sklearn.utils.validation import check_is_fitted, validate_data
 
 from posneg_rec import persistence, serving
+from posneg_rec._sklearn import Interval, StrOptions, check_sample_weight, fit_context
+from posneg_rec.ids import ItemVocabulary
 from posneg_rec.interactions import (
-    Histories,
     Interactions,
-    ItemVocabulary,
     build_histories,
-    gap_edges,
-    gap_tags,
     is_history,
     is_table,
     read_history,
@@ -41,6 +38,7 @@ from posneg_rec.interactions import (
 )
 from posneg_rec.metrics import TargetRanks, gain
 from posneg_rec.model_selection import LastSeen, warn_if_future_leaks
+from posneg_rec.sequences import Histories, gap_edges, gap_tags
 
 if TYPE_CHECKING:
     from posneg_rec.training import EpochLog, Weights
@@ -347,7 +345,7 @@ class ContrastiveSeqRecommender(CallbackSupportMixin, BaseEstimator):
 
     # ---------------------------------------------------------------------------------- fitting
 
-    @_fit_context(prefer_skip_nested_validation=True)
+    @fit_context(prefer_skip_nested_validation=True)
     def fit(
         self,
         interactions: Any,
@@ -397,7 +395,7 @@ class ContrastiveSeqRecommender(CallbackSupportMixin, BaseEstimator):
         """
         return self._fit(interactions, _one_of(y, feedback), sample_weight, resume=False)
 
-    @_fit_context(prefer_skip_nested_validation=True)
+    @fit_context(prefer_skip_nested_validation=True)
     def partial_fit(
         self,
         interactions: Any,
@@ -613,7 +611,7 @@ class ContrastiveSeqRecommender(CallbackSupportMixin, BaseEstimator):
         if sample_weight is None:
             return None
         rows = np.broadcast_to(np.float32(0), (events.n_rows, 1))
-        weights = _check_sample_weight(
+        weights = check_sample_weight(
             sample_weight, rows, dtype=np.float32, ensure_non_negative=True
         )
         return np.asarray(weights, dtype=np.float32)

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.utils.parallel import _get_threadpool_controller
 
-from posneg_rec.interactions import Histories, PackedSequences
+from posneg_rec.sequences import Histories, PackedSequences
 
 __all__ = ["Model", "Queries", "Scorer", "of_one_length", "target_ranks", "top_k"]
 

@@ -19,7 +19,6 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
-from posneg_rec.interactions import Histories, PackedSequences
 from posneg_rec.losses import (
     Dislikes,
     Draws,
@@ -36,6 +35,7 @@ from posneg_rec.nn import (
     TwoSidedEncoder,
     to_device,
 )
+from posneg_rec.sequences import Histories, PackedSequences
 
 __all__ = [
     "EpochLog",

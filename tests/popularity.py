@@ -3,7 +3,8 @@
 import numpy as np
 from sklearn.base import BaseEstimator
 
-from posneg_rec.interactions import ItemVocabulary, build_histories, read_interactions
+from posneg_rec.ids import ItemVocabulary
+from posneg_rec.interactions import build_histories, read_interactions
 from posneg_rec.metrics import TargetRanks
 
 

@@ -12,8 +12,8 @@ from tiny import X, Y, tiny
 
 from posneg_rec import accelerated, recommender, serving
 from posneg_rec.accelerated import AcceleratedScorer, can_accelerate
-from posneg_rec.interactions import N_GAP_TAGS, PackedSequences
 from posneg_rec.nn import JointEncoder
+from posneg_rec.sequences import N_GAP_TAGS, PackedSequences
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 

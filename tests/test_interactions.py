@@ -1,4 +1,4 @@
-"""Data in: columns, ids, feedback, histories, and the transformers that go before a model."""
+"""Data in: columns, feedback and histories."""
 
 from __future__ import annotations
 
@@ -11,236 +11,23 @@ import pandas as pd
 import polars as pl
 import pyarrow as pa
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 from scipy import sparse
-from sklearn.base import clone
 from sklearn.exceptions import DataConversionWarning
-from sklearn.pipeline import make_pipeline
-from sklearn.utils.estimator_checks import parametrize_with_checks
+from tables import BIG, EVENTS, FRAMES, LAW, MASKED, as_object_array
 
+from posneg_rec.ids import ItemVocabulary
 from posneg_rec.interactions import (
-    MISSING_ID,
-    ItemVocabulary,
-    PackedSequences,
-    RareItemMasker,
-    SequenceBuilder,
-    _stable_argsort,
     build_histories,
     is_history,
     is_table,
     read_history,
     read_interactions,
 )
+from posneg_rec.preprocessing import RareItemMasker, SequenceBuilder
 
-BIG = 2**60 + 1  # not a float64
-LAW = settings(max_examples=150)
-
-
-# -- Packed sequences ------------------------------------------------------------------------
-
-lists_of_ints = st.lists(st.lists(st.integers(-5, 5), max_size=6), max_size=6)
-
-
-@LAW
-@given(lists_of_ints, st.integers(0, 7), st.data())
-def test_packed_sequences_do_what_lists_do(lists, n, data):
-    packed = PackedSequences.from_lists(lists)
-    indices = data.draw(st.lists(st.integers(0, max(len(lists) - 1, 0)), max_size=5))
-    indices = indices if lists else []
-
-    assert packed.to_lists() == lists
-    assert len(packed) == len(lists)
-    assert packed.lengths.tolist() == [len(sequence) for sequence in lists]
-    assert packed.take(indices).to_lists() == [lists[index] for index in indices]
-    assert packed.last(n).to_lists() == [
-        sequence[max(len(sequence) - n, 0) :] for sequence in lists
-    ]
-
-
-def test_packed_slices_may_overlap():
-    packed = PackedSequences.slices(np.arange(5), np.array([0, 1, 4]), np.array([3, 3, 4]))
-    assert packed.to_lists() == [[0, 1, 2], [1, 2], []]
-
-
-def test_packed_sequence_is_a_view_and_bounds_hold():
-    packed = PackedSequences.from_lists([[1, 2], [3]])
-    assert packed[1].base is packed.values
-    assert packed[-1].tolist() == [3]
-    with pytest.raises(IndexError):
-        packed[2]
-
-
-@pytest.mark.parametrize(
-    ("values", "offsets", "error", "text"),
-    [
-        ([1, 2], [0, 1], ValueError, r"from 0 to len\(values\) = 2, got \[0, 1\]"),
-        ([1, 2], [1, 2], ValueError, "offsets must run from 0"),
-        ([1, 2], [], ValueError, "offsets must"),
-        ([1, 2], [0, 2, 1, 2], ValueError, "got 2 before 1 at position 1"),
-        ([[1, 2]], [0, 1], ValueError, "values must be a 1-D array, got 2"),
-        ([1.0, 2.0], [0, 2], TypeError, "values must hold integers, got dtype float64"),
-    ],
-)
-def test_packed_sequences_check_their_offsets(values, offsets, error, text):
-    with pytest.raises(error, match=text):
-        PackedSequences(np.array(values), np.array(offsets, dtype=np.int64))
-
-
-# -- Vocabulary ------------------------------------------------------------------------------
-
-int_ids = st.one_of(st.integers(-50, 50), st.integers(-(2**63) + 1, 2**63 - 1))
-ids_of_one_type = st.one_of(
-    st.lists(int_ids),
-    st.lists(st.text(max_size=3)),
-    st.lists(st.floats(allow_nan=False, allow_infinity=False)),
-    st.lists(st.uuids()),
-)
-
-
-@LAW
-@given(ids_of_one_type, ids_of_one_type)
-def test_vocabulary_looks_up_as_a_dict_does(ids, others):
-    expected = {item: code for code, item in enumerate(sorted(set(ids)))}
-    vocabulary = ItemVocabulary.from_ids(ids)
-
-    assert vocabulary.items.tolist() == list(expected)
-    assert vocabulary.encode(ids).tolist() == [expected[item] for item in ids]
-    assert vocabulary.encode(others).tolist() == [expected.get(item, -1) for item in others]
-    assert vocabulary.decode(vocabulary.encode(ids)).tolist() == [
-        item + 0.0 if isinstance(item, float) else item for item in ids
-    ]
-
-
-@pytest.mark.parametrize("low", [0, -7, BIG])
-@pytest.mark.parametrize("step", [1, 10**13])
-def test_many_integers_are_looked_up_exactly(low, step):
-    known = low + step * np.arange(0, 400, 2)
-    asked = np.tile(low + step * np.arange(-5, 405), 30)
-    codes = ItemVocabulary(known[::-1].copy()).encode(asked)
-    place = (asked - low) // step
-    expected = np.where((place % 2 == 0) & (place >= 0) & (place < 400), 199 - place // 2, -1)
-    assert_array_equal(codes, expected)
-
-
-def numbers_of(dtype):
-    if np.dtype(dtype).kind == "f":
-        return st.floats(allow_nan=False, allow_infinity=False)
-    low, high = np.iinfo(dtype).min, np.iinfo(dtype).max
-    near_zero = st.integers(max(low, -50), 50)
-    return st.one_of(near_zero, st.integers(max(low, -(2**63) + 1), min(high, 2**63 - 1)))
-
-
-@LAW
-@given(
-    st.sampled_from(["int8", "uint8", "int32", "uint32", "int64", "uint64", "float64"]),
-    st.sampled_from([pd.DataFrame, pl.DataFrame]),
-    st.integers(1, 30),  # ids that repeat often enough are looked up in a table
-    st.data(),
-)
-def test_ids_are_numbered_as_numpy_does(dtype, frame, n_repeats, data):
-    ids = np.array(data.draw(st.lists(numbers_of(dtype), min_size=1)) * n_repeats, dtype=dtype)
-    distinct, codes = np.unique(ids, return_inverse=True)
-
-    read = read_interactions(frame({"user": ids, "item": ids[::-1]}))
-    assert_array_equal(read.user_ids, distinct)
-    assert_array_equal(read.user_codes, codes)
-    assert_array_equal(read.item_codes, codes[::-1])
-    assert read.user_ids.dtype == (np.float64 if dtype == "float64" else np.int64)
-
-
-@LAW
-@given(st.lists(int_ids, min_size=1), st.lists(int_ids))
-def test_often_repeated_and_unknown_integers_are_looked_up(known, others):
-    known = np.array(list(dict.fromkeys(known)))
-    asked = np.tile([*known, *others], 20)
-    code_of = {item: code for code, item in enumerate(known.tolist())}
-    expected = [code_of.get(item, -1) for item in asked.tolist()]
-    assert ItemVocabulary(known).encode(asked).tolist() == expected
-
-
-def test_integers_stay_exact():
-    vocabulary = ItemVocabulary.from_ids([BIG, BIG - 1, BIG + 1])
-    assert vocabulary.encode([BIG - 1, BIG, BIG + 1, BIG + 2]).tolist() == [0, 1, 2, -1]
-    assert vocabulary.encode([float(BIG)]).tolist() == [0]  # which is BIG - 1
-    assert ItemVocabulary([float(BIG)]).encode([BIG, BIG - 1]).tolist() == [-1, 0]
-
-
-def test_ids_of_another_type_are_unknown():
-    assert ItemVocabulary([1, 2]).encode(["1", "2"]).tolist() == [-1, -1]
-    assert ItemVocabulary(["1", "2"]).encode([1, 2]).tolist() == [-1, -1]
-    assert ItemVocabulary(["1"]).encode(["1", None]).tolist() == [0, -1]
-    assert ItemVocabulary([1]).encode([1.5, np.nan]).tolist() == [-1, -1]
-
-
-def test_extended_vocabulary_keeps_old_codes():
-    old = ItemVocabulary(["m", "a"])
-    new = old.extended(["z", "b", "a", "z"])
-    assert new.items.tolist() == ["m", "a", "b", "z"]
-    assert old.items.tolist() == ["m", "a"]
-    assert ItemVocabulary([3, 1]).extended([2.0, 1.0]).items.tolist() == [3, 1, 2]
-    assert ItemVocabulary([]).extended(["a"]).items.tolist() == ["a"]
-    with pytest.raises(TypeError, match="ids of type int to a vocabulary of str ids"):
-        old.extended([1])
-
-
-@pytest.mark.parametrize(
-    ("ids", "error", "text"),
-    [
-        ([1, None], ValueError, "the id at position 1 is missing"),
-        ([1.0, np.nan], ValueError, "the id at position 1 is missing"),
-        ([True, False], TypeError, "booleans"),
-        ([1, "a"], TypeError, "uniformly strings, UUIDs or numbers, got int and str"),
-        ([[1], [2]], TypeError, "got list"),
-        ([1j, 2j], TypeError, "sortable"),
-        ([2**64], ValueError, "outside int64: convert the ids to strings"),
-        ([1.0, np.inf], ValueError, "inf is not finite"),
-        ("abc", TypeError, "must be a list, a 1-D array or a series"),
-        (np.ones((2, 2)), ValueError, r"must be 1-D, got an array of shape \(2, 2\)"),
-    ],
-)
-def test_vocabulary_rejects(ids, error, text):
-    with pytest.raises(error, match=text):
-        ItemVocabulary.from_ids(ids)
-
-
-@pytest.mark.parametrize("items", [[4, 4, 5], ["a", "a"], [1.5, 1.5]])
-def test_repeated_items_are_no_vocabulary(items):
-    with pytest.raises(ValueError, match="items must be distinct: 1 of them"):
-        ItemVocabulary(items).encode(items)
-
-
-def test_codes_out_of_range_are_no_items():
-    with pytest.raises(ValueError, match=r"\[0, 2\), got -1 to 1"):
-        ItemVocabulary(["a", "b"]).decode([-1, 1])
-
-
-# -- Tables ----------------------------------------------------------------------------------
-
-
-def as_object_array(columns):
-    array = np.empty((len(columns["user"]), len(columns)), dtype=object)
-    for place, values in enumerate(columns.values()):
-        array[:, place] = values
-    return array
-
-
-FRAMES = {
-    "pandas": lambda columns: pd.DataFrame(columns),
-    "pandas arrow": lambda columns: pd.DataFrame(columns).convert_dtypes(dtype_backend="pyarrow"),
-    "pandas categorical": lambda columns: pd.DataFrame(columns).astype(
-        {"user": "category", "item": "category"}
-    ),
-    "polars": lambda columns: pl.DataFrame(columns),
-    "pyarrow": lambda columns: pa.table(columns),
-    "pyarrow dictionary": lambda columns: pa.table(
-        {
-            name: values if name == "time" else pa.array(values).dictionary_encode()
-            for name, values in columns.items()
-        }
-    ),
-}
 TABLES = FRAMES | {"object array": as_object_array}
 
 
@@ -427,28 +214,6 @@ def test_times_that_cannot_be_read(times, error, text):
 
 
 # -- Missing values and masked rows ----------------------------------------------------------
-
-MASKED = {
-    "floats": np.array([[7.0, 30.0, 1.0], [np.nan] * 3, [5.0, 20.0, 2.0]]),
-    "integers": np.array([[7, 30, 1], [MISSING_ID] * 3, [5, 20, 2]]),
-    "objects": np.array([["a", BIG, 1], [None] * 3, ["b", 20, 2]], dtype=object),
-    "objects NaN": np.array([["a", BIG, 1], [np.nan] * 3, ["b", 20, 2.5]], dtype=object),
-    "pandas": pd.DataFrame(
-        {
-            "user": ["a", None, "b"],
-            "item": pd.array([BIG, None, 2], dtype="Int64"),
-            "time": pd.to_datetime(["2020-01-01", None, "2020-01-02"]),
-        }
-    ),
-    "pandas categorical": pd.DataFrame(
-        {"user": pd.Categorical(["a", None, "b"]), "item": [BIG, pd.NA, 2]}
-    ),
-    "polars": pl.DataFrame({"user": ["a", None, "b"], "item": [BIG, None, 2]}),
-    "polars integers": pl.DataFrame({"user": [BIG, None, 2], "item": [BIG, None, 2]}),
-    "pyarrow": pa.table(
-        {"user": pa.array(["a", None, "b"]).dictionary_encode(), "item": [BIG, None, 2]}
-    ),
-}
 
 
 @pytest.mark.parametrize("table", MASKED.values(), ids=MASKED)
@@ -689,14 +454,6 @@ def test_what_is_a_table_and_what_a_history():
 
 # -- Histories -------------------------------------------------------------------------------
 
-EVENTS = st.lists(
-    st.tuples(
-        st.integers(0, 4), st.integers(0, 4), st.integers(-3, 3), st.sampled_from([1, 0, -1])
-    ),
-    min_size=1,
-    max_size=40,
-)
-
 
 @LAW
 @given(
@@ -743,42 +500,6 @@ def test_histories_are_a_stable_sort(events, time_step, id_step, duplicates):
         assert built.times.tolist() == [times[row] for row in order]
 
 
-@LAW
-@given(
-    st.sampled_from(["int64", "float64", "ties", "time order", "sorted"]),
-    st.integers(1, 6),
-    st.data(),
-)
-def test_events_are_in_the_order_of_a_lexsort(kind, n_users, data):
-    times = st.integers(-3, 3)
-    if kind == "float64":
-        times = st.one_of(st.sampled_from([0.0, -0.0, 1.0]), numbers_of("float64"))
-    elif kind != "ties":
-        times = st.one_of(times, numbers_of("int64"))
-    events = data.draw(st.lists(st.tuples(st.integers(1, n_users), times), min_size=1))
-    if kind == "sorted":
-        events.sort()
-    users, times = map(np.array, zip(*events, strict=True))
-    if kind == "time order":
-        times.sort()
-    read = read_interactions(pd.DataFrame({"user": users, "item": users, "time": times}))
-    built = build_histories(read, ItemVocabulary.from_ids(read.item_ids))
-    order = np.lexsort((times, users))
-    assert_array_equal(built.rows, order)
-    assert_array_equal(built.times, times[order])
-    assert_array_equal(built.items, read.item_codes[order])
-
-
-@pytest.mark.parametrize("span", [1, 10, 2**40, 2**63 - 1])
-@pytest.mark.parametrize("dtype", ["int64", "float64"])
-def test_long_sorts_are_stable(dtype, span):
-    # Beside a position in 10,000 there is room for 50 bits of a key: 2**63 takes two pieces.
-    keys = np.random.default_rng(0).integers(-span, span, 10_000).astype(dtype)
-    keys[::3] = keys[0]
-    for n in (1, 2, 3, len(keys)):
-        assert_array_equal(_stable_argsort(keys[:n]), np.argsort(keys[:n], kind="stable"))
-
-
 @pytest.mark.parametrize("frame", [pd.DataFrame, pl.DataFrame])
 @pytest.mark.parametrize("unit", [1, 10**6])  # seconds and microseconds, which sort differently
 def test_memory_from_a_frame_to_sequences(frame, unit):
@@ -804,37 +525,6 @@ def test_memory_from_a_frame_to_sequences(frame, unit):
     assert peak / n_rows < 53
 
 
-def small_histories():
-    table = np.array([[8, 1], [7, 1], [7, 9], [7, 2], [9, 9]])
-    return build_histories(read_interactions(table, [1, -1, 1, 1, 0]), ItemVocabulary([1, 2]))
-
-
-def test_histories_take_users():
-    taken = small_histories().take([2, 0, 0])
-    assert taken.users.tolist() == [9, 7, 7]
-    assert taken.items.tolist() == [-1, 0, -1, 1, 0, -1, 1]
-    assert taken.rows.tolist() == [4, 1, 2, 3, 1, 2, 3]
-    assert taken.offsets.tolist() == [0, 1, 4, 7]
-    assert small_histories().take([]).offsets.tolist() == [0]
-
-
-def test_histories_drop_events_but_no_user():
-    known = small_histories().known()
-    assert known.users.tolist() == [7, 8, 9]
-    assert known.offsets.tolist() == [0, 2, 3, 3]
-    assert known.items.tolist() == [0, 1, 0]
-    assert known.signs.tolist() == [-1, 1, 1]
-
-
-def test_histories_of_one_sign():
-    liked, events = small_histories().of_sign(1)
-    assert liked.to_lists() == [[-1, 1], [0], []]
-    assert events.tolist() == [1, 2, 3]
-    neutral, events = small_histories().of_sign(0)
-    assert neutral.to_lists() == [[], [], [-1]]
-    assert events.tolist() == [4]
-
-
 def test_the_callers_data_stays_as_it_was():
     frame = pd.DataFrame({"user": [2, 1, 2], "item": [1, 1, 1], "time": [9, 5, 3]})
     feedback = np.array([1, 0, 1])
@@ -847,235 +537,3 @@ def test_the_callers_data_stays_as_it_was():
     pd.testing.assert_frame_equal(frame, copy)
     assert_array_equal(array, copy.to_numpy())
     assert feedback.tolist() == [1, 0, 1]
-
-
-# -- Transformers ----------------------------------------------------------------------------
-
-
-@parametrize_with_checks(
-    [
-        SequenceBuilder(),
-        SequenceBuilder(duplicates="last", max_length=3),
-        RareItemMasker(),
-        RareItemMasker(min_users_per_item=1, min_items_per_user=1),
-    ]
-)
-def test_scikit_learn_conventions(estimator, check):
-    check(estimator)
-
-
-EVENT_TABLE = pd.DataFrame(
-    {
-        "user": [5, 5, 4, 5, 4, 5, 5],
-        "item": [BIG, 11, 11, BIG, 13, 13, 12],
-        "time": [30, 10, 7, 20, 7, 90, 95],
-    }
-)
-GONE = [MISSING_ID] * 3
-
-
-@pytest.mark.parametrize(
-    ("parameters", "expected"),
-    [
-        (
-            {},
-            [[5, BIG, 2], [5, 11, 0], [4, 11, 0], [5, BIG, 1], [4, 13, 1], [5, 13, 3], [5, 12, 4]],
-        ),
-        (
-            {"duplicates": "last"},
-            [[5, BIG, 1], [5, 11, 0], [4, 11, 0], GONE, [4, 13, 1], [5, 13, 2], [5, 12, 3]],
-        ),
-        (
-            {"min_events": 3},
-            [[5, BIG, 2], [5, 11, 0], GONE, [5, BIG, 1], GONE, [5, 13, 3], [5, 12, 4]],
-        ),
-        # Only what duplicates leaves is counted.
-        ({"min_events": 5, "duplicates": "last"}, [GONE] * 7),
-        (
-            {"max_length": 4},
-            [[5, BIG, 1], GONE, [4, 11, 0], [5, BIG, 0], [4, 13, 1], [5, 13, 2], [5, 12, 3]],
-        ),
-        (
-            {"max_length": 2},
-            [GONE, GONE, [4, 11, 0], GONE, [4, 13, 1], [5, 13, 0], [5, 12, 1]],
-        ),
-        # A long sequence counts as long before it is cut.
-        ({"max_length": 2, "min_events": 3}, [*[GONE] * 5, [5, 13, 0], [5, 12, 1]]),
-        (
-            {"session_gap": 10},
-            [
-                ["5:0", BIG, 2],
-                ["5:0", 11, 0],
-                ["4:0", 11, 0],
-                ["5:0", BIG, 1],
-                ["4:0", 13, 1],
-                ["5:1", 13, 0],
-                ["5:1", 12, 1],
-            ],
-        ),
-        (
-            {"session_gap": 9.5, "min_events": 2},
-            [[None] * 3] * 2
-            + [["4:0", 11, 0], [None] * 3, ["4:0", 13, 1], ["5:3", 13, 0], ["5:3", 12, 1]],
-        ),
-    ],
-)
-def test_sequences(parameters, expected):
-    sequences = SequenceBuilder(**parameters).fit_transform(EVENT_TABLE)
-    assert sequences.tolist() == expected
-    assert sequences.dtype == (object if "session_gap" in parameters else np.int64)
-
-
-def test_sequences_without_times_follow_the_rows():
-    table = np.array([["b", "x"], ["a", "y"], ["b", "y"]])
-    rows = [["b", "x", 0], ["a", "y", 0], ["b", "y", 1]]
-    assert SequenceBuilder().fit_transform(table).tolist() == rows
-    with pytest.raises(ValueError, match=r"session_gap=5 needs times, but X has no time"):
-        SequenceBuilder(session_gap=5).fit(table)
-
-
-@pytest.mark.parametrize("unit", ["s", "ms", "us", "ns"])
-def test_sessions_of_datetimes_count_seconds(unit):
-    times = pd.Series(pd.to_datetime(["2020-01-01 00:00", "2020-01-01 00:30", "2020-01-01 01:01"]))
-    table = pd.DataFrame({"user": "u", "item": [1, 2, 3], "time": times.astype(f"M8[{unit}]")})
-    built = SequenceBuilder(session_gap=1800).fit_transform(table)
-    assert built[:, 0].tolist() == ["u:0", "u:0", "u:1"]
-    # The unit outlives a step in between.
-    masker = RareItemMasker(min_users_per_item=1, min_items_per_user=1)
-    chained = make_pipeline(masker, SequenceBuilder(session_gap=1800)).fit_transform(table)
-    assert chained.tolist() == built.tolist()
-
-
-@pytest.mark.parametrize(
-    "transformer", [SequenceBuilder(), RareItemMasker(min_users_per_item=1, min_items_per_user=1)]
-)
-@pytest.mark.parametrize(("kind", "missing"), [("floats", np.nan), ("integers", MISSING_ID),
-                                               ("objects", None)])  # fmt: skip
-def test_masked_rows_stay_masked(transformer, kind, missing):
-    out = clone(transformer).fit_transform(MASKED[kind])
-    assert out.dtype == MASKED[kind].dtype
-    assert_array_equal(out[1], np.array([missing] * 3, dtype=out.dtype))
-    assert out[[0, 2], :2].tolist() == MASKED[kind][[0, 2], :2].tolist()
-
-
-@pytest.mark.parametrize("transformer", [SequenceBuilder(), RareItemMasker()])
-@pytest.mark.parametrize("kind", ["floats", "integers", "objects"])
-def test_all_rows_may_be_masked_in_transform_but_not_in_fit(transformer, kind):
-    transformer = clone(transformer).fit(MASKED[kind])
-    nothing = MASKED[kind][[1, 1]]
-    assert_array_equal(transformer.transform(nothing), nothing)
-    with pytest.raises(ValueError, match="all 2 rows are masked"):
-        transformer.fit(nothing)
-
-
-@LAW
-@given(EVENTS, st.booleans(), st.sampled_from(["default", "pandas", "polars"]))
-def test_sequences_read_back_as_the_same_histories(events, text, container):
-    users, items, times, _ = (list(column) for column in zip(*events, strict=True))
-    if text:
-        items = [f"item {item}" for item in items]
-    table = pd.DataFrame({"user": users, "item": items, "time": times})
-    builder = SequenceBuilder(duplicates="last").set_output(transform=container)
-
-    vocabulary = ItemVocabulary.from_ids(items)
-    direct = build_histories(read_interactions(table), vocabulary, duplicates="last")
-    read = read_interactions(builder.fit_transform(table))
-    built = build_histories(read, vocabulary)
-
-    assert read.n_rows == len(table)
-    assert built.users.tolist() == direct.users.tolist()
-    assert built.items.tolist() == direct.items.tolist()
-    assert built.rows.tolist() == direct.rows.tolist()
-    assert built.offsets.tolist() == direct.offsets.tolist()
-
-
-@pytest.mark.parametrize("text", [False, True])
-def test_output_containers(text):
-    table = EVENT_TABLE.set_index(np.arange(7) + 100)
-    table["extra"] = "not looked at"
-    if text:
-        table["user"] = table["user"].map("u{}".format)
-    for transformer, names in [
-        (SequenceBuilder(min_events=3), ["sequence", "item", "position"]),
-        (RareItemMasker(min_users_per_item=2, min_items_per_user=1), ["user", "item", "time"]),
-    ]:
-        plain = transformer.fit_transform(table)
-        assert transformer.get_feature_names_out().tolist() == names
-        frame = transformer.set_output(transform="pandas").fit_transform(table)
-        assert frame.columns.tolist() == names
-        assert frame.index.tolist() == table.index.tolist()
-        assert (frame["item"].notna() & (frame["item"] != MISSING_ID)).sum() not in (0, 7)
-        again = transformer.set_output(transform="polars").fit_transform(pl.DataFrame(table))
-        assert again.columns == names
-        reads = [read_interactions(out) for out in (plain, frame, again)]
-        for read in reads[1:]:
-            assert read.users.tolist() == reads[0].users.tolist()
-            assert read.items.tolist() == reads[0].items.tolist()
-            assert read.times.tolist() == reads[0].times.tolist()
-            assert read.rows.tolist() == reads[0].rows.tolist()
-
-
-def test_integer_ids_beside_float_times_stay_exact():
-    table = EVENT_TABLE.astype({"time": float})
-    masked = RareItemMasker(min_users_per_item=1, min_items_per_user=1).fit_transform(table)
-    assert masked[0].tolist() == [5, BIG, 30.0]
-    assert SequenceBuilder().fit_transform(table)[0].tolist() == [5, BIG, 2]
-    assert SequenceBuilder().fit_transform(table.to_numpy().tolist())[1].tolist() == [5, 11, 0]
-    assert SequenceBuilder().fit_transform([["u", BIG], ["u", 2]]).tolist() == [
-        ["u", BIG, 0],
-        ["u", 2, 1],
-    ]
-
-
-def test_rare_items_then_users_with_few_items():
-    #        item 1: users a b c; item 2: a b (a twice); item 3: a a a; item 4: b c
-    users = list("aaaaaabbbcc")
-    items = [1, 2, 2, 3, 3, 3, 1, 2, 4, 1, 4]
-    table = pd.DataFrame({"user": users, "item": items})
-
-    masker = RareItemMasker(min_users_per_item=2, min_items_per_user=3).fit(table)
-    assert masker.items_.tolist() == [1, 2, 4]
-    kept = [row[0] is not None for row in masker.transform(table).tolist()]
-    # a has three events of items 1 and 2, but only two items; then item 2 is left with one user.
-    assert kept == [False] * 6 + [True] * 3 + [False] * 2
-
-    new = pd.DataFrame({"user": ["z"] * 4, "item": [1, 2, 4, 99]})
-    assert masker.transform(new).tolist() == [["z", 1], ["z", 2], ["z", 4], [None, None]]
-
-
-@pytest.mark.parametrize(
-    ("transformer", "table", "text"),
-    [
-        (SequenceBuilder(), np.array([[1.0, 2.0], [np.nan, 3.0]]), "missing"),
-        (SequenceBuilder(session_gap=5), np.array([[1, 2]]), "no time column"),
-        (RareItemMasker(), np.array([[1.0, 2.0], [np.nan, 3.0]]), "missing"),
-        (RareItemMasker(), np.full((1, 2), np.nan), "masked"),
-    ],
-)
-def test_fit_that_fails_leaves_the_transformer_as_it_was(transformer, table, text):
-    transformer = clone(transformer).fit(EVENT_TABLE)
-    before = dict(vars(transformer))
-    with pytest.raises(ValueError, match=text):
-        transformer.fit(table)
-    after = vars(transformer)
-    assert after.keys() == before.keys()
-    assert all(after[name] is before[name] for name in before)
-
-
-def test_feedback_stays_aligned_in_a_pipeline():
-    feedback = np.array([1, 0, 1, 0, 1, 1, 0])
-    steps = make_pipeline(RareItemMasker(min_users_per_item=2, min_items_per_user=1),
-                          SequenceBuilder())  # fmt: skip
-    read = read_interactions(steps.fit_transform(EVENT_TABLE, feedback), feedback)
-    assert read.rows.tolist() == [1, 2, 4, 5]
-    assert read.signs.tolist() == [-1, 1, 1, 1]
-
-
-def test_movielens_after_the_first_step_of_the_papers_protocol(ml_1m):
-    table = ml_1m[["user_id", "item_id", "timestamp"]]
-    masker = RareItemMasker(min_users_per_item=5, min_items_per_user=5)
-    read = read_interactions(masker.fit_transform(table))
-    assert len(read.rows) == 999_611
-    assert len(read.item_ids) == 3_416
-    assert_array_equal(read.items, table["item_id"].to_numpy()[read.rows])
-    assert_array_equal(read.times, table["timestamp"].to_numpy()[read.rows])

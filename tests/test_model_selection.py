@@ -11,12 +11,8 @@ from popularity import PopularityRecommender
 from sklearn.base import clone
 from sklearn.model_selection import GridSearchCV, KFold, cross_validate
 
-from posneg_rec.interactions import (
-    MISSING_ID,
-    ItemVocabulary,
-    build_histories,
-    read_interactions,
-)
+from posneg_rec.ids import MISSING_ID, ItemVocabulary
+from posneg_rec.interactions import build_histories, read_interactions
 from posneg_rec.model_selection import (
     FutureLeakWarning,
     LastSeen,

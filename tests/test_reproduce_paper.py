@@ -415,7 +415,8 @@ def session_contrast(split):
     """The objective, and a model that has no dropout, as float64."""
     import torch
 
-    from posneg_rec.interactions import ItemVocabulary, build_histories, read_interactions
+    from posneg_rec.ids import ItemVocabulary
+    from posneg_rec.interactions import build_histories, read_interactions
     from posneg_rec.training import Settings
 
     events = read_interactions(*split.train, positive_threshold=4.0)

@@ -30,9 +30,9 @@ from tiny import FEEDBACKS, FRAMES, HISTORIES, TIMELESS, StopAfter, X, Y, same_w
 
 import posneg_rec
 from posneg_rec import interactions, make_recommender_pipeline, pipeline, recommender
-from posneg_rec.interactions import SequenceBuilder
 from posneg_rec.metrics import recommender_scorer, recommender_scores
 from posneg_rec.model_selection import TemporalSplit, leaking_rows
+from posneg_rec.preprocessing import SequenceBuilder
 
 CV = TemporalSplit(2, quantile=0.5)
 GRID = {"learning_rate": [0.003, 0.01, 0.03]}

@@ -15,8 +15,8 @@ from hypothesis.extra import numpy as hnp
 from tiny import X, Y, tiny
 
 from posneg_rec import serving
-from posneg_rec.interactions import N_GAP_TAGS, Histories, PackedSequences
 from posneg_rec.nn import JointEncoder, TwoSidedEncoder
+from posneg_rec.sequences import N_GAP_TAGS, Histories, PackedSequences
 
 N_ITEMS = 11
 

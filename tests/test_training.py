@@ -11,12 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from posneg_rec import training
-from posneg_rec.interactions import (
-    ItemVocabulary,
-    PackedSequences,
-    build_histories,
-    read_interactions,
-)
+from posneg_rec.ids import ItemVocabulary
+from posneg_rec.interactions import build_histories, read_interactions
+from posneg_rec.sequences import PackedSequences
 from posneg_rec.training import JointObjective, PNFRecObjective, Settings, train
 
 SETTINGS = Settings(

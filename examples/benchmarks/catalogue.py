@@ -16,7 +16,7 @@ from common import in_subprocess, peak_rss_mib, print_table, write_json
 from training_step import seconds_of_steps, settings_of
 
 from posneg_rec import ContrastiveSeqRecommender, training
-from posneg_rec.interactions import Histories
+from posneg_rec.sequences import Histories
 from posneg_rec.training import JointObjective
 
 N_USERS, N_EVENTS, N_STEPS = 64, 100, 5

@@ -70,7 +70,8 @@ def row(result):
 
 def measure(case, library, n_rows):
     """Time the steps of one case, and how far memory rises above the frame."""
-    from posneg_rec.interactions import ItemVocabulary, build_histories, read_interactions
+    from posneg_rec.ids import ItemVocabulary
+    from posneg_rec.interactions import build_histories, read_interactions
 
     if case == "text":
         n_rows //= 10

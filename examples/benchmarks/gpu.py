@@ -30,9 +30,9 @@ from sklearn.base import clone
 
 from posneg_rec import ContrastiveSeqRecommender
 from posneg_rec.accelerated import AcceleratedScorer
-from posneg_rec.interactions import PackedSequences
 from posneg_rec.nn import JointEncoder
 from posneg_rec.recommender import PNFREC
+from posneg_rec.sequences import PackedSequences
 from posneg_rec.serving import Model, Queries, Scorer
 from posneg_rec.training import JointObjective, PNFRecObjective, train
 

@@ -137,7 +137,8 @@ def measure(f):
 
 
 def read(path, users, events, items):
-    from posneg_rec.interactions import ItemVocabulary, build_histories, read_interactions
+    from posneg_rec.ids import ItemVocabulary
+    from posneg_rec.interactions import build_histories, read_interactions
 
     def histories(table, feedback):
         read = read_interactions(table, feedback)

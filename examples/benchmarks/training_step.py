@@ -27,8 +27,8 @@ import torch.nn.functional as F
 from common import in_subprocess, peak_rss_mib, print_table, write_json
 
 from posneg_rec import ContrastiveSeqRecommender
-from posneg_rec.interactions import Histories
 from posneg_rec.recommender import PNFREC
+from posneg_rec.sequences import Histories
 from posneg_rec.training import PNFRecObjective, Settings, train
 
 N_ITEMS, LENGTH = 3417, PNFREC["max_len"]

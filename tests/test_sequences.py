@@ -1,0 +1,132 @@
+"""Packed sequences, histories and the sorts behind them."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.testing import assert_array_equal
+from tables import LAW, numbers_of
+
+from posneg_rec.ids import ItemVocabulary
+from posneg_rec.interactions import (
+    build_histories,
+    read_interactions,
+)
+from posneg_rec.sequences import PackedSequences, _stable_argsort
+
+lists_of_ints = st.lists(st.lists(st.integers(-5, 5), max_size=6), max_size=6)
+
+
+@LAW
+@given(lists_of_ints, st.integers(0, 7), st.data())
+def test_packed_sequences_do_what_lists_do(lists, n, data):
+    packed = PackedSequences.from_lists(lists)
+    indices = data.draw(st.lists(st.integers(0, max(len(lists) - 1, 0)), max_size=5))
+    indices = indices if lists else []
+
+    assert packed.to_lists() == lists
+    assert len(packed) == len(lists)
+    assert packed.lengths.tolist() == [len(sequence) for sequence in lists]
+    assert packed.take(indices).to_lists() == [lists[index] for index in indices]
+    assert packed.last(n).to_lists() == [
+        sequence[max(len(sequence) - n, 0) :] for sequence in lists
+    ]
+
+
+def test_packed_slices_may_overlap():
+    packed = PackedSequences.slices(np.arange(5), np.array([0, 1, 4]), np.array([3, 3, 4]))
+    assert packed.to_lists() == [[0, 1, 2], [1, 2], []]
+
+
+def test_packed_sequence_is_a_view_and_bounds_hold():
+    packed = PackedSequences.from_lists([[1, 2], [3]])
+    assert packed[1].base is packed.values
+    assert packed[-1].tolist() == [3]
+    with pytest.raises(IndexError):
+        packed[2]
+
+
+@pytest.mark.parametrize(
+    ("values", "offsets", "error", "text"),
+    [
+        ([1, 2], [0, 1], ValueError, r"from 0 to len\(values\) = 2, got \[0, 1\]"),
+        ([1, 2], [1, 2], ValueError, "offsets must run from 0"),
+        ([1, 2], [], ValueError, "offsets must"),
+        ([1, 2], [0, 2, 1, 2], ValueError, "got 2 before 1 at position 1"),
+        ([[1, 2]], [0, 1], ValueError, "values must be a 1-D array, got 2"),
+        ([1.0, 2.0], [0, 2], TypeError, "values must hold integers, got dtype float64"),
+    ],
+)
+def test_packed_sequences_check_their_offsets(values, offsets, error, text):
+    with pytest.raises(error, match=text):
+        PackedSequences(np.array(values), np.array(offsets, dtype=np.int64))
+
+
+@LAW
+@given(
+    st.sampled_from(["int64", "float64", "ties", "time order", "sorted"]),
+    st.integers(1, 6),
+    st.data(),
+)
+def test_events_are_in_the_order_of_a_lexsort(kind, n_users, data):
+    times = st.integers(-3, 3)
+    if kind == "float64":
+        times = st.one_of(st.sampled_from([0.0, -0.0, 1.0]), numbers_of("float64"))
+    elif kind != "ties":
+        times = st.one_of(times, numbers_of("int64"))
+    events = data.draw(st.lists(st.tuples(st.integers(1, n_users), times), min_size=1))
+    if kind == "sorted":
+        events.sort()
+    users, times = map(np.array, zip(*events, strict=True))
+    if kind == "time order":
+        times.sort()
+    read = read_interactions(pd.DataFrame({"user": users, "item": users, "time": times}))
+    built = build_histories(read, ItemVocabulary.from_ids(read.item_ids))
+    order = np.lexsort((times, users))
+    assert_array_equal(built.rows, order)
+    assert_array_equal(built.times, times[order])
+    assert_array_equal(built.items, read.item_codes[order])
+
+
+@pytest.mark.parametrize("span", [1, 10, 2**40, 2**63 - 1])
+@pytest.mark.parametrize("dtype", ["int64", "float64"])
+def test_long_sorts_are_stable(dtype, span):
+    # Beside a position in 10,000 there is room for 50 bits of a key: 2**63 takes two pieces.
+    keys = np.random.default_rng(0).integers(-span, span, 10_000).astype(dtype)
+    keys[::3] = keys[0]
+    for n in (1, 2, 3, len(keys)):
+        assert_array_equal(_stable_argsort(keys[:n]), np.argsort(keys[:n], kind="stable"))
+
+
+def small_histories():
+    table = np.array([[8, 1], [7, 1], [7, 9], [7, 2], [9, 9]])
+    return build_histories(read_interactions(table, [1, -1, 1, 1, 0]), ItemVocabulary([1, 2]))
+
+
+def test_histories_take_users():
+    taken = small_histories().take([2, 0, 0])
+    assert taken.users.tolist() == [9, 7, 7]
+    assert taken.items.tolist() == [-1, 0, -1, 1, 0, -1, 1]
+    assert taken.rows.tolist() == [4, 1, 2, 3, 1, 2, 3]
+    assert taken.offsets.tolist() == [0, 1, 4, 7]
+    assert small_histories().take([]).offsets.tolist() == [0]
+
+
+def test_histories_drop_events_but_no_user():
+    known = small_histories().known()
+    assert known.users.tolist() == [7, 8, 9]
+    assert known.offsets.tolist() == [0, 2, 3, 3]
+    assert known.items.tolist() == [0, 1, 0]
+    assert known.signs.tolist() == [-1, 1, 1]
+
+
+def test_histories_of_one_sign():
+    liked, events = small_histories().of_sign(1)
+    assert liked.to_lists() == [[-1, 1], [0], []]
+    assert events.tolist() == [1, 2, 3]
+    neutral, events = small_histories().of_sign(0)
+    assert neutral.to_lists() == [[], [], [-1]]
+    assert events.tolist() == [4]
