@@ -15,20 +15,14 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from posneg_rec.nn import SequenceEncoder, to_device
-from posneg_rec.sequences import PackedSequences
-from posneg_rec.serving import Array, Model, Scorer, of_one_length
+from posneg_rec.nn import ENCODERS, to_device
+from posneg_rec.sequences import latest_of_each_sign, offsets_of
+from posneg_rec.serving import Array, Inputs, Scorer, of_one_length
 
-__all__ = ["AcceleratedScorer", "can_accelerate"]
+__all__ = ["AcceleratedScorer"]
 
 _MAX_SCORES = 2**27  # made at a time, 512 MiB; two more arrays are as large
-_MAX_TOKENS = 2**17  # encoded at a time
-
-
-def can_accelerate(model: Model) -> bool:
-    """Tell whether there is a CUDA device, and an :class:`AcceleratedScorer` knows the model."""
-    # Models that are shown the latest items come from few users.
-    return torch.cuda.is_available() and "latest.weight" not in model.weights
+_MAX_EVENTS = 2**17  # encoded at a time
 
 
 @dataclass
@@ -47,51 +41,41 @@ class AcceleratedScorer(Scorer):
         """Encode what the queries read."""
         self._device = torch.device(self.device)
         weights = self.model.weights.items()
-        self._weights = {name: self._to(np.array(value)) for name, value in weights}
-        self._items = self._weights["item_embedding"]  # (N, d)
-        self._device_states = self._encode(self.queries.inputs)  # (U, d)
+        with torch.inference_mode():
+            on_device = {name: self._to(np.array(value)) for name, value in weights}
+            self._torch_model = ENCODERS[self.model.method].of(on_device, self.model.n_heads)
+            self._items = self._torch_model.items()
+            self._device_states = self._encode(self.queries.inputs)  # (U, d)
         self._is_empty = (self.queries.inputs.lengths == 0)[self.queries.rows]  # (Q,)
 
     def _to(self, array: NDArray[np.generic]) -> Tensor:
         return to_device(torch.from_numpy(array), self._device)
 
-    @torch.inference_mode()
-    def _encode(self, sequences: PackedSequences) -> Tensor:
+    def _encode(self, inputs: Inputs) -> Tensor:
         """Encode histories to the state after the last event, 0 where there is none."""
-        prefix = "encoder." if self.model.is_joint else "positive."
-        weights = {
-            name.removeprefix(prefix): value
-            for name, value in self._weights.items()
-            if name.startswith(prefix)
-        }
-        max_len, dim = weights["position_embedding"].shape
-        with torch.device("meta"):
-            encoder = SequenceEncoder(
-                dim,
-                n_layers=sum(name.endswith("attention_in.weight") for name in weights),
-                n_heads=self.model.n_heads,
-                max_len=max_len,
-                dropout=0.0,
-                gated=self.model.is_joint,
+        states = torch.zeros(
+            len(inputs), self._items.vectors.shape[1], dtype=torch.float32, device=self._device
+        )
+        lengths = inputs.lengths
+        for rows in of_one_length(lengths, _MAX_EVENTS):
+            length = int(lengths[rows[0]])
+            events = (inputs.offsets[rows, None] + np.arange(length)).ravel()  # (U L,)
+            signs, offsets = inputs.signs[events], offsets_of(np.full(len(rows), length))
+            x = self._torch_model.embed_events(
+                self._items,
+                self._to(inputs.items[events]),
+                self._to(signs.astype(np.int64)),
+                self._to(inputs.gap_tags[events]),
+                self._to(latest_of_each_sign(signs, offsets)),
             )
-        encoder.load_state_dict(weights, assign=True)
-        scale = dim**0.5
-        tags = self._to(self.model.tags) if self.model.is_joint else None
-        states = torch.zeros(len(sequences), dim, device=self._device)
-        for rows in of_one_length(sequences.lengths, _MAX_TOKENS):
-            taken = sequences.take(rows)
-            tokens, offsets = self._to(taken.values), torch.from_numpy(taken.offsets)
-            x = self._items[tokens % len(self._items)] * scale  # (U L, d)
-            if tags is not None:
-                x += tags[tokens // len(self._items)]
-            length = len(tokens) // len(rows)
-            states[self._to(rows)] = encoder(x, offsets)[length - 1 :: length]
+            found = self._torch_model.encode(x, torch.from_numpy(offsets))  # (U L, d)
+            states[self._to(rows)] = found[length - 1 :: length]
         return states
 
     @torch.inference_mode()
     def top_k(self, k: int) -> tuple[NDArray[np.int64], Array]:
         """As in the base class."""
-        n_items = len(self._items)
+        n_items = len(self.likes)
         k = min(k, n_items)
         found = []
         for queries in self._portions(np.arange(len(self.queries.rows))):
@@ -116,7 +100,7 @@ class AcceleratedScorer(Scorer):
     @torch.inference_mode()
     def ranks(self, targets: NDArray[np.int64]) -> NDArray[np.int64]:
         """As in the base class."""
-        n_items = len(self._items)
+        n_items = len(self.likes)
         codes = torch.arange(n_items, device=self._device)
         found = []
         for queries in self._portions(np.arange(len(targets))):
@@ -134,22 +118,19 @@ class AcceleratedScorer(Scorer):
         return scores.cpu().numpy(), log_mass.cpu().numpy()
 
     def _portions(self, queries: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
-        size = max(1, _MAX_SCORES // len(self._items))
+        size = max(1, _MAX_SCORES // len(self.likes))
         return (queries[start : start + size] for start in range(0, max(1, len(queries)), size))
 
     def _scores(self, queries: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
         """Score all items for some queries, (Q, N) but for ``- log_mass``, (Q,)."""
-        weights, items = self._weights, self._items
         states = self._device_states[self._to(self.queries.rows[queries])]  # (Q, d)
-        scores = states @ items.T
+        scores = states @ self._items.vectors.T
         log_mass = scores.new_zeros(len(queries))
-        if self.model.is_joint:
+        if self.model.is_likelihood:
             log_mass = scores.logsumexp(1)
-            if self.aversion:
-                query = F.linear(states, weights["taste_query.weight"], weights["taste_query.bias"])
-                level = F.linear(states, weights["taste_level.weight"], weights["taste_level.bias"])
-                x = torch.addmm(weights["item_taste"], query, items.T).add_(level)
-                scores.add_(F.logsigmoid(x), alpha=self.aversion)
+            liked = self._torch_model.liked_logits(states) if self.aversion else None
+            if liked is not None:
+                scores.add_(F.logsigmoid(liked), alpha=self.aversion)
         empty = np.flatnonzero(self._is_empty[queries])
         if len(empty):
             rows = self._to(empty)

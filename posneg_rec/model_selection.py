@@ -404,6 +404,17 @@ class LastSeen:
         met = histories.lengths > 0
         return cls(histories.users[met], histories.times[histories.offsets[1:][met] - 1], unit)
 
+    def covers(self, histories: Histories) -> NDArray[np.bool_]:
+        """Tell which events are not later than what was seen of their user, (n_events,).
+
+        None are where either has no times, or times of another kind.
+        """
+        if histories.times is None or histories.time_unit != self.unit:
+            return np.zeros(len(histories.items), dtype=bool)
+        codes = ItemVocabulary(self.users).encode(histories.users)
+        until = np.where(codes >= 0, self.times[codes], histories.times.min(initial=0) - 1)
+        return histories.times <= np.repeat(until, histories.lengths)
+
 
 def warn_if_future_leaks(trained: LastSeen | None, scored: LastSeen | None) -> None:
     """Warn if targets lie before what a model has learned of the same users.

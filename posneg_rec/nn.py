@@ -8,7 +8,8 @@ contrast of :mod:`losses`, goes through :class:`Padding`.
 from __future__ import annotations
 
 import math
-from typing import Any, NamedTuple
+from collections.abc import Mapping
+from typing import Any, ClassVar, NamedTuple, Self
 
 import numpy as np
 import torch
@@ -22,8 +23,10 @@ if torch.__version__ >= "2.11":  # compared as a version
     from torch.nn.attention.varlen import varlen_attn
 
 __all__ = [
+    "ENCODERS",
     "ITEM_PARAMETERS",
     "AttentionPlan",
+    "ItemModel",
     "Items",
     "JointEncoder",
     "Padding",
@@ -38,7 +41,7 @@ __all__ = [
 # Attention matrices of one group hold at most this many numbers (2 MiB in bfloat16).
 _MAX_GROUP_LOGITS = 2**20
 _LENGTH_MULTIPLE = 16
-# Those with a row per item, see `_ItemModel.items`.
+# Those with a row per item, see `ItemModel.items`.
 ITEM_PARAMETERS = ("item_embedding", "item_taste")
 _BITS_OF_ONE = 0x3F80  # 1.0 in bfloat16
 _LARGE_CHIPS = {(8, 0), (9, 0), (10, 0)}  # compute capabilities
@@ -337,7 +340,7 @@ def dropout(x: Tensor, rate: float, generator: torch.Generator | None) -> Tensor
     `generator=None` means evaluation: `x` comes back. `rate` is rounded to 2**-16. On a CPU one
     64-bit draw decides four numbers, many times faster than a Bernoulli draw for each.
     """
-    level = round(rate * 2**16)
+    level = min(round(rate * 2**16), 2**16 - 1)
     if generator is None or level == 0:
         return x
     if x.device.type == "cpu":
@@ -468,10 +471,11 @@ class Items(NamedTuple):
         return F.embedding(codes, self.vectors, sparse=self.vectors.is_leaf)
 
 
-class _ItemModel(nn.Module):
+class ItemModel(nn.Module):
     """Item vectors, input and output layer in one; subclasses add encoders in `_build`.
 
-    There is no padding row: row ``i`` is item ``i``.
+    There is no padding row: row ``i`` is item ``i``. `answering` names the encoder whose states
+    say what comes next.
 
     Parameters
     ----------
@@ -479,24 +483,73 @@ class _ItemModel(nn.Module):
     generator : torch.Generator, default=None
         Draws the initial values on the CPU. None leaves the parameters without storage, to be
         loaded with ``load_state_dict(..., assign=True)``.
-    **sizes
-        Of the encoders, as in :class:`SequenceEncoder`.
+    **parts
+        Sizes of the encoders, as in :class:`SequenceEncoder`, and what a subclass may leave out.
     """
 
+    answering: ClassVar[str]
+
     def __init__(
-        self, n_items: int, dim: int, *, generator: torch.Generator | None = None, **sizes: Any
+        self, n_items: int, dim: int, *, generator: torch.Generator | None = None, **parts: Any
     ) -> None:
         super().__init__()
         # Made without storage, then filled: torch's own constructors draw from the global state.
         with torch.device("meta"):
             self.item_embedding = nn.Parameter(torch.empty(n_items, dim))
-            self._build(n_items, dim, **sizes)
+            self._build(n_items, dim, **parts)
+        self.float()  # whatever torch's default dtype is
         if generator is not None:
             self.to_empty(device="cpu")
             self._initialise(generator)
 
     def _build(self, n_items: int, dim: int, **sizes: Any) -> None:
         raise NotImplementedError
+
+    @classmethod
+    def options_of(cls, weights: Mapping[str, Any]) -> dict[str, Any]:
+        """Read off trained parameters (arrays or tensors by name) which parts a model has."""
+        raise NotImplementedError
+
+    @classmethod
+    def of(cls, weights: Mapping[str, Tensor], n_heads: int) -> Self:
+        """Make a trained model of its parameters, which it shares."""
+        n_items, dim = weights["item_embedding"].shape
+        blocks = [
+            name
+            for name in weights
+            if name.startswith(f"{cls.answering}.") and name.endswith("attention_in.weight")
+        ]
+        model = cls(
+            n_items,
+            dim,
+            n_layers=len(blocks),
+            n_heads=n_heads,
+            max_len=len(weights[f"{cls.answering}.position_embedding"]),
+            dropout=0.0,
+            **cls.options_of(weights),
+        )
+        model.load_state_dict(dict(weights), assign=True)
+        return model
+
+    def embed_events(
+        self,
+        items: Items,
+        codes: Tensor,
+        signs: Tensor,
+        gaps: Tensor,
+        latest: Tensor | None = None,
+    ) -> Tensor:
+        """Turn events, all (T,), into input vectors (T, d) of the answering encoder."""
+        raise NotImplementedError
+
+    def encode(self, x: Tensor, offsets: Tensor) -> Tensor:
+        """Turn input vectors (T, d) into the states of the answering encoder, (T, d)."""
+        states: Tensor = getattr(self, self.answering)(x, offsets)
+        return states
+
+    def liked_logits(self, hidden: Tensor) -> Tensor | None:
+        """Of all items, (Q, N) from states (Q, d), if the model tells what will be liked."""
+        return None
 
     @torch.no_grad()
     def _initialise(self, generator: torch.Generator) -> None:
@@ -525,10 +578,11 @@ class _ItemModel(nn.Module):
         )
 
 
-class TwoSidedEncoder(_ItemModel):
+class TwoSidedEncoder(ItemModel):
     """A positive encoder and, if wanted, a negative one over shared item vectors (PNFRec).
 
-    Every parameter belongs to one encoder alone except the item embedding.
+    Every parameter belongs to one encoder alone except the item embedding. The positive one
+    answers.
 
     Parameters
     ----------
@@ -538,12 +592,30 @@ class TwoSidedEncoder(_ItemModel):
         Whether there is a negative encoder.
     """
 
+    answering = "positive"
+
     def _build(self, n_items: int, dim: int, *, two_sided: bool = True, **sizes: Any) -> None:
         self.positive = SequenceEncoder(dim, **sizes)
         self.negative = SequenceEncoder(dim, **sizes) if two_sided else None
 
+    @classmethod
+    def options_of(cls, weights: Mapping[str, Any]) -> dict[str, bool]:
+        """Read off trained parameters whether there is a negative encoder."""
+        return {"two_sided": any(name.startswith("negative.") for name in weights)}
 
-class JointEncoder(_ItemModel):
+    def embed_events(
+        self,
+        items: Items,
+        codes: Tensor,
+        signs: Tensor,
+        gaps: Tensor,
+        latest: Tensor | None = None,
+    ) -> Tensor:
+        """Turn the items (T,) of one sign into input vectors (T, d)."""
+        return items.embed(codes)
+
+
+class JointEncoder(ItemModel):
     """One encoder over all events, each with its sign and the time since the one before.
 
     From the state ``h`` after an event, item ``i`` comes next with logit ``h . e_i`` and is liked
@@ -556,19 +628,46 @@ class JointEncoder(_ItemModel):
     shows_latest : bool
         Whether each event is also shown with the latest liked and the latest disliked item.
         Attention finds them by itself, but only after having seen many histories.
+    gated : bool
+        Whether blocks are gated; those of the first model files are not.
     """
 
-    def _build(self, n_items: int, dim: int, *, shows_latest: bool = True, **sizes: Any) -> None:
+    answering = "encoder"
+
+    def _build(
+        self,
+        n_items: int,
+        dim: int,
+        *,
+        shows_latest: bool = True,
+        gated: bool = True,
+        **sizes: Any,
+    ) -> None:
         self.sign_embedding = nn.Parameter(torch.empty(3, dim))  # disliked, neutral, liked
         self.gap_embedding = nn.Parameter(torch.empty(N_GAP_TAGS, dim))
         self.latest = nn.Linear(dim, 2 * dim, bias=False) if shows_latest else None
-        self.encoder = SequenceEncoder(dim, gated=True, **sizes)
+        self.encoder = SequenceEncoder(dim, gated=gated, **sizes)
         self.taste_query = nn.Linear(dim, dim)  # A, a
         self.taste_level = nn.Linear(dim, 1)  # w, w_0
         self.item_taste = nn.Parameter(torch.empty(n_items))  # c
 
+    @classmethod
+    def options_of(cls, weights: Mapping[str, Any]) -> dict[str, bool]:
+        """Read off trained parameters which parts a model has."""
+        dim = weights["item_embedding"].shape[1]
+        first = weights.get("encoder.blocks.0.attention_in.weight")
+        return {
+            "shows_latest": "latest.weight" in weights,
+            "gated": first is None or len(first) == 4 * dim,
+        }
+
     def embed_events(
-        self, items: Items, codes: Tensor, signs: Tensor, gaps: Tensor, latest: Tensor | None
+        self,
+        items: Items,
+        codes: Tensor,
+        signs: Tensor,
+        gaps: Tensor,
+        latest: Tensor | None = None,
     ) -> Tensor:
         """Turn events into input vectors (T, d).
 
@@ -604,3 +703,13 @@ class JointEncoder(_ItemModel):
         vectors = items.lookup(codes)  # (T, d)
         logits = (self.taste_query(hidden).to(vectors) * vectors).sum(-1) + items.taste[codes]
         return logits + self.taste_level(hidden).squeeze(-1)
+
+    def liked_logits(self, hidden: Tensor) -> Tensor:
+        """Tell from states (Q, d) how well each item will be liked: logits (Q, N)."""
+        queries = self.taste_query(hidden)  # (Q, d)
+        logits = torch.addmm(self.item_taste, queries, self.item_embedding.T)
+        return logits.add_(self.taste_level(hidden))
+
+
+#: The module that each method trains, by the name that the fitted model carries.
+ENCODERS: dict[str, type[ItemModel]] = {"joint": JointEncoder, "pnfrec": TwoSidedEncoder}

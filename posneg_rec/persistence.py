@@ -15,12 +15,26 @@ from uuid import UUID
 import numpy as np
 from numpy.typing import NDArray
 
+from posneg_rec.fitted import FittedModel
+from posneg_rec.sequences import N_GAP_TAGS
+
 __all__ = ["FORMAT", "read_model", "write_model"]
 
 #: Number of the file format this version writes.
-FORMAT = 1
+FORMAT = 2
 
 _WEIGHT = "weights/"
+_ARRAYS = ("likes", "dislikes", "gap_edges")
+_PLAIN = (
+    "method",
+    "n_heads",
+    "feedback_coding",
+    "positive_threshold",
+    "excludes_seen",
+    "precision",
+    "history",
+    "n_features_in",
+)
 
 
 def _ids_to_json(ids: NDArray[Any]) -> dict[str, Any]:
@@ -48,38 +62,33 @@ def _ids_from_json(stored: dict[str, Any]) -> NDArray[Any]:
     return ids
 
 
-def write_model(path: str | PathLike[str], params: dict[str, Any], state: dict[str, Any]) -> None:
-    """Write an estimator's parameters and fitted attributes; replaces `path` in one step.
+def write_model(path: str | PathLike[str], params: dict[str, Any], fitted: FittedModel) -> None:
+    """Write an estimator's parameters and its fitted model; replaces `path` in one step.
 
     Parameters
     ----------
     path : path-like
     params : dict
         Constructor parameters; JSON values.
-    state : dict
-        Fitted attributes: ``items_`` (ids), ``weights_`` (dict of arrays), further arrays and
-        JSON values.
+    fitted : FittedModel
 
     Raises
     ------
     TypeError
         If a parameter or the ids cannot be written without pickle.
     """
-    arrays = {_WEIGHT + name: value for name, value in state["weights_"].items()}
-    plain = {}
-    for name, value in state.items():
-        if isinstance(value, np.ndarray) and value.dtype != object:
-            arrays[name] = value
-        elif name not in ("weights_", "items_"):
-            plain[name] = value.tolist() if isinstance(value, np.ndarray) else value
-    arrays.pop("items_", None)
+    arrays = {_WEIGHT + name: value for name, value in fitted.weights.items()}
+    arrays |= {name: getattr(fitted, name) for name in _ARRAYS}
+    plain = {name: getattr(fitted, name) for name in _PLAIN}
+    names = fitted.feature_names_in
+    plain["feature_names_in"] = None if names is None else names.tolist()
     try:
         header = json.dumps(
             {
                 "format": FORMAT,
                 "params": params,
                 "state": plain,
-                "items": _ids_to_json(state["items_"]),
+                "items": _ids_to_json(fitted.items),
             }
         )
     except TypeError as error:
@@ -96,12 +105,13 @@ def write_model(path: str | PathLike[str], params: dict[str, Any], state: dict[s
     replace(partial, target)
 
 
-def read_model(path: str | PathLike[str]) -> tuple[dict[str, Any], dict[str, Any]]:
+def read_model(path: str | PathLike[str]) -> tuple[dict[str, Any], FittedModel]:
     """Read what :func:`write_model` wrote.
 
     Returns
     -------
-    params, state : dict
+    params : dict
+    fitted : FittedModel
 
     Raises
     ------
@@ -123,8 +133,36 @@ def read_model(path: str | PathLike[str]) -> tuple[dict[str, Any], dict[str, Any
         for name in list(arrays)
         if name.startswith(_WEIGHT)
     }
-    state = header["state"] | arrays
-    return header["params"], state | {
-        "weights_": weights,
-        "items_": _ids_from_json(header["items"]),
+    items, params, state = _ids_from_json(header["items"]), header["params"], header["state"]
+    if header["format"] == 1:
+        state, arrays = _from_format_1(params, state, arrays, weights)
+    if state["feature_names_in"] is not None:
+        state["feature_names_in"] = np.array(state["feature_names_in"], dtype=object)
+    return params, FittedModel(items=items, weights=weights, **state, **arrays)
+
+
+def _from_format_1(
+    params: dict[str, Any],
+    state: dict[str, Any],
+    arrays: dict[str, NDArray[Any]],
+    weights: dict[str, NDArray[np.float32]],
+) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
+    """Read what the first format said of a model, in part by the parameters of the estimator."""
+    params.pop("duplicates", None)
+    if params["objective"] == "joint" and "gap_embedding" not in weights:
+        # The first of these models read no times: any vector added to all events alike is 0.
+        dim = weights["item_embedding"].shape[1]
+        weights["gap_embedding"] = np.zeros((N_GAP_TAGS, dim), np.float32)
+    names = ("feedback_coding", "history", "n_features_in", "feature_names_in")
+    return {
+        "method": params["objective"],
+        "n_heads": params["n_heads"],
+        "positive_threshold": params["positive_threshold"],
+        "excludes_seen": True,
+        "precision": "float32",
+        **{name: state.get(f"{name}_") for name in names},
+    }, {
+        "likes": arrays["item_likes_"],
+        "dislikes": arrays["item_dislikes_"],
+        "gap_edges": arrays.get("gap_edges_", np.empty(0)),
     }

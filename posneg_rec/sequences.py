@@ -23,6 +23,7 @@ __all__ = [
     "gap_edges",
     "gap_tags",
     "is_last",
+    "latest_of_each_sign",
     "offsets_of",
     "preview",
     "ranges",
@@ -198,6 +199,19 @@ class Histories:
         """Return the number of users."""
         return len(self.users)
 
+    @classmethod
+    def of_one(
+        cls,
+        items: NDArray[np.int64],
+        signs: NDArray[np.int8],
+        times: NDArray[Any] | None = None,
+        time_unit: str | None = None,
+    ) -> Histories:
+        """Take the codes, signs and times of one user, whose id is 0, oldest event first."""
+        rows = np.arange(len(items))
+        offsets = np.array([0, len(items)])
+        return cls(np.zeros(1, np.int64), items, signs, times, rows, offsets, time_unit)
+
     @property
     def lengths(self) -> NDArray[np.int64]:
         """Number of events of each user, shape (n_users,)."""
@@ -238,6 +252,23 @@ class Histories:
         gaps[self.offsets[:-1][self.lengths > 0]] = np.nan
         return gaps
 
+    def repeats(self) -> NDArray[np.bool_]:
+        """Tell which events meet an item again that their user met before, shape (n_events,)."""
+        users = np.repeat(np.arange(len(self.users)), self.lengths)
+        order = event_order(users, self.items, self.lengths)
+        users, items = users.take(order), self.items.take(order)
+        repeats = np.zeros(len(order), dtype=bool)
+        repeats[order[1:]] = (users[1:] == users[:-1]) & (items[1:] == items[:-1])
+        return repeats & (self.items >= 0)
+
+    def gap_tags(self, edges: NDArray[np.float64]) -> NDArray[np.int64]:
+        """Classify the time before each event by :func:`gap_tags`, shape (n_events,).
+
+        Without times, or without edges, all are 0, unknown.
+        """
+        gaps = self.gaps() if len(edges) else None
+        return np.zeros(len(self.items), np.int64) if gaps is None else gap_tags(gaps, edges)
+
     def _at(
         self, events: NDArray[np.int64], users: NDArray[Any], offsets: NDArray[np.int64]
     ) -> Histories:
@@ -270,9 +301,11 @@ def gap_edges(gaps: NDArray[np.float64] | None) -> NDArray[np.float64]:
     Returns
     -------
     float64 array of shape (N_GAP_TAGS - 3,)
-        Ascending; ones if no time ever passes.
+        Ascending; ones if no time ever passes. Without gaps there are no ranges: shape (0,).
     """
-    positive = np.empty(0) if gaps is None else gaps[gaps > 0]
+    if gaps is None:
+        return np.empty(0)
+    positive = gaps[gaps > 0]
     if len(positive) == 0:
         return np.ones(N_GAP_TAGS - 3)
     low, high = np.quantile(positive, [0.01, 0.999])
@@ -293,6 +326,34 @@ def gap_tags(gaps: NDArray[np.float64], edges: NDArray[np.float64]) -> NDArray[n
     tags[gaps <= 0] = 1
     tags[np.isnan(gaps)] = 0
     return tags
+
+
+def latest_of_each_sign(signs: NDArray[Any], offsets: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Find each user's latest liked and latest disliked event so far.
+
+    Parameters
+    ----------
+    signs : ndarray of shape (n_events,)
+        +1, -1 or 0, packed by user.
+    offsets : ndarray of shape (n_users + 1,)
+
+    Returns
+    -------
+    int64 ndarray of shape (n_events, 2)
+        Where it stands among all events, -1 for none yet; an event counts itself.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from posneg_rec.sequences import latest_of_each_sign
+    >>> latest_of_each_sign(np.array([1, -1, 1, -1]), np.array([0, 3, 4])).T
+    array([[ 0,  0,  2, -1],
+           [-1,  1,  1,  3]])
+    """
+    place = np.arange(len(signs))
+    first = np.repeat(offsets[:-1], np.diff(offsets))
+    latest = [np.maximum.accumulate(np.where(signs == sign, place, -1)) for sign in (1, -1)]
+    return np.stack([np.where(found >= first, found, -1) for found in latest], axis=1)
 
 
 def time_units(time_unit: str | None) -> float:

@@ -3,6 +3,9 @@
 Scores are made a tile at a time, some queries by some items, and never stand in memory for all of
 both: a tile is finished while it is in the cache, and what is kept of it is small.
 
+What a method is to answering is a subclass of :class:`Model`, found by its name in
+:data:`METHODS`.
+
 Shapes use these letters: ``Q`` queries (histories), ``N`` items, ``n`` items of a tile, ``d`` the
 embedding dimension, ``H`` heads, ``U`` histories of the same length ``L``.
 """
@@ -10,19 +13,34 @@ embedding dimension, ``H`` heads, ``U`` histories of the same length ``L``.
 from __future__ import annotations
 
 import functools
-import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, ClassVar, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.utils.parallel import _get_threadpool_controller
 
-from posneg_rec.sequences import Histories, PackedSequences
+from posneg_rec.sequences import (
+    Histories,
+    PackedSequences,
+    latest_of_each_sign,
+    offsets_of,
+    ranges,
+)
 
-__all__ = ["Model", "Queries", "Scorer", "of_one_length", "target_ranks", "top_k"]
+__all__ = [
+    "METHODS",
+    "Inputs",
+    "JointModel",
+    "Model",
+    "PNFRecModel",
+    "Queries",
+    "Scorer",
+    "of_one_length",
+    "target_ranks",
+    "top_k",
+]
 
 Array = NDArray[np.float32]
 Weights = Mapping[str, Array]
@@ -34,17 +52,38 @@ _TILE_SCORES = 2**18
 _TILE_QUERIES = 2**8
 # Where whole rows of scores are needed, so many numbers at once (64 MiB).
 _MAX_ROW_SCORES = 2**24
+# For a product of so many multiplications OpenBLAS starts no threads.
+_SMALL_PRODUCT = 2**18
+# So few queries are multiplied with the items one by one.
+_FEW_QUERIES = 8
+
+
+class Inputs(NamedTuple):
+    """What an encoder reads: the events of U histories, packed, oldest first."""
+
+    items: NDArray[np.int64]  # (E,) codes
+    signs: NDArray[np.int8]  # (E,)
+    gap_tags: NDArray[np.int64]  # (E,)
+    offsets: NDArray[np.int64]  # (U + 1,)
+
+    def __len__(self) -> int:
+        """Return the number of histories."""
+        return len(self.offsets) - 1
+
+    @property
+    def lengths(self) -> NDArray[np.int64]:
+        """Number of events of each history, (U,)."""
+        return np.diff(self.offsets)
 
 
 @dataclass(frozen=True)
 class Queries:
     """What Q histories are to the model: encoder inputs, and items that were met already.
 
-    Queries with the same input share it: query ``q`` reads ``inputs[rows[q]]``. A token is an
-    item code, for a joint model plus ``N (sign + 1 + 3 gap tag)``.
+    Queries with the same input share it: query ``q`` reads history ``rows[q]`` of `inputs`.
     """
 
-    inputs: PackedSequences
+    inputs: Inputs
     rows: NDArray[np.int64]  # (Q,)
     seen: PackedSequences  # Q sequences of item codes
 
@@ -55,16 +94,14 @@ class Queries:
         users: NDArray[np.int64],
         stops: NDArray[np.int64],
         *,
-        n_items: int,
         max_len: int,
         likes_only: bool,
-        gap_tags: NDArray[np.int64] | None = None,
+        gap_tags: NDArray[np.int64],
     ) -> Queries:
         """Take the histories of `users` (positions) before the events `stops`.
 
-        Items that the catalogue lacks are left out. The encoder gets the last `max_len` events:
-        liked items alone, or all events tagged with their sign and the time since the one before,
-        `gap_tags` of all events of `histories`.
+        Items that the catalogue lacks are left out. The encoder gets the last `max_len` events,
+        of all or of the liked ones; `gap_tags` are those of all events of `histories`.
         """
         starts = histories.offsets[:-1][users]
 
@@ -74,75 +111,78 @@ class Queries:
 
         known = histories.items >= 0
         read, first, last = events(known & (histories.signs == 1) if likes_only else known)
-        tokens = histories.items[read]
-        if not likes_only:
-            tags = histories.signs[read].astype(np.int64) + 1
-            if gap_tags is not None:
-                tags += 3 * gap_tags[read]
-            tokens = tokens + n_items * tags
         # Where a user's input ends tells which user and how much: one key for equal inputs.
         key = np.where(last > first, last, -1)
         _, distinct, rows = np.unique(key, return_index=True, return_inverse=True)
-        first, last = first[distinct], last[distinct]
-        inputs = PackedSequences.slices(tokens, np.maximum(first, last - max_len), last)
+        first, last = np.maximum(first, last - max_len)[distinct], last[distinct]
+        index = read.take(ranges(first, last - first))
+        inputs = Inputs(
+            histories.items[index],
+            histories.signs[index],
+            gap_tags[index],
+            offsets_of(last - first),
+        )
         seen, first, last = events(known)
         return cls(inputs, rows, PackedSequences.slices(histories.items[seen], first, last))
 
 
-# -- Threads -----------------------------------------------------------------------------------
+# -- Threads and products ----------------------------------------------------------------------
 
 _Job = TypeVar("_Job")
 
 
-class _OneThreadEach:
-    """Give each matrix product one thread while somebody is inside; tell how many it would have.
+@functools.cache
+def _blas() -> Any:
+    from threadpoolctl import ThreadpoolController  # which one history never needs
 
-    Threads that meet after each small product spend more time on meeting than on the product, and
-    on a machine with other work they wait for each other a hundred times as long.
-    """
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._n_threads: list[int] = []
-        self._n_inside = 0
-
-    @functools.cached_property
-    def _libraries(self) -> list[Any]:
-        return _get_threadpool_controller().select(user_api="blas").lib_controllers
-
-    def __enter__(self) -> int:
-        with self._lock:
-            current = [library.num_threads for library in self._libraries]
-            # The number is the whole process's: whoever comes first notes it for the last to leave.
-            if self._n_inside == 0:
-                self._n_threads = current
-                self._limit([1] * len(current))
-            self._n_inside += 1
-        return max(current, default=1)
-
-    def __exit__(self, *error: object) -> None:
-        with self._lock:
-            self._n_inside -= 1
-            if self._n_inside == 0:
-                self._limit(self._n_threads)
-
-    def _limit(self, n_threads: list[int]) -> None:
-        for library, n in zip(self._libraries, n_threads, strict=True):
-            library.set_num_threads(n)
+    return ThreadpoolController().select(user_api="blas")
 
 
-_one_thread_each = _OneThreadEach()
+def _n_threads() -> int:
+    """Tell how many threads BLAS would take for a large product, as the caller limited them."""
+    return max((library.num_threads for library in _blas().lib_controllers), default=1)
 
 
 def _for_each(function: Callable[[_Job], None], jobs: Sequence[_Job]) -> None:
     """Call a function with each job, on as many threads as one matrix product would take."""
-    with _one_thread_each as n_threads:
-        if n_threads == 1 or len(jobs) == 1:
-            for job in jobs:
-                function(job)
-        else:
-            with ThreadPoolExecutor(n_threads) as pool:
-                list(pool.map(function, jobs))
+    n_threads = min(_n_threads(), len(jobs)) if len(jobs) > 1 else 1
+    if n_threads == 1:
+        for job in jobs:
+            function(job)
+    else:
+        with ThreadPoolExecutor(n_threads) as pool:
+            list(pool.map(function, jobs))
+
+
+def _product(a: Array, b: Array) -> Array:
+    """Return ``a @ b``, (..., m, n), made of products that are too small for BLAS to share out.
+
+    Threads that meet after each small product spend more time on meeting than on the product, and
+    on a machine with other work they wait for each other a hundred times as long. To limit their
+    number would change it for the whole process; small products, which NumPy multiplies in one
+    call, take no longer than a large one.
+    """
+    m, k, n = *a.shape[-2:], b.shape[-1]
+    if m == 1:  # a vector times a matrix is shared out much earlier than two of them
+        return _product(np.repeat(a, 2, axis=-2), b)[..., :1, :]
+    n_columns = min(n, max(16, _SMALL_PRODUCT // (16 * max(1, k))))
+    most = max(2, _SMALL_PRODUCT // max(1, k * n_columns))
+    if m <= most and n_columns == n:
+        return a @ b
+    n_rows = next((rows for rows in range(most, most // 2, -1) if m % rows == 0), most)
+    whole = m // n_rows * n_rows
+    stack = np.broadcast_shapes(a.shape[:-2], b.shape[:-2])
+    out = np.empty((*stack, m, n), dtype=a.dtype)
+    pieces = a[..., :whole, :].reshape(*a.shape[:-2], -1, n_rows, k)
+    for start in range(0, n, n_columns):
+        columns = slice(start, start + n_columns)
+        part, found = b[..., columns], out[..., columns]
+        into = found[..., :whole, :].reshape(*stack, -1, n_rows, part.shape[-1])
+        assert np.shares_memory(into, out) or not into.size
+        np.matmul(pieces, part[..., None, :, :], out=into)
+        if whole < m:
+            found[..., whole:, :] = _product(a[..., whole:, :], part)
+    return out
 
 
 def of_one_length(lengths: NDArray[np.int64], most: int) -> list[NDArray[np.int64]]:
@@ -229,7 +269,7 @@ class _Block(NamedTuple):
         events = _standardised(x)
         asked, x = events[:, last].reshape(-1, dim), x[:, last].reshape(-1, dim)  # (U n_asked, d)
         queries = _affine(asked, self.query, self.query_bias)  # (H, U n_asked, d)
-        attention: Array = queries.reshape(-1, n_users, n_asked, dim) @ events.mT
+        attention: Array = _product(queries.reshape(-1, n_users, n_asked, dim), events.mT)
         # Now (H, U, n_asked, L).
         if n_asked > 1:
             places = np.arange(length)
@@ -238,7 +278,7 @@ class _Block(NamedTuple):
         attention -= attention.max(-1, keepdims=True)
         np.exp(attention, out=attention)
         attention /= attention.sum(-1, keepdims=True)
-        taken = (attention @ events).reshape(len(attention), -1, dim)  # (H, U n_asked, d)
+        taken = _product(attention, events).reshape(len(attention), -1, dim)  # (H, U n_asked, d)
         taken = _affine(taken, self.value, self.value_bias).swapaxes(0, 1).reshape(asked.shape)
         if gated:
             taken *= _sigmoid(_affine(asked, self.gate, self.gate_bias))
@@ -261,7 +301,7 @@ def _standardised(x: Array) -> Array:
 
 
 def _affine(x: Array, matrix: Array, bias: Array) -> Array:
-    y: Array = x @ matrix
+    y = _product(x, matrix)
     y += bias
     return y
 
@@ -276,6 +316,8 @@ def _sigmoid(x: Array) -> Array:
 class Model:
     """What a trained model computes, from its parameters, made ready once.
 
+    Subclasses say what a method reads and how its scores are made.
+
     Parameters
     ----------
     weights : mapping of str to float32 array
@@ -283,85 +325,140 @@ class Model:
     n_heads : int
     """
 
+    #: Its name in :data:`METHODS`, and that of the encoder that answers.
+    method: ClassVar[str]
+    encoder: ClassVar[str]
+    #: Whether it reads the liked events alone, or all of them.
+    likes_only: ClassVar[bool]
+    #: Whether scores are log probabilities, to which that of being liked is added.
+    is_likelihood: ClassVar[bool]
+
     def __init__(self, weights: Weights, n_heads: int) -> None:
         self.weights, self.n_heads = weights, n_heads
         self.items = weights["item_embedding"]  # (N, d)
-        self.is_joint = "item_taste" in weights
-        self._encoder = "encoder" if self.is_joint else "positive"
         self._scale = np.float32(np.sqrt(self.items.shape[1]))
-        if self.is_joint:
-            # Signs by gap tags, (3 G, d); models of the first file format read no gaps.
-            tags = weights["sign_embedding"] * self._scale
-            if "gap_embedding" in weights:
-                tags = (weights["gap_embedding"][:, None] * self._scale + tags).reshape(
-                    -1, tags.shape[1]
-                )
-            self.tags = tags
-        names = [name for name in weights if name.startswith(f"{self._encoder}.blocks.")]
         self._blocks = [
-            _Block.of(weights, f"{self._encoder}.blocks.{layer}", n_heads)
-            for layer in range(len({name.split(".")[2] for name in names}))
+            _Block.of(weights, f"{self.encoder}.blocks.{layer}", n_heads)
+            for layer in range(self.n_layers(weights))
         ]
 
-    def encode(self, sequences: PackedSequences) -> Array:
+    @classmethod
+    def n_layers(cls, weights: Weights) -> int:
+        """Count the blocks of the encoder that answers."""
+        prefix = f"{cls.encoder}.blocks."
+        return len({name.split(".")[2] for name in weights if name.startswith(prefix)})
+
+    def encode(self, inputs: Inputs) -> Array:
         """Encode histories to the state after the last event.
 
         Parameters
         ----------
-        sequences : PackedSequences of U histories
-            Tokens (see :class:`Queries`), oldest first, each at most ``max_len`` long.
+        inputs : Inputs
+            Of U histories, each at most ``max_len`` long.
 
         Returns
         -------
         float32 array of shape (U, d)
             0 where the history is empty.
         """
-        states = np.zeros((len(sequences), self.items.shape[1]), np.float32)
-        lengths, starts = sequences.lengths, sequences.offsets[:-1]
+        states = np.zeros((len(inputs), self.items.shape[1]), np.float32)
+        lengths, starts = inputs.lengths, inputs.offsets[:-1]
 
         def fill(rows: NDArray[np.int64]) -> None:
             events = starts[rows, None] + np.arange(lengths[rows[0]])  # (U, L)
-            states[rows] = self._encode(sequences.values[events])
+            with np.errstate(under="ignore"):
+                states[rows] = self._encode(
+                    inputs.items[events], inputs.signs[events], inputs.gap_tags[events]
+                )
 
         _for_each(fill, of_one_length(lengths, _MAX_EVENTS))
         return states
 
-    def _encode(self, tokens: NDArray[np.int64]) -> Array:
+    def _encode(
+        self,
+        items: NDArray[np.int64],
+        signs: NDArray[np.int8],
+        gap_tags: NDArray[np.int64],
+    ) -> Array:
         """Encode histories of one length, (U, L) to (U, d)."""
-        x = self._vectors(tokens)  # (U, L, d)
-        x += self.weights[f"{self._encoder}.position_embedding"][: x.shape[1]][::-1]
+        x = self._vectors(items, signs, gap_tags)  # (U, L, d)
+        x += self.weights[f"{self.encoder}.position_embedding"][: x.shape[1]][::-1]
         for block in self._blocks[:-1]:
             x = block(x, x.shape[1])
         for block in self._blocks[-1:]:  # of which only the last event's state is read
             x = block(x, 1)
         states = _standardised(x[:, -1])
-        states *= self.weights[f"{self._encoder}.norm.weight"]
-        states += self.weights[f"{self._encoder}.norm.bias"]
+        states *= self.weights[f"{self.encoder}.norm.weight"]
+        states += self.weights[f"{self.encoder}.norm.bias"]
         return states
 
-    def _vectors(self, tokens: NDArray[np.int64]) -> Array:
-        """Make input vectors (U, L, d) of tokens (U, L), see :class:`Queries`."""
-        tags, codes = np.divmod(tokens, len(self.items))
-        vectors: Array = self.items[codes]
+    def _vectors(
+        self,
+        items: NDArray[np.int64],
+        signs: NDArray[np.int8],
+        gap_tags: NDArray[np.int64],
+    ) -> Array:
+        """Make input vectors (U, L, d) of events (U, L)."""
+        vectors: Array = self.items[items]
         vectors *= self._scale
-        if "latest.weight" in self.weights:
-            place = np.arange(tokens.shape[1])
-            parts = np.split(vectors @ self.weights["latest.weight"].T, 2, axis=-1)
-            for sign, shown in zip((1, -1), parts, strict=True):
-                found = np.maximum.accumulate(np.where(tags % 3 == sign + 1, place, -1), axis=1)
-                user, event = np.nonzero(found >= 0)
-                vectors[user, event] += shown[user, found[user, event]]
-        if self.is_joint:
-            vectors += self.tags[tags]
         return vectors
 
     def logits(self, states: Array, items: slice) -> Array:
         """Of what comes next, (Q, n) from states (Q, d): log probabilities but for a constant."""
-        logits: Array = states @ self.items[items].T
-        return logits
+        vectors = self.items[items]
+        if len(states) < _FEW_QUERIES:
+            logits: Array = np.vecdot(vectors, states[:, None, :])
+            return logits
+        return _product(states, np.ascontiguousarray(vectors.T))
 
     def log_liked(self, states: Array, items: slice) -> Array:
-        """``log p(liked | next)`` of a joint model, (Q, n) from states (Q, d)."""
+        """``log p(liked | next)``, (Q, n) from states (Q, d), of a model of likelihoods."""
+        raise NotImplementedError
+
+
+class PNFRecModel(Model):
+    """The positive transformer of PNFRec, which reads the liked items; scores are logits."""
+
+    method = "pnfrec"
+    encoder = "positive"
+    likes_only = True
+    is_likelihood = False
+
+
+class JointModel(Model):
+    """The transformer over all events; scores are likelihoods of what comes, and is liked."""
+
+    method = "joint"
+    encoder = "encoder"
+    likes_only = False
+    is_likelihood = True
+
+    def __init__(self, weights: Weights, n_heads: int) -> None:
+        super().__init__(weights, n_heads)
+        # Of each gap tag and sign, (G, 3, d).
+        self._tags = self._scale * (weights["gap_embedding"][:, None] + weights["sign_embedding"])
+
+    def _vectors(
+        self,
+        items: NDArray[np.int64],
+        signs: NDArray[np.int8],
+        gap_tags: NDArray[np.int64],
+    ) -> Array:
+        vectors = super()._vectors(items, signs, gap_tags)
+        if "latest.weight" in self.weights:
+            n_users, length, dim = vectors.shape
+            flat = vectors.reshape(-1, dim)  # a view
+            offsets = np.arange(n_users + 1) * length
+            latest = latest_of_each_sign(signs.ravel(), offsets)  # (U L, 2)
+            parts = np.split(_product(flat, self.weights["latest.weight"].T), 2, axis=-1)
+            for found, shown in zip(latest.T, parts, strict=True):
+                event = np.flatnonzero(found >= 0)
+                flat[event] += shown[found[event]]
+        vectors += self._tags[gap_tags, signs + 1]
+        return vectors
+
+    def log_liked(self, states: Array, items: slice) -> Array:
+        """``log p(liked | next)``, (Q, n) from states (Q, d)."""
         weights = self.weights
         x = _affine(states, weights["taste_query.weight"].T, weights["taste_query.bias"])
         level = _affine(states, weights["taste_level.weight"].T, weights["taste_level.bias"])
@@ -377,15 +474,30 @@ class Model:
         return x
 
 
+#: What each method is to answering, by the name that the fitted model carries.
+METHODS: dict[str, type[Model]] = {kind.method: kind for kind in (JointModel, PNFRecModel)}
+
+
 # -- Scores of queries by items ----------------------------------------------------------------
+
+
+# Lists of more than this share of the catalogue are made from whole rows of scores.
+_LONG_LIST = 1 / 16
+
+_Function = TypeVar("_Function", bound=Callable[..., Any])
+
+
+def _quietly(function: _Function) -> _Function:
+    """Let tiny numbers become 0, whatever the caller's ``np.errstate`` says."""
+    return np.errstate(under="ignore")(function)
 
 
 @dataclass
 class Scorer:
     """The scores of all items for some queries.
 
-    Of PNFRec the logits; of a joint model ``log p(next) + aversion log p(liked | next)``. Where
-    the encoder has nothing to read, the popular and well-liked score high.
+    Logits, or of a model of likelihoods ``log p(next) + aversion log p(liked | next)``. Where the
+    encoder has nothing to read, the popular and well-liked score high.
 
     Parameters
     ----------
@@ -394,7 +506,7 @@ class Scorer:
         How often each item was liked and disliked.
     queries : Queries
     aversion : float, default=1.0
-        Weight >= 0 of the log probability to be liked, in a joint model.
+        Weight >= 0 of the log probability to be liked, in a model of likelihoods.
     exclude_seen : bool, default=True
         Whether items that the query has seen score -inf.
     allowed : bool array of shape (N,), default=None
@@ -427,10 +539,17 @@ class Scorer:
         scores : float32 array of shape (Q, min(k, N))
             -inf there.
         """
-        k = min(k, len(self.likes))
+        n_items = len(self.likes)
+        k = min(k, n_items)
         codes = np.full((len(self.queries.rows), k), -1)
         best = np.full(codes.shape, -np.inf, dtype=np.float32)
 
+        def fill_whole(block: slice) -> None:
+            scores, log_mass = self._whole_rows(block)
+            codes[block], best[block] = top_k(scores, k)
+            best[block] -= log_mass[:, None]
+
+        @_quietly
         def fill(block: slice) -> None:
             found, top = codes[block], best[block]  # views
             floor, log_mass = top[:, -1], self._no_mass(block)
@@ -441,7 +560,11 @@ class Scorer:
                 found[rows] = np.where(places < k, kept, places + (items.start - k))
             top -= log_mass[:, None]
 
-        _for_each(fill, self._blocks(_TILE_QUERIES))
+        # Tile after tile, long lists would be sorted over and over.
+        if k > _LONG_LIST * n_items:
+            _for_each(fill_whole, self._blocks(_MAX_ROW_SCORES // n_items))
+        else:
+            _for_each(fill, self._blocks(_TILE_QUERIES))
         return codes, best
 
     def ranks(self, targets: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -466,18 +589,19 @@ class Scorer:
 
     def row(self, query: int) -> Array:
         """Score all items, (N,), for one query."""
-        with _one_thread_each:
-            scores, log_mass = self._whole_rows(slice(query, query + 1))
-        return scores[0] - log_mass
+        scores, log_mass = self._whole_rows(slice(query, query + 1))
+        row: Array = scores[0] - log_mass
+        return row
 
     def _blocks(self, size: int) -> list[slice]:
         n, size = len(self.queries.rows), max(1, size)
         return [slice(start, min(start + size, n)) for start in range(0, n, size)]
 
     def _no_mass(self, block: slice) -> Array:
-        nothing = -np.inf if self.model.is_joint else 0.0
+        nothing = -np.inf if self.model.is_likelihood else 0.0
         return np.full(block.stop - block.start, nothing, dtype=np.float32)
 
+    @_quietly
     def _whole_rows(self, block: slice) -> tuple[Array, Array]:
         log_mass = self._no_mass(block)
         whole = np.full((len(log_mass), len(self.likes)), -np.inf, dtype=np.float32)
@@ -507,7 +631,7 @@ class Scorer:
             items = slice(start, min(start + step, n_items))
             scores = self.model.logits(states, items)  # (Q, n)
             top = scores.max(1)
-            if self.model.is_joint:
+            if self.model.is_likelihood:
                 mass = np.exp(scores - top[:, None]).sum(1)
                 np.logaddexp(log_mass, top + np.log(mass), out=log_mass)
             if len(empty):
@@ -521,7 +645,7 @@ class Scorer:
             rows = np.flatnonzero(top > floor)
             if len(rows) < len(top):
                 scores = scores[rows]
-            if self.model.is_joint and self.aversion:
+            if self.model.is_likelihood and self.aversion:
                 scores += aversion[rows] * self.model.log_liked(states[rows], items)
             yield rows, items, scores
         log_mass[empty] = 0

@@ -1,0 +1,435 @@
+"""The fitted model: everything that answers depend on, in one object that never changes.
+
+A fit makes a new one and the estimator swaps it in by one assignment; persistence writes it, and
+whatever answers a request holds one from beginning to end. Neither scikit-learn nor torch is
+needed here.
+"""
+
+from __future__ import annotations
+
+import functools
+import sys
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
+from functools import cached_property
+from numbers import Integral, Real
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from posneg_rec import serving
+from posneg_rec.ids import ItemVocabulary
+from posneg_rec.interactions import (
+    Interactions,
+    build_histories,
+    is_history,
+    read_history,
+    read_interactions,
+    read_times,
+    table_like,
+)
+from posneg_rec.sequences import Histories
+
+if TYPE_CHECKING:
+    from posneg_rec.model_selection import LastSeen
+
+__all__ = ["FittedModel"]
+
+Weights = dict[str, NDArray[np.float32]]
+
+# With so many scores to make it pays to make them on a CUDA device.
+_MANY_SCORES, _MANY_SCORES_WITHOUT_TORCH = 2**20, 2**28
+# Items met before, of all targets that are ranked at a time (32 MiB).
+_MAX_SEEN = 2**22
+
+
+@dataclass(frozen=True, eq=False)
+class FittedModel:
+    """What a fit leaves behind: arrays and numbers, no torch object and nobody's history.
+
+    Parameters
+    ----------
+    method : str
+        The objective it was trained by, a key of :data:`serving.METHODS`.
+    n_heads : int
+        Attention heads, which the shapes of the weights do not tell.
+    items : ndarray of shape (n_items,)
+        Raw item ids by code.
+    weights : dict of str to float32 ndarray
+    likes, dislikes : int64 ndarrays of shape (n_items,)
+        How often each item was liked and disliked.
+    gap_edges : float64 ndarray of shape (9,) or (0,)
+        Bounds of the ranges of time between events; none of a model that reads no times.
+    feedback_coding : {"liked", "binary", "signed", "graded"}
+    positive_threshold : float, (low, high) or None
+        How graded feedback was read.
+    excludes_seen : bool
+        Whether items of a history are no candidates, if a request does not say.
+    precision : {"float32", "bfloat16"}
+        Of the matrix products in training.
+    history : dict of str to list
+        The log of all epochs.
+    n_features_in : int or None
+        Columns of the table seen in fit, None of a list of histories.
+    feature_names_in : ndarray of str or None
+    last_seen : LastSeen or None
+        When each user of the fit was last seen. Neither pickled nor written to a file.
+    """
+
+    method: str
+    n_heads: int
+    items: NDArray[Any]
+    weights: Weights
+    likes: NDArray[np.int64]
+    dislikes: NDArray[np.int64]
+    gap_edges: NDArray[np.float64]
+    feedback_coding: str
+    positive_threshold: float | tuple[float, float] | None
+    excludes_seen: bool
+    precision: str
+    history: dict[str, list[Any]] = field(repr=False)
+    n_features_in: int | None = None
+    feature_names_in: NDArray[Any] | None = None
+    last_seen: LastSeen | None = field(default=None, repr=False)
+
+    def __repr__(self) -> str:
+        """Return a short description."""
+        return (
+            f"FittedModel({self.method!r}, n_items={len(self.items)}, "
+            f"embedding_dim={self.weights['item_embedding'].shape[1]}, n_iter={self.n_iter})"
+        )
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave out users and what is made on demand."""
+        names = {f.name for f in fields(self)} - {"last_seen"}
+        return {name: getattr(self, name) for name in names} | {"last_seen": None}
+
+    @property
+    def n_iter(self) -> int:
+        """Epochs run."""
+        return len(self.history["epoch"])
+
+    @cached_property
+    def vocabulary(self) -> ItemVocabulary:
+        """Raw ids to codes. Kept, for its look-up tables take far longer than an answer."""
+        return ItemVocabulary(self.items)
+
+    @cached_property
+    def model(self) -> serving.Model:
+        """The arithmetic. Kept, for to make it takes half as long as to answer one history."""
+        return serving.METHODS[self.method](self.weights, self.n_heads)
+
+    @property
+    def columns_in(self) -> dict[str, Any]:
+        """What the fit saw of columns, by field."""
+        return {name: getattr(self, name) for name in ("n_features_in", "feature_names_in")}
+
+    @property
+    def sizes(self) -> dict[str, Any]:
+        """The constructor parameters that the weights belong to, by name."""
+        kind, weights = serving.METHODS[self.method], self.weights
+        max_len, dim = weights[f"{kind.encoder}.position_embedding"].shape
+        return {
+            "objective": self.method,
+            "embedding_dim": dim,
+            "n_layers": kind.n_layers(weights),
+            "n_heads": self.n_heads,
+            "max_len": max_len,
+        }
+
+    def grown(self, n_items: int, rng: np.random.Generator) -> Weights:
+        """Give items that join the catalogue random vectors beside the fitted ones."""
+        table = self.weights["item_embedding"]
+        n_joined = n_items - len(table)
+        # As small as a new model's, however long the fitted vectors have become: an item that
+        # nobody has met must not rank high by chance.
+        joined = rng.normal(0.0, 0.02, size=(n_joined, table.shape[1])).astype(np.float32)
+        grown = {"item_embedding": np.concatenate([table, joined])}
+        if "item_taste" in self.weights:
+            grown["item_taste"] = np.pad(self.weights["item_taste"], (0, n_joined))
+        return self.weights | grown
+
+    # ----------------------------------------------------------------------------------- reading
+
+    def read(
+        self, interactions: Any, feedback: Any, columns: Mapping[str, str | int | None]
+    ) -> Interactions:
+        """Read a table or a list of histories as the fit did."""
+        return read_interactions(
+            interactions,
+            feedback,
+            positive_threshold=self.positive_threshold,
+            feedback_coding=self.feedback_coding if feedback is not None else None,
+            **columns,
+        )
+
+    def _histories(
+        self,
+        interactions: Any,
+        feedback: Any,
+        times: Any,
+        columns: Mapping[str, str | int | None],
+    ) -> Histories:
+        """Read one history, a table or a list of histories as events of codes."""
+        if not is_history(interactions):
+            if times is not None:
+                raise ValueError(
+                    "times goes with one history; a table has them in its time column."
+                )
+            return build_histories(self.read(interactions, feedback, columns), self.vocabulary)
+        items, signs = read_history(
+            interactions,
+            feedback,
+            positive_threshold=self.positive_threshold,
+            feedback_coding=self.feedback_coding if feedback is not None else None,
+        )
+        when, unit = (None, None) if times is None else read_times(times, len(items))
+        return Histories.of_one(self.vocabulary.encode(items), signs, when, unit)
+
+    def _candidates(
+        self, allowed_items: ArrayLike | None, denied_items: ArrayLike | None
+    ) -> NDArray[np.bool_] | None:
+        if allowed_items is None and denied_items is None:
+            return None
+        mask = np.full(len(self.items), allowed_items is None)
+        for items, value in ((allowed_items, True), (denied_items, False)):
+            if items is not None:
+                codes = self.vocabulary.encode(items)
+                mask[codes[codes >= 0]] = value
+        return mask
+
+    # ----------------------------------------------------------------------------------- answers
+
+    def recommend(
+        self,
+        interactions: Any,
+        k: int,
+        *,
+        feedback: Any,
+        times: Any,
+        exclude_seen: bool | None,
+        allowed_items: ArrayLike | None,
+        denied_items: ArrayLike | None,
+        dislike_aversion: float,
+        columns: Mapping[str, str | int | None],
+        device: str,
+    ) -> Any:
+        """Answer :meth:`ContrastiveSeqRecommender.recommend`, which describes the parameters."""
+        k = check_k(k)
+        allowed = self._candidates(allowed_items, denied_items)
+        histories = self._histories(interactions, feedback, times, columns)
+        scorer = self._scorer(
+            histories,
+            np.arange(len(histories.users)),
+            histories.offsets[1:],
+            exclude_seen=exclude_seen,
+            allowed=allowed,
+            dislike_aversion=dislike_aversion,
+            device=device,
+        )
+        codes, scores = scorer.top_k(k)
+        found = codes >= 0
+        n_found = found.sum(1)
+        short = n_found < k
+        if short.any():
+            warnings.warn(
+                f"{short.sum()} of {len(short)} histories have fewer than k={k} candidates "
+                f"(the fewest: {n_found.min()}); their answers are shorter. Lower k, allow "
+                "more items, or pass exclude_seen=False.",
+                UserWarning,
+                stacklevel=3,
+            )
+        items = self.items[codes[found]]
+        if is_history(interactions):
+            return items, scores[found]
+        rank = np.broadcast_to(np.arange(1, codes.shape[1] + 1), codes.shape)
+        answer = {
+            "user": np.repeat(histories.users, n_found),
+            "item": items,
+            "score": scores[found],
+            "rank": rank[found],
+        }
+        return table_like(interactions, answer)
+
+    def score_items(
+        self,
+        history: Any,
+        items: ArrayLike | None,
+        *,
+        feedback: Any,
+        times: Any,
+        dislike_aversion: float,
+    ) -> NDArray[np.float32]:
+        """Answer :meth:`ContrastiveSeqRecommender.score_items`."""
+        histories = self._histories(one_history(history), feedback, times, {})
+        scorer = self._scorer(
+            histories,
+            np.array([0]),
+            histories.offsets[1:],
+            exclude_seen=False,
+            dislike_aversion=dislike_aversion,
+        )
+        scores = scorer.row(0)
+        if items is None:
+            return scores
+        codes = self.vocabulary.encode(items)
+        return np.where(codes < 0, np.float32(np.nan), scores[codes])
+
+    def similar_items(self, item: Any, k: int) -> tuple[NDArray[Any], NDArray[np.float32]]:
+        """Answer :meth:`ContrastiveSeqRecommender.similar_items`."""
+        k = check_k(k)
+        (code,) = self.vocabulary.encode(one_history([item]))
+        if code < 0:
+            raise ValueError(
+                f"Item {item!r:.50} is not among the {len(self.items)} items of the fit "
+                f"(for example {self.items[0]!r:.50}); pass an id of items_."
+            )
+        table = self.weights["item_embedding"]
+        norms = np.linalg.norm(table, axis=1)
+        cosines = table @ table[code] / np.maximum(norms * norms[code], np.finfo(np.float32).tiny)
+        cosines[code] = -np.inf
+        codes, best = serving.top_k(cosines[None], min(k, len(table)))
+        found = best[0] > -np.inf
+        return self.items[codes[0, found]], best[0, found]
+
+    def unknown_items(
+        self, interactions: Any, columns: Mapping[str, str | int | None]
+    ) -> NDArray[Any]:
+        """Answer :meth:`ContrastiveSeqRecommender.unknown_items`."""
+        if is_history(interactions):
+            items, _ = read_history(interactions)
+        else:
+            items = self.read(interactions, None, columns).item_ids
+        distinct = ItemVocabulary.from_ids(items).items
+        return distinct[self.vocabulary.encode(distinct) < 0]
+
+    def ranks(
+        self,
+        histories: Histories,
+        users: NDArray[np.int64],
+        stops: NDArray[np.int64],
+        *,
+        exclude_seen: bool | None = None,
+        dislike_aversion: float,
+        device: str = "cpu",
+    ) -> NDArray[np.int64]:
+        """Rank the item of each event of `stops` after its user's earlier events.
+
+        Parameters
+        ----------
+        histories : Histories
+        users, stops : int64 arrays of shape (n_targets,)
+            The position of each target's user, and that of the target among all events.
+        exclude_seen, dislike_aversion, device
+            As in :meth:`ContrastiveSeqRecommender.target_ranks`.
+
+        Returns
+        -------
+        int64 array of shape (n_targets,)
+            1 is the top, ``n_items + 1`` an item that would never be recommended.
+        """
+        ranks = np.empty(len(stops), dtype=np.int64)
+        n_seen = np.cumsum(stops - histories.offsets[:-1][users])
+        # Each target's own copy of what its user met before takes memory: some at a time.
+        cuts = np.flatnonzero(np.diff(n_seen // _MAX_SEEN)) + 1
+        for part in np.split(np.arange(len(stops)), cuts):
+            scorer = self._scorer(
+                histories,
+                users[part],
+                stops[part],
+                exclude_seen=exclude_seen,
+                dislike_aversion=dislike_aversion,
+                device=device,
+            )
+            ranks[part] = scorer.ranks(histories.items[stops[part]])
+        return ranks
+
+    def _scorer(
+        self,
+        histories: Histories,
+        users: NDArray[np.int64],
+        stops: NDArray[np.int64],
+        *,
+        exclude_seen: bool | None,
+        dislike_aversion: float,
+        allowed: NDArray[np.bool_] | None = None,
+        device: str = "cpu",
+    ) -> serving.Scorer:
+        aversion = check_aversion(dislike_aversion)
+        if not self.dislikes.any():
+            aversion = 0.0  # who never met a dislike cannot foretell one
+        model = self.model
+        queries = serving.Queries.before(
+            histories,
+            users,
+            stops,
+            # Weights that no epoch has trained say nothing: every history falls back.
+            max_len=self.sizes["max_len"] if self.n_iter else 0,
+            likes_only=model.likes_only,
+            gap_tags=histories.gap_tags(self.gap_edges),
+        )
+        return _scorer_class(device, len(users) * len(self.items))(
+            model,
+            self.likes,
+            self.dislikes,
+            queries,
+            aversion=aversion,
+            exclude_seen=self._excludes(exclude_seen),
+            allowed=allowed,
+        )
+
+    def _excludes(self, exclude_seen: bool | None) -> bool:
+        if exclude_seen is None:
+            return self.excludes_seen
+        if not isinstance(exclude_seen, bool | np.bool_):
+            raise TypeError(
+                f"exclude_seen must be True, False or None (as in the fit: {self.excludes_seen}), "
+                f"got {exclude_seen!r:.50}."
+            )
+        return bool(exclude_seen)
+
+
+def _scorer_class(device: str, n_scores: int) -> Callable[..., serving.Scorer]:
+    """Choose where to score: on a CUDA device if that pays off."""
+    device = "cuda" if device == "auto" else device
+    if not device.startswith("cuda"):
+        return serving.Scorer
+    # Where nothing has loaded torch yet, loading it takes longer than many scores.
+    if n_scores < (_MANY_SCORES if "torch" in sys.modules else _MANY_SCORES_WITHOUT_TORCH):
+        return serving.Scorer
+    try:
+        import torch
+    except ImportError:
+        return serving.Scorer
+    if not torch.cuda.is_available():
+        return serving.Scorer
+    from posneg_rec.accelerated import AcceleratedScorer
+
+    return functools.partial(AcceleratedScorer, device=device)
+
+
+def check_k(k: int) -> int:
+    """Return a number of recommendations, an int >= 1."""
+    if isinstance(k, bool) or not isinstance(k, Integral) or k < 1:
+        raise ValueError(f"k must be an int >= 1, got {k!r:.50}.")
+    return int(k)
+
+
+def check_aversion(aversion: float) -> float:
+    """Return a weight of the probability to be liked, a finite number >= 0."""
+    is_number = isinstance(aversion, Real) and not isinstance(aversion, bool)
+    if not (is_number and 0 <= aversion < np.inf):
+        raise ValueError(f"dislike_aversion must be a finite number >= 0, got {aversion!r:.50}.")
+    return float(aversion)
+
+
+def one_history(history: Any) -> Any:
+    """Refuse what is no single history."""
+    if not is_history(history):
+        raise ValueError(
+            "Expected one history, a flat list or 1-D array of item ids, got "
+            f"{type(history).__name__}; recommend takes tables and lists of histories."
+        )
+    return history

@@ -1,0 +1,341 @@
+"""From a table to a fitted model: what is read, held out, trained, counted and warned of."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import fields, replace
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from posneg_rec._sklearn import check_sample_weight
+from posneg_rec.fitted import FittedModel
+from posneg_rec.ids import ItemVocabulary
+from posneg_rec.interactions import ROLES, Interactions, build_histories, read_interactions
+from posneg_rec.metrics import gain
+from posneg_rec.model_selection import LastSeen
+from posneg_rec.sequences import Histories, gap_edges
+
+if TYPE_CHECKING:
+    from posneg_rec.training import EpochLog, Weights
+
+__all__ = ["fit_model"]
+
+# At most this many of a validation user's last events become validation targets: one is too noisy
+# to stop on, and each costs an encoded history.
+_MAX_VALIDATION_EVENTS = 10
+# Of all users together so many events are enough to stop on, and so many scores an epoch.
+_MAX_VALIDATION_TARGETS, _MAX_VALIDATION_SCORES = 2**12, 2**28
+# From this share of repeated events on, users are taken to come back to what they met.
+_REPEATING = 0.1
+
+
+def fit_model(
+    params: Mapping[str, Any],
+    interactions: Any,
+    feedback: Any,
+    sample_weight: ArrayLike | None,
+    *,
+    before: FittedModel | None,
+    partial: bool,
+    columns_in: Mapping[str, Any],
+    on_epoch: Callable[[EpochLog, Callable[[], FittedModel]], bool],
+) -> FittedModel:
+    """Make the model that a fit leaves behind.
+
+    Parameters
+    ----------
+    params : mapping of str to object
+        The estimator's constructor parameters, checked one by one.
+    interactions, feedback, sample_weight
+        As in :meth:`ContrastiveSeqRecommender.fit`.
+    before : FittedModel or None
+        The model to go on from.
+    partial : bool
+        Whether to run one epoch and hold nothing out.
+    columns_in : mapping of str to object
+        `n_features_in` and `feature_names_in` of a new model, as far as there are any.
+    on_epoch : callable
+        Called with each epoch's log and a function that makes the model as of then; True ends
+        the fit.
+
+    Returns
+    -------
+    FittedModel
+    """
+    from posneg_rec.objectives import OBJECTIVES
+    from posneg_rec.training import Settings, resolve_device, resolve_precision, train
+
+    if before is not None:
+        _check_unchanged(params, before)
+    elif params["embedding_dim"] % params["n_heads"]:
+        raise ValueError(
+            f"embedding_dim must divide by n_heads, got embedding_dim={params['embedding_dim']} "
+            f"and n_heads={params['n_heads']}."
+        )
+    columns = {f"{role}_column": params[f"{role}_column"] for role in ROLES}
+    if before is None:
+        events = read_interactions(
+            interactions, feedback, positive_threshold=params["positive_threshold"], **columns
+        )
+        vocabulary = ItemVocabulary.from_ids(events.item_ids)
+    else:
+        events = before.read(interactions, feedback, columns)
+        vocabulary = before.vocabulary.extended(events.item_ids)
+    n_items = len(vocabulary)
+    weights = _target_weights(sample_weight, events)
+    histories = build_histories(events, vocabulary)
+    rng = _generator(params["random_state"], before.n_iter if before else 0)
+    initial = before.grown(n_items, rng) if before else None
+
+    training, validation = histories, None
+    if before is not None:
+        excludes_seen = before.excludes_seen
+    else:
+        repeats = histories.repeats()
+        excludes_seen = _excludes_seen(params["exclude_seen"], histories, repeats)
+        if params["early_stopping"] and not partial:
+            can_be_hit = ~repeats if excludes_seen else np.full(len(repeats), True)
+            validation = _hold_out(
+                histories, can_be_hit, n_items, params["validation_fraction"], rng
+            )
+    if validation is not None:
+        training = histories.select(~validation.held)
+    edges = before.gap_edges if before else gap_edges(training.gaps())
+
+    precision = params["precision"]
+    if precision == "auto" and before is not None:
+        precision = before.precision
+    dtype = resolve_precision(precision, resolve_device(params["device"]))
+    names = {field.name for field in fields(Settings)}
+    settings = Settings(
+        **{name: value for name, value in params.items() if name in names}
+        | {
+            "precision": str(dtype).removeprefix("torch."),
+            "max_epochs": 1 if partial else params["max_epochs"],
+        }
+    )
+    objective_class = OBJECTIVES[params["objective"]]
+
+    def objective_on(part: Histories) -> Any:
+        return objective_class(part, settings, weights, gap_edges=edges, trained=initial)
+
+    objective = objective_on(training)
+    if validation is not None and not len(objective.trainable_users()):
+        # All there is to learn from was held out.
+        training, validation = histories, None
+        objective = objective_on(training)
+
+    def logged(log: list[EpochLog]) -> dict[str, list[Any]]:
+        return _as_columns(log, objective.terms, before)
+
+    # Until the end, counts are of the training part alone: they rank where nothing else does.
+    likes, dislikes = _counts(training, n_items, weights, before)
+    base = FittedModel(
+        method=params["objective"],
+        n_heads=params["n_heads"],
+        items=vocabulary.items,
+        weights={},
+        likes=likes,
+        dislikes=dislikes,
+        gap_edges=edges,
+        feedback_coding=events.feedback_coding,
+        positive_threshold=params["positive_threshold"],
+        excludes_seen=excludes_seen,
+        precision=settings.precision,
+        history=logged([]),
+        last_seen=LastSeen.of(histories, events.time_unit),
+        **(columns_in if before is None else before.columns_in),
+    )
+
+    def at(weights: Weights, log: list[EpochLog]) -> FittedModel:
+        """Make the model that the fit would leave behind if it stopped here."""
+        return replace(base, weights=weights, history=logged(log))
+
+    def validate(weights: Weights, log: list[EpochLog]) -> float:
+        assert validation is not None
+        ranks = at(weights, log).ranks(
+            histories,
+            validation.users,
+            validation.targets,
+            dislike_aversion=params["dislike_aversion"],
+        )
+        return float(gain(ranks, "ndcg", 10).mean())
+
+    trained, log = train(
+        objective,
+        n_items,
+        settings,
+        rng=rng,
+        initial_weights=initial,
+        validate=None if validation is None else validate,
+        on_epoch=lambda log, weights: on_epoch(log[-1], lambda: at(weights(), log)),
+    )
+    likes, dislikes = _counts(histories, n_items, weights, before)
+    fitted = replace(at(trained, log), likes=likes, dislikes=dislikes)
+    if feedback is not None or not log:
+        _warn_of_what_was_not_learned(fitted, events, is_trained=bool(log))
+    return fitted
+
+
+def _check_unchanged(params: Mapping[str, Any], before: FittedModel) -> None:
+    """Check that the parameters are those that the fitted weights belong to."""
+    depended_on = before.sizes | {"positive_threshold": before.positive_threshold}
+    changed = {name: value for name, value in depended_on.items() if params[name] != value}
+    if changed:
+        now = ", ".join(f"{name}={params[name]!r:.50}" for name in changed)
+        then = ", ".join(f"{name}={value!r:.50}" for name, value in changed.items())
+        raise ValueError(
+            f"partial_fit goes on with a model of {then}, but now {now}. Set the parameters back, "
+            "or call fit to start a new model."
+        )
+
+
+def _generator(
+    random_state: int | np.random.RandomState | None, n_before: int
+) -> np.random.Generator:
+    """Make a generator of our own: None draws from the system, never from a global state.
+
+    After `n_before` epochs an int gives other numbers than at first: what joins a catalogue later
+    must not start from the vectors that others started from.
+    """
+    if random_state is None:
+        return np.random.default_rng()
+    if isinstance(random_state, np.random.RandomState):
+        return np.random.default_rng(int(random_state.randint(2**31)))
+    return np.random.default_rng([int(random_state), n_before] if n_before else int(random_state))
+
+
+def _target_weights(
+    sample_weight: ArrayLike | None, events: Interactions
+) -> NDArray[np.float32] | None:
+    """Check the weights of the caller's rows; return them as parts of the largest."""
+    if sample_weight is None:
+        return None
+    rows = np.broadcast_to(np.float32(0), (events.n_rows, 1))
+    weights = check_sample_weight(sample_weight, rows, dtype=np.float64, ensure_non_negative=True)
+    shares: NDArray[np.float32] = weights / max(weights.max(), np.finfo(np.float64).tiny)
+    return shares.astype(np.float32)
+
+
+def _excludes_seen(
+    exclude_seen: bool | str, histories: Histories, repeats: NDArray[np.bool_]
+) -> bool:
+    """Settle "auto" by the share of events that repeat, of those that could."""
+    if exclude_seen != "auto":
+        return bool(exclude_seen)
+    n_later = int(np.maximum(histories.lengths - 1, 0).sum())
+    return int(repeats.sum()) < _REPEATING * max(n_later, 1)
+
+
+class _Validation(NamedTuple):
+    """Events that are kept from training, and those of them that are to be predicted."""
+
+    held: NDArray[np.bool_]  # of all events
+    users: NDArray[np.int64]  # position of each target's user
+    targets: NDArray[np.int64]  # position of each target among all events
+
+
+def _hold_out(
+    histories: Histories,
+    can_be_hit: NDArray[np.bool_],
+    n_items: int,
+    fraction: float,
+    rng: np.random.Generator,
+) -> _Validation | None:
+    """Keep the last events of some users from training, to validate on.
+
+    Of a share of users the latest half, at most ten events, is held; its likes are the targets,
+    each ranked by exactly what ``recommend`` would show at that moment.
+    """
+    n_users = len(histories.users)
+    chosen = rng.permutation(n_users)[: min(int(np.ceil(fraction * n_users)), n_users - 1)]
+    n_latest = np.minimum(histories.lengths[chosen] // 2, _MAX_VALIDATION_EVENTS)
+    most = min(_MAX_VALIDATION_TARGETS, max(_MAX_VALIDATION_SCORES // n_items, 2**8))
+    n_latest[np.cumsum(n_latest) > most] = 0
+    n_held = np.zeros(n_users, dtype=np.int64)
+    n_held[chosen] = n_latest
+    user = np.repeat(np.arange(n_users), histories.lengths)
+    held = np.arange(len(user)) >= (histories.offsets[1:] - n_held)[user]
+    targets = np.flatnonzero(held & (histories.signs == 1))
+    if len(targets) and not can_be_hit[targets].any():
+        warnings.warn(
+            f"All {len(targets)} events kept for early stopping repeat an item of their user, and "
+            "with exclude_seen=True none of them can be recommended: nothing is held out, and all "
+            "epochs run. Pass exclude_seen='auto' or False.",
+            UserWarning,
+            stacklevel=6,
+        )
+        return None
+    return _Validation(held, user[targets], targets) if len(targets) else None
+
+
+def _counts(
+    histories: Histories,
+    n_items: int,
+    weights: NDArray[np.float32] | None,
+    before: FittedModel | None,
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Count how often each item was liked and disliked, in events of weight not counted before."""
+    counted = np.full(len(histories.items), True)
+    if weights is not None:
+        counted = weights[histories.rows] > 0
+    if before is not None and before.last_seen is not None:
+        counted &= ~before.last_seen.covers(histories)
+    likes, dislikes = (
+        np.bincount(histories.items[counted & (histories.signs == sign)], minlength=n_items)
+        for sign in (1, -1)
+    )
+    if before is not None:
+        likes[: len(before.items)] += before.likes
+        dislikes[: len(before.items)] += before.dislikes
+    return likes, dislikes
+
+
+def _as_columns(
+    log: list[EpochLog], terms: tuple[str, ...], before: FittedModel | None
+) -> dict[str, list[Any]]:
+    """Turn the log of a fit into columns, after those of the fits before."""
+    columns: dict[str, list[Any]] = {
+        "epoch": [epoch.epoch for epoch in log],
+        **{name: [epoch.losses[name] for epoch in log] for name in ("loss", *terms)},
+        "validation_score": [epoch.validation_score for epoch in log],
+        "seconds": [epoch.seconds for epoch in log],
+    }
+    if before is not None:
+        columns = {name: [*before.history[name], *values] for name, values in columns.items()}
+        columns["epoch"] = list(range(1, len(columns["epoch"]) + 1))
+    return columns
+
+
+def _warn_of_what_was_not_learned(
+    fitted: FittedModel, events: Interactions, *, is_trained: bool
+) -> None:
+    liked, disliked = (int(np.count_nonzero(events.signs == sign)) for sign in (1, -1))
+    check = (
+        f"check the feedback and positive_threshold (now {fitted.positive_threshold!r:.50}): of "
+        f"{len(events.signs)} events {liked} are read as liked, {disliked} as disliked."
+    )
+    if not is_trained:
+        message = (
+            "No user has two events to learn an order from, the later one of positive weight and "
+            f"not neutral ({events.n_rows} rows, {len(events.user_ids)} users; 'pnfrec' needs two "
+            "liked ones), so popular items will be recommended. Pass more of each user's history, "
+            f"or {check}"
+        )
+    elif not fitted.likes.any():
+        message = (
+            "None of the events is liked: there is nothing to stop early on, and every item counts "
+            f"as one to avoid. If some are meant to be liked, {check}"
+        )
+    elif not fitted.dislikes.any():
+        message = (
+            f"None of the {events.n_rows} events is disliked, so only what comes next is learned, "
+            "as SASRec does, and dislike_aversion has no effect. If some are meant to be disliked, "
+            f"{check}"
+        )
+    else:
+        return
+    warnings.warn(message, UserWarning, stacklevel=6)

@@ -1,0 +1,560 @@
+"""What a method is to training: the windows of a batch, its items, and its losses.
+
+An objective is found by its method's name in :data:`OBJECTIVES`; :func:`training.train` asks it
+for the losses of one batch of users after the other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any, ClassVar, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from posneg_rec.losses import (
+    Dislikes,
+    Draws,
+    Positions,
+    composite_loss,
+    feedback_loss,
+    item_loss,
+)
+from posneg_rec.nn import (
+    ItemModel,
+    Items,
+    JointEncoder,
+    SequenceEncoder,
+    TwoSidedEncoder,
+    to_device,
+)
+from posneg_rec.sequences import Histories, PackedSequences, latest_of_each_sign
+from posneg_rec.training import FEW_USERS, Settings
+
+__all__ = ["OBJECTIVES", "JointObjective", "PNFRecObjective"]
+
+# Of the windows of a joint model, so many hide the times of their events.
+_TIMELESS_SHARE = 0.1
+# Positions that go through the model at once: at most so many (an accelerator needs more of them
+# to be busy), and a multiple of so many.
+_MAX_POSITIONS, _ACCELERATOR_POSITIONS = 3 * 2**11, 2**16
+_POSITIONS_MULTIPLE = 256
+
+
+# -- Windows ---------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Windows:
+    """The part of each batch user's sequence that an epoch trains on, as packed indices."""
+
+    index: NDArray[np.int64]  # into the values of the whole set
+    offsets: NDArray[np.int64]  # (U + 1,)
+    starts: NDArray[np.int64]  # (U,) events of the user before its window
+
+    @classmethod
+    def draw(
+        cls,
+        sequences: PackedSequences,
+        users: NDArray[np.int64],
+        length: int,
+        rng: np.random.Generator | None,
+    ) -> _Windows:
+        """Take at most `length` events of each user: the last ones, or (with `rng`) any run."""
+        lengths = sequences.lengths[users]
+        starts = np.maximum(lengths - length, 0)
+        if rng is not None:
+            starts = rng.integers(starts, endpoint=True)
+        taken = np.minimum(lengths, length)
+        offsets = np.concatenate([[0], np.cumsum(taken)])
+        first = sequences.offsets[users] + starts
+        index = np.arange(offsets[-1]) + np.repeat(first - offsets[:-1], taken)
+        return cls(index, offsets, starts)
+
+    def by_length(self) -> _Windows:
+        """Put the shortest first, which the attention is fastest at."""
+        order = np.argsort(np.diff(self.offsets), kind="stable")
+        taken = PackedSequences(self.index, self.offsets).take(order)
+        return _Windows(taken.values, taken.offsets, self.starts[order])
+
+    def part(self, users: slice) -> _Windows:
+        """Take the windows of some of the batch's users."""
+        offsets = self.offsets[users.start : users.stop + 1]
+        index = self.index[offsets[0] : offsets[-1]]
+        return _Windows(index, offsets - offsets[0], self.starts[users])
+
+    def shifted(self, longest: int | None = None) -> _Shifted:
+        """Return inputs (all but each user's last event) and targets (all but the first).
+
+        With `longest` padding follows, in sequences of at most that length, until the number of
+        positions is a multiple of 256: a matrix product of a new shape takes torch's CPU kernels
+        longer, and each shape stays in their cache. It repeats an event of the windows, whose
+        item is in the batch whatever the batch holds.
+        """
+        lengths = np.diff(self.offsets)
+        is_first = np.zeros(len(self.index), dtype=bool)
+        is_last = np.zeros(len(self.index), dtype=bool)
+        filled = lengths > 0
+        is_first[self.offsets[:-1][filled]] = True
+        is_last[self.offsets[1:][filled] - 1] = True
+        lengths = np.maximum(lengths - 1, 0)
+        n_targets, n_padding = int(lengths.sum()), 0
+        if longest is not None and n_targets:
+            n_padding = -n_targets % _POSITIONS_MULTIPLE
+            full, rest = divmod(n_padding, longest)
+            lengths = np.concatenate([lengths, np.full(full, longest), [rest] if rest else []])
+        padding = np.repeat(self.index[:1], n_padding)
+        return _Shifted(
+            np.concatenate([self.index[~is_last], padding]),
+            np.concatenate([self.index[~is_first], padding]),
+            np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
+            n_targets,
+        )
+
+
+class _Shifted(NamedTuple):
+    """Positions of a batch, packed; those from `n_targets` on are padding of no weight."""
+
+    inputs: NDArray[np.int64]  # (T,) events read
+    targets: NDArray[np.int64]  # (T,) events to predict
+    offsets: NDArray[np.int64]  # (U + 1,), padding included
+    n_targets: int
+
+    def total(self, of_events: NDArray[np.float32] | None) -> float:
+        """Sum the weights of the targets; where it is 0, any other number does as well."""
+        return float(self.weights(of_events).sum(dtype=np.float64)) or 1.0
+
+    def weights(self, of_events: NDArray[np.float32] | None) -> NDArray[np.float32]:
+        """Give the weights of the targets (T,), by default 1."""
+        weights = np.ones(len(self.targets), dtype=np.float32)
+        if of_events is not None:
+            weights = of_events[self.targets]
+        weights[self.n_targets :] = 0
+        return weights
+
+
+def _parts(n_positions: NDArray[np.int64], most: int) -> list[slice]:
+    """Cut a batch, with so many positions of each user, into parts of at most (if it can) `most`.
+
+    Parts are trained one after the other before a step: they take a part of the memory, and what
+    a layer leaves is still in the cache when the next one reads it.
+    """
+    part = np.maximum(np.cumsum(n_positions) - 1, 0) // most
+    bounds = [*np.flatnonzero(np.diff(part, prepend=-1)).tolist(), len(part)]
+    return [slice(*bound) for bound in pairwise(bounds)]
+
+
+def _most_positions(table: Tensor) -> int:
+    # Each part makes a gradient of all items, so that many of them ask for large parts.
+    most = _MAX_POSITIONS if table.device.type == "cpu" else _ACCELERATOR_POSITIONS
+    return max(most, len(table) // 2)
+
+
+# -- Items of a batch ------------------------------------------------------------------------
+
+
+class _BatchItems:
+    """The items that a batch works with, all or (with `n_negatives`) those that it touches.
+
+    Parameters
+    ----------
+    model : module with ``items``
+    touched : int64 array, default=None
+        Sorted codes of the items; None stands for all.
+    """
+
+    def __init__(self, model: Any, touched: NDArray[np.int64] | None = None) -> None:
+        self._device = model.item_embedding.device
+        self._touched = touched
+        self.parameters: Items = model.items(
+            None if touched is None else _to(self._device, touched)
+        )
+
+    def codes(self, items: NDArray[np.int64]) -> Tensor:
+        """Tell which rows of the parameters are those of `items`."""
+        if self._touched is not None:
+            items = np.searchsorted(self._touched, items)
+        return _to(self._device, items)
+
+
+class _NegativeSampler:
+    """Draws items that stand for the catalogue in :func:`losses.sampled_next_item_loss`.
+
+    A third of the draws are items of the catalogue, a third are events of the training data and
+    a third are dislikes of the batch: rare items, popular ones, and those that a liked item must
+    be told from are always among them, and the correction keeps the estimate unbiased.
+
+    Parameters
+    ----------
+    items : int64 array of shape (n_events,)
+        Codes of the training events.
+    n_negatives : int
+    """
+
+    def __init__(self, items: NDArray[np.int64], n_negatives: int) -> None:
+        self.items, self.n_negatives = items, n_negatives
+        self.ordered = np.sort(items)
+
+    def draw(
+        self, rng: np.random.Generator, n_items: int, dislikes: NDArray[np.int64]
+    ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """Return codes (M,) and the log of how often each was to be drawn (M,)."""
+        n_disliked = self.n_negatives // 3 if len(dislikes) else 0
+        n_events = (self.n_negatives - n_disliked) // 2
+        n_uniform = self.n_negatives - n_disliked - n_events
+        drawn = [
+            rng.integers(n_items, size=n_uniform),
+            self.items[rng.integers(len(self.items), size=n_events)],
+        ]
+        if n_disliked:
+            drawn.append(dislikes[rng.integers(len(dislikes), size=n_disliked)])
+        codes = np.concatenate(drawn).astype(np.int64)
+        expected = n_uniform / n_items + n_events * _share(self.ordered, codes)
+        if n_disliked:
+            expected += n_disliked * _share(np.sort(dislikes), codes)
+        return codes, np.log(expected).astype(np.float32)
+
+
+def _share(ordered: NDArray[np.int64], values: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Tell which share of `ordered`, sorted, equals each of `values`."""
+    ends = (np.searchsorted(ordered, values, side) for side in ("right", "left"))
+    return np.subtract(*ends) / len(ordered)
+
+
+def _items_of_batch(
+    model: Any,
+    sampler: _NegativeSampler | None,
+    rng: np.random.Generator,
+    named: NDArray[np.int64],
+    dislikes: NDArray[np.int64],
+) -> tuple[_BatchItems, Draws | None]:
+    """Take all items or, with a sampler, those that a batch names and draws."""
+    if sampler is None:
+        return _BatchItems(model), None
+    codes, log_expected = sampler.draw(rng, len(model.item_embedding), dislikes)
+    items = _BatchItems(model, np.unique(np.concatenate([named, codes])))
+    return items, Draws(items.codes(codes), _to(model.item_embedding.device, log_expected))
+
+
+# -- Objectives ------------------------------------------------------------------------------
+
+
+class _Objective:
+    """What the objectives share.
+
+    Parameters
+    ----------
+    histories : Histories
+        The training part.
+    settings : Settings
+    sample_weight : float32 array with one entry per row of the caller, default=None
+        Weights of the events as targets.
+    gap_edges : float64 array, default=None
+        Bounds of the ranges of time between events (:func:`sequences.gap_edges`); None for a
+        model that reads no times.
+    trained : mapping of str to array, default=None
+        Parameters that training goes on from: the model has the parts that they have.
+    """
+
+    terms: ClassVar[tuple[str, ...]]
+    encoder: ClassVar[type[ItemModel]]
+
+    def __init__(
+        self,
+        histories: Histories,
+        settings: Settings,
+        sample_weight: NDArray[np.float32] | None = None,
+        *,
+        gap_edges: NDArray[np.float64] | None = None,
+        trained: Mapping[str, NDArray[np.float32]] | None = None,
+    ) -> None:
+        self.settings = settings
+        self.sampler = None
+        if settings.n_negatives is not None:
+            self.sampler = _NegativeSampler(histories.items, settings.n_negatives)
+        self._read(
+            histories,
+            None if sample_weight is None else sample_weight[histories.rows],
+            np.empty(0) if gap_edges is None else gap_edges,
+        )
+        self.options = self._options() if trained is None else self.encoder.options_of(trained)
+
+    def _read(
+        self,
+        histories: Histories,
+        weights: NDArray[np.float32] | None,
+        gap_edges: NDArray[np.float64],
+    ) -> None:
+        raise NotImplementedError
+
+    def _options(self) -> dict[str, bool]:
+        """Decide which parts a new model has."""
+        raise NotImplementedError
+
+    def model(self, n_items: int, generator: torch.Generator) -> ItemModel:
+        """Make the model with its initial values."""
+        settings = self.settings
+        return self.encoder(
+            n_items,
+            settings.embedding_dim,
+            generator=generator,
+            n_layers=settings.n_layers,
+            n_heads=settings.n_heads,
+            max_len=settings.max_len,
+            dropout=settings.dropout,
+            **self.options,
+        )
+
+
+def _has_target(
+    sequences: PackedSequences, weights: NDArray[np.float32] | None
+) -> NDArray[np.bool_]:
+    """Tell which users have an event of weight that others precede."""
+    if weights is None:
+        return sequences.lengths > 1
+    is_target = weights > 0
+    is_target[sequences.offsets[:-1][sequences.lengths > 0]] = False
+    n_targets = np.concatenate([[0], np.cumsum(is_target)])
+    return np.diff(n_targets[sequences.offsets]) > 0
+
+
+class PNFRecObjective(_Objective):
+    """``CE_p + a CE_n + b L_c`` on the liked and the disliked sequence of each user."""
+
+    terms = ("positive_loss", "negative_loss", "contrastive_loss")
+    encoder = TwoSidedEncoder
+
+    def _read(
+        self,
+        histories: Histories,
+        weights: NDArray[np.float32] | None,
+        gap_edges: NDArray[np.float64],
+    ) -> None:
+        self.liked, liked_events = histories.of_sign(1)
+        self.disliked, disliked_events = histories.of_sign(-1)
+        # How many dislikes of the user precede each liked event.
+        n_dislikes = np.concatenate([[0], np.cumsum(histories.signs == -1)])
+        first = np.repeat(histories.offsets[:-1], self.liked.lengths)
+        self.n_dislikes_before = n_dislikes[liked_events] - n_dislikes[first]
+        self.liked_weights = self.disliked_weights = None
+        if weights is not None:
+            self.liked_weights = weights[liked_events]
+            self.disliked_weights = weights[disliked_events]
+
+    def _options(self) -> dict[str, bool]:
+        return {"two_sided": self.settings.negative_weight > 0}
+
+    def trainable_users(self) -> NDArray[np.int64]:
+        """Return the users with a liked target or, if the negative encoder trains, a disliked one.
+
+        Nobody where nothing is a liked target: the encoder that answers would learn nothing.
+        """
+        trainable = _has_target(self.liked, self.liked_weights)
+        if trainable.any() and self.settings.negative_weight > 0:
+            trainable |= _has_target(self.disliked, self.disliked_weights)
+        return np.flatnonzero(trainable)
+
+    def losses(
+        self,
+        model: TwoSidedEncoder,
+        users: NDArray[np.int64],
+        rng: np.random.Generator,
+        generator: torch.Generator,
+    ) -> Iterator[tuple[Tensor, ...]]:
+        """Yield the composite loss of each part of a batch, then its three terms."""
+        settings, device = self.settings, model.item_embedding.device
+        both_signs = settings.negative_weight > 0 or settings.contrastive_weight > 0
+        window_rng = rng if settings.windows == "random" else None
+        users = _by_length(users, self.liked, settings.max_len + 1)
+
+        def windows(sequences: PackedSequences) -> _Windows:
+            return _Windows.draw(sequences, users, settings.max_len + 1, window_rng)
+
+        def encode(
+            encoder: SequenceEncoder,
+            sequences: PackedSequences,
+            weights: NDArray[np.float32] | None,
+            shifted: _Shifted,
+            total: float,
+        ) -> Positions:
+            packed = torch.from_numpy(shifted.offsets)
+            x = items.parameters.embed(items.codes(sequences.values[shifted.inputs]))
+            return Positions(
+                encoder(x, packed, generator),
+                items.codes(sequences.values[shifted.targets]),
+                packed,
+                _to(device, shifted.weights(weights) / total),
+            )
+
+        all_liked = windows(self.liked)
+        n_positions, total_disliked = np.diff(all_liked.offsets), 1.0
+        total_liked = all_liked.shifted().total(self.liked_weights)
+        if both_signs:
+            all_disliked = windows(self.disliked)
+            n_positions = n_positions + np.diff(all_disliked.offsets)
+            total_disliked = all_disliked.shifted().total(self.disliked_weights)
+        for part in _parts(n_positions, _most_positions(model.item_embedding)):
+            liked = all_liked.part(part)
+            likes, dislikes = self.liked.values[liked.index], self.liked.values[:0]
+            if both_signs:
+                disliked = all_disliked.part(part)
+                dislikes = self.disliked.values[disliked.index]
+            named = np.concatenate([likes, dislikes])
+            items, draws = _items_of_batch(model, self.sampler, rng, named, dislikes)
+            positions = liked.shifted(settings.max_len)
+            positive = encode(
+                model.positive, self.liked, self.liked_weights, positions, total_liked
+            )
+            negative = contrasted = None
+            if both_signs:
+                if model.negative is not None:
+                    # The liked windows are in order of their own lengths.
+                    shifted = disliked.by_length().shifted(settings.max_len)
+                    negative = encode(
+                        model.negative,
+                        self.disliked,
+                        self.disliked_weights,
+                        shifted,
+                        total_disliked,
+                    )
+                contrasted = self._dislikes(positions, disliked, items, device)
+            yield composite_loss(
+                items.parameters.vectors,
+                positive,
+                negative,
+                contrasted,
+                draws=draws,
+                negative_weight=settings.negative_weight,
+                contrastive_weight=settings.contrastive_weight,
+                similarity=settings.contrastive_similarity,
+                temperature=settings.temperature,
+                reduction="sum",
+            )
+
+    def _dislikes(
+        self, positions: _Shifted, disliked: _Windows, items: _BatchItems, device: torch.device
+    ) -> Dislikes:
+        """Return what the positive `positions` are contrasted with: padding with nothing."""
+        if self.settings.contrastive_negatives == "window":
+            # What the published code contrasts with: the inputs of the negative encoder, so
+            # without the latest dislike and with those that came after the target.
+            index, _, offsets, _ = disliked.shifted()
+            n_visible = None
+        else:
+            index, offsets = disliked.index, disliked.offsets
+            real = positions.targets[: positions.n_targets]
+            user = np.searchsorted(positions.offsets, np.arange(len(real)), "right") - 1
+            before = self.n_dislikes_before[real] - disliked.starts[user]
+            n_visible = _to(device, np.pad(before, (0, len(positions.targets) - len(real))))
+        n_padding = len(positions.offsets) - len(offsets)
+        offsets = np.pad(offsets, (0, n_padding), mode="edge")
+        codes = items.codes(self.disliked.values[index])
+        return Dislikes(codes, torch.from_numpy(offsets), n_visible)
+
+
+class JointObjective(_Objective):
+    """Negative log-likelihood of the next event: which item, and whether it is liked."""
+
+    terms = ("item_loss", "feedback_loss")
+    encoder = JointEncoder
+
+    def _read(
+        self,
+        histories: Histories,
+        weights: NDArray[np.float32] | None,
+        gap_edges: NDArray[np.float64],
+    ) -> None:
+        self.gap_tags = histories.gap_tags(gap_edges)
+        self.events = PackedSequences(histories.items, histories.offsets)
+        self.signs = histories.signs.astype(np.int64)
+        # A neutral event is context, never a target.
+        self.weights = (self.signs != 0).astype(np.float32)
+        if weights is not None:
+            self.weights *= weights
+
+    def _options(self) -> dict[str, bool]:
+        return {"shows_latest": len(self.trainable_users()) < FEW_USERS}
+
+    def trainable_users(self) -> NDArray[np.int64]:
+        """Return the users with a target: an event of weight after another."""
+        return np.flatnonzero(_has_target(self.events, self.weights))
+
+    def losses(
+        self,
+        model: JointEncoder,
+        users: NDArray[np.int64],
+        rng: np.random.Generator,
+        generator: torch.Generator,
+    ) -> Iterator[tuple[Tensor, ...]]:
+        """Yield the loss of each part of a batch of users, then its two terms."""
+        settings = self.settings
+        window_rng = rng if settings.windows == "random" else None
+        users = _by_length(users, self.events, settings.max_len + 1)
+        drawn = _Windows.draw(self.events, users, settings.max_len + 1, window_rng)
+        total = drawn.shifted().total(self.weights)
+        most = _most_positions(model.item_embedding)
+        for part in _parts(np.diff(drawn.offsets), most):
+            yield self._losses(model, drawn.part(part), total, rng, generator)
+
+    def _losses(
+        self,
+        model: JointEncoder,
+        drawn: _Windows,
+        total: float,
+        rng: np.random.Generator,
+        generator: torch.Generator,
+    ) -> tuple[Tensor, ...]:
+        device = model.item_embedding.device
+        inputs, targets, offsets, _ = shifted = drawn.shifted(self.settings.max_len)
+        values, signs = self.events.values, self.signs
+        named, dislikes = values[drawn.index], signs[drawn.index] == -1
+        items, draws = _items_of_batch(model, self.sampler, rng, named, named[dislikes])
+        # Some windows go without times, so that a history without them is read as well.
+        timeless = rng.random(len(offsets) - 1) < _TIMELESS_SHARE
+        gaps = np.where(np.repeat(timeless, np.diff(offsets)), 0, self.gap_tags[inputs])
+        latest = None
+        if model.latest is not None:
+            latest = _to(device, latest_of_each_sign(signs[inputs], offsets))
+        x = model.embed_events(
+            items.parameters,
+            items.codes(values[inputs]),
+            _to(device, signs[inputs]),
+            _to(device, gaps),
+            latest,
+        )
+        hidden = model.encoder(x, torch.from_numpy(offsets), generator)  # (T, d)
+        next_items = items.codes(values[targets])
+        weights = _to(device, shifted.weights(self.weights) / total)
+        item = item_loss(
+            hidden, items.parameters.vectors, next_items, draws, weights=weights, reduction="sum"
+        )
+        feedback = feedback_loss(
+            model.like_logits(hidden, items.parameters, next_items, generator),
+            _to(device, signs[targets]),
+            weights=weights,
+            reduction="sum",
+        )
+        return item + feedback, item.detach(), feedback.detach()
+
+
+def _by_length(
+    users: NDArray[np.int64], sequences: PackedSequences, longest: int
+) -> NDArray[np.int64]:
+    """Put users in order of their windows' length, which the attention is fastest at."""
+    lengths = np.minimum(sequences.lengths[users], longest)
+    return users[np.argsort(lengths, kind="stable")]
+
+
+def _to(device: torch.device, array: NDArray[Any]) -> Tensor:
+    return to_device(torch.from_numpy(array), device)
+
+
+#: What each method is to training, by the name that the estimator's ``objective`` takes.
+OBJECTIVES: dict[str, type[JointObjective | PNFRecObjective]] = {
+    "joint": JointObjective,
+    "pnfrec": PNFRecObjective,
+}
