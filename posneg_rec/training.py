@@ -321,6 +321,8 @@ def _train(
             while True:
                 with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
                     losses = next(parts, None)
+                # Inside another autocast, weights cast before a step would outlive it.
+                torch.clear_autocast_cache()
                 if losses is None:
                     break
                 losses[0].backward()
