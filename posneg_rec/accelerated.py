@@ -121,6 +121,7 @@ class AcceleratedScorer(Scorer):
         size = max(1, _MAX_SCORES // len(self.likes))
         return (queries[start : start + size] for start in range(0, max(1, len(queries)), size))
 
+    @torch.inference_mode()
     def _scores(self, queries: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
         """Score all items for some queries, (Q, N) but for ``- log_mass``, (Q,)."""
         states = self._device_states[self._to(self.queries.rows[queries])]  # (Q, d)

@@ -22,7 +22,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.datasets import get_data_home
 from sklearn.utils import Bunch, check_random_state
-from sklearn.utils._param_validation import Interval, StrOptions, validate_params
+
+from posneg_rec._sklearn import Interval, StrOptions, validate_params
 
 __all__ = ["OpposingPatterns", "fetch_movielens", "make_opposing_patterns"]
 

@@ -170,15 +170,15 @@ def _product(a: Array, b: Array) -> Array:
     if m <= most and n_columns == n:
         return a @ b
     n_rows = next((rows for rows in range(most, most // 2, -1) if m % rows == 0), most)
-    whole = m // n_rows * n_rows
+    n_pieces = m // n_rows
+    whole = n_pieces * n_rows
     stack = np.broadcast_shapes(a.shape[:-2], b.shape[:-2])
     out = np.empty((*stack, m, n), dtype=a.dtype)
-    pieces = a[..., :whole, :].reshape(*a.shape[:-2], -1, n_rows, k)
+    pieces = a[..., :whole, :].reshape(*a.shape[:-2], n_pieces, n_rows, k)
     for start in range(0, n, n_columns):
         columns = slice(start, start + n_columns)
         part, found = b[..., columns], out[..., columns]
-        into = found[..., :whole, :].reshape(*stack, -1, n_rows, part.shape[-1])
-        assert np.shares_memory(into, out) or not into.size
+        into = found[..., :whole, :].reshape(*stack, n_pieces, n_rows, part.shape[-1])  # a view
         np.matmul(pieces, part[..., None, :, :], out=into)
         if whole < m:
             found[..., whole:, :] = _product(a[..., whole:, :], part)

@@ -7,13 +7,23 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from test_serving import BOTH, N_ITEMS, plain_scores, ranking, scorers, trained, weights_of
+from test_serving import (
+    BOTH,
+    EVENT,
+    N_ITEMS,
+    inputs_of,
+    plain_scores,
+    ranking,
+    ready,
+    scorers,
+    trained,
+    weights_of,
+)
 from tiny import X, Y, tiny
 
-from posneg_rec import accelerated, recommender, serving
-from posneg_rec.accelerated import AcceleratedScorer, can_accelerate
-from posneg_rec.nn import JointEncoder
-from posneg_rec.sequences import N_GAP_TAGS, PackedSequences
+from posneg_rec import accelerated, fitted, serving
+from posneg_rec.accelerated import AcceleratedScorer
+from posneg_rec.sequences import PackedSequences
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
@@ -53,19 +63,20 @@ def test_any_portions_give_what_the_plain_scorer_gives(kind, data, k, max_scores
 
 @BOTH
 @pytest.mark.parametrize("n_heads", [1, 2])
-@given(data=st.data(), max_tokens=st.integers(1, 30))
-def test_states_are_those_of_the_plain_model(kind, n_heads, data, max_tokens):
+@pytest.mark.parametrize("shows_latest", [False, True])
+@given(data=st.data(), max_events=st.integers(1, 30))
+def test_states_are_those_of_the_plain_model(kind, n_heads, shows_latest, data, max_events):
     weights = weights_of(trained(kind, n_heads, 2))
-    weights.pop("latest.weight", None)
-    model = serving.Model(weights, n_heads)
-    tokens = st.integers(0, N_ITEMS * (3 * N_GAP_TAGS if kind is JointEncoder else 1) - 1)
-    lists = data.draw(st.lists(st.lists(tokens, max_size=6), max_size=6))
-    inputs = PackedSequences.from_lists(lists)
+    if not shows_latest:
+        weights.pop("latest.weight", None)
+    model = ready(kind, weights, n_heads)
+    lists = data.draw(st.lists(st.lists(EVENT, max_size=6), max_size=6))
+    inputs = inputs_of(lists)
     nothing = PackedSequences.from_lists([[]] * len(lists))
     queries = serving.Queries(inputs, np.arange(len(lists)), nothing)
     counts = np.ones(N_ITEMS, np.int64)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(accelerated, "_MAX_TOKENS", max_tokens)
+        patch.setattr(accelerated, "_MAX_EVENTS", max_events)
         scorer = AcceleratedScorer(model, counts, counts, queries, device=DEVICE)
     states = scorer._device_states.cpu().numpy()
     np.testing.assert_allclose(states, model.encode(inputs), atol=5e-5)
@@ -82,12 +93,12 @@ def test_many_histories_are_answered_on_a_device_and_few_are_not(monkeypatch):
             super().__post_init__()
 
     monkeypatch.setattr(accelerated, "AcceleratedScorer", Spy)
-    monkeypatch.setattr(accelerated, "can_accelerate", lambda model: True)
     model = tiny(objective="pnfrec").fit(X, Y)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     n_users, n_items = len(np.unique(X[:, 0])), len(model.items_)
     expected = model.set_params(device="cpu").recommend(X, k=3, feedback=Y)
     ranks = model.target_ranks(X, Y, targets="all").ranks
-    monkeypatch.setattr(recommender, "_MANY_SCORES", n_users * n_items)
+    monkeypatch.setattr(fitted, "_MANY_SCORES", n_users * n_items)
     model.recommend(X, k=3, feedback=Y)
     assert not made  # on the CPU as it was asked
     for device, where in (("auto", "cuda"), ("cuda:1", "cuda:1")):
@@ -100,11 +111,3 @@ def test_many_histories_are_answered_on_a_device_and_few_are_not(monkeypatch):
         np.testing.assert_allclose(found["score"], expected["score"], rtol=1e-4, atol=1e-5)
         np.testing.assert_array_equal(model.target_ranks(X, Y, targets="all").ranks, ranks)
         made.clear()
-
-
-def test_a_model_that_is_shown_the_latest_items_stays_on_the_cpu(monkeypatch):
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    weights = weights_of(trained(JointEncoder))
-    assert not can_accelerate(serving.Model(weights, 1))
-    del weights["latest.weight"]
-    assert can_accelerate(serving.Model(weights, 1))

@@ -21,26 +21,47 @@ ALLOWED = {
     "preprocessing": {"_sklearn", "ids", "interactions", "sequences"},
     "metrics": {"_sklearn"},
     "model_selection": {"ids", "interactions", "sequences"},
-    "datasets": set(),
+    "datasets": {"_sklearn"},
     "nn": {"sequences"},
     "losses": {"nn"},
-    "training": {"losses", "nn", "sequences"},
+    "training": {"nn"},
+    "objectives": {"losses", "nn", "sequences", "training"},
     "serving": {"sequences"},
     "accelerated": {"nn", "sequences", "serving"},
-    "persistence": set(),
-    "recommender": {
+    "fitted": {"ids", "interactions", "sequences", "serving"},
+    "persistence": {"fitted", "sequences"},
+    "fitting": {
         "_sklearn",
+        "fitted",
         "ids",
         "interactions",
         "metrics",
         "model_selection",
-        "persistence",
         "sequences",
-        "serving",
+    },
+    "recommender": {
+        "_sklearn",
+        "fitted",
+        "fitting",
+        "interactions",
+        "metrics",
+        "model_selection",
+        "persistence",
     },
     "pipeline": {"_sklearn", "ids", "interactions", "model_selection", "sequences"},
 }
-WITH_TORCH = {"nn", "losses", "training", "accelerated"}
+WITH_TORCH = {"nn", "losses", "training", "objectives", "accelerated"}
+WITH_SKLEARN = {
+    "_sklearn",
+    "datasets",
+    "fitting",
+    "interactions",
+    "metrics",
+    "model_selection",
+    "pipeline",
+    "preprocessing",
+    "recommender",
+}
 
 
 def top_level_imports(module):
@@ -55,6 +76,27 @@ def top_level_imports(module):
                 yield node.module
 
 
+def test_no_private_name_of_scikit_learn_outside_one_room():
+    for path in PACKAGE.glob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("sklearn"):
+                names = [*node.module.split("."), *(alias.name for alias in node.names)]
+                assert path.stem == "_sklearn" or not any(n.startswith("_") for n in names), names
+
+
+def test_every_method_is_known_to_training_and_to_answering():
+    from posneg_rec import nn, objectives, recommender, serving
+
+    names = set(objectives.OBJECTIVES)
+    assert names == set(serving.METHODS) == set(nn.ENCODERS)
+    (options,) = recommender.ContrastiveSeqRecommender._parameter_constraints["objective"]
+    assert options.options == names
+    for name in names:
+        encoder = objectives.OBJECTIVES[name].encoder
+        assert encoder is nn.ENCODERS[name]
+        assert encoder.answering == serving.METHODS[name].encoder
+
+
 def test_every_module_has_its_place():
     assert {path.stem for path in PACKAGE.glob("*.py")} == set(ALLOWED)
 
@@ -66,6 +108,7 @@ def test_imports_go_one_way(module):
     assert ours <= ALLOWED[module]
     heavy = {name.split(".")[0] for name in imports} & {"torch", "pandas", "polars", "pyarrow"}
     assert heavy <= ({"torch"} if module in WITH_TORCH else set())
+    assert module in WITH_SKLEARN or not any(name.startswith("sklearn") for name in imports)
 
 
 def test_public_names_load_without_torch_and_are_listed():

@@ -15,7 +15,7 @@ from posneg_rec.interactions import (
     build_histories,
     read_interactions,
 )
-from posneg_rec.sequences import PackedSequences, _stable_argsort
+from posneg_rec.sequences import PackedSequences, _stable_argsort, latest_of_each_sign
 
 lists_of_ints = st.lists(st.lists(st.integers(-5, 5), max_size=6), max_size=6)
 
@@ -130,3 +130,15 @@ def test_histories_of_one_sign():
     neutral, events = small_histories().of_sign(0)
     assert neutral.to_lists() == [[], [], [-1]]
     assert events.tolist() == [4]
+
+
+@given(st.lists(st.lists(st.sampled_from([-1, 0, 1]), max_size=6), max_size=5))
+def test_latest_events_of_each_sign_are_the_users_own(lists):
+    offsets = np.cumsum([0, *map(len, lists)])
+    signs = np.array([sign for user in lists for sign in user], dtype=np.int64)
+    expected = [
+        [max((offset + i for i in range(n + 1) if user[i] == sign), default=-1) for sign in (1, -1)]
+        for user, offset in zip(lists, offsets, strict=False)
+        for n in range(len(user))
+    ]
+    assert_array_equal(latest_of_each_sign(signs, offsets), np.reshape(expected, (len(signs), 2)))

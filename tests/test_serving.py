@@ -1,10 +1,10 @@
 """Scores, the top k and ranks against plain twins; NumPy against what torch trained."""
 
-import pickle
 import subprocess
 import sys
 import threading
 import tracemalloc
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -12,6 +12,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from threadpoolctl import threadpool_info
 from tiny import X, Y, tiny
 
 from posneg_rec import serving
@@ -50,18 +51,23 @@ def weights(*args, **options):
 BOTH = pytest.mark.parametrize("kind", [TwoSidedEncoder, JointEncoder])
 
 
+def inputs_of(lists):
+    """Histories of (item, sign, gap tag) as an encoder's inputs."""
+    events = np.array([event for history in lists for event in history], dtype=np.int64)
+    items, signs, gap_tags = events.reshape(-1, 3).T
+    return serving.Inputs(items, signs.astype(np.int8), gap_tags, np.cumsum([0, *map(len, lists)]))
+
+
 def torch_states(model, lists):
     """What the trained modules make of packed histories, however long each is."""
     joint = isinstance(model, JointEncoder)
-    offsets = torch.tensor(np.cumsum([0, *map(len, lists)]))
-    tokens = torch.tensor([token for tokens in lists for token in tokens], dtype=torch.int64)
-    tags, codes = tokens // N_ITEMS, tokens % N_ITEMS
+    codes, signs, gaps, offsets = map(torch.from_numpy, inputs_of(lists))
     vectors = model.item_embedding[codes]
     if joint:
-        vectors = vectors + model.sign_embedding[tags % 3] + model.gap_embedding[tags // 3]
+        vectors = vectors + model.sign_embedding[signs.long() + 1] + model.gap_embedding[gaps]
         shown = model.item_embedding[codes] @ model.latest.weight.T  # (T, 2d)
-        signs, dim = tags % 3 - 1, model.item_embedding.shape[1]
-        for t in range(len(tokens)):
+        dim = model.item_embedding.shape[1]
+        for t in range(len(codes)):
             start = offsets[offsets <= t].max()
             for sign, part in ((1, slice(dim)), (-1, slice(dim, None))):
                 found = start + (signs[start : t + 1] == sign).nonzero()
@@ -74,37 +80,45 @@ def torch_states(model, lists):
         return encoder(vectors * model.item_embedding.shape[1] ** 0.5, offsets)[offsets[1:] - 1]
 
 
+def ready(kind, parameters, n_heads=1):
+    """The same model in NumPy."""
+    return serving.METHODS["joint" if kind is JointEncoder else "pnfrec"](parameters, n_heads)
+
+
+EVENT = st.tuples(
+    st.integers(0, N_ITEMS - 1), st.sampled_from([-1, 0, 1]), st.integers(0, N_GAP_TAGS - 1)
+)
+
+
 @BOTH
 @pytest.mark.parametrize(("n_heads", "n_layers"), [(1, 0), (1, 1), (2, 2), (4, 12)])
 @given(data=st.data())
 def test_encodes_as_it_was_trained_in_any_company(kind, n_heads, n_layers, data):
     model = trained(kind, n_heads, n_layers)
-    ready = serving.Model(weights_of(model), n_heads)
-    tokens = st.integers(0, N_ITEMS * (3 * N_GAP_TAGS if kind is JointEncoder else 1) - 1)
-    lists = data.draw(st.lists(st.lists(tokens, max_size=6), min_size=1, max_size=6))
-    together = ready.encode(PackedSequences.from_lists(lists))
-    for items, state in zip(lists, together, strict=True):
-        alone = ready.encode(PackedSequences.from_lists([items]))[0]
+    plain = ready(kind, weights_of(model), n_heads)
+    lists = data.draw(st.lists(st.lists(EVENT, max_size=6), min_size=1, max_size=6))
+    together = plain.encode(inputs_of(lists))
+    for events, state in zip(lists, together, strict=True):
+        alone = plain.encode(inputs_of([events]))[0]
         np.testing.assert_allclose(state, alone, atol=2e-5)
-        if items:
-            np.testing.assert_allclose(alone, torch_states(model, [items])[0], atol=5e-5)
+        if events:
+            np.testing.assert_allclose(alone, torch_states(model, [events])[0], atol=5e-5)
         else:
             assert not state.any()
 
 
 def test_histories_of_one_length_go_in_portions_that_fit_a_cache(monkeypatch):
-    model = serving.Model(weights(JointEncoder), 1)
+    model = ready(JointEncoder, weights(JointEncoder))
     shapes, encode = [], model._encode
 
-    def spy(tokens):
-        shapes.append(tokens.shape)
-        return encode(tokens)
+    def spy(items, *tags):
+        shapes.append(items.shape)
+        return encode(items, *tags)
 
     monkeypatch.setattr(model, "_encode", spy)
     monkeypatch.setattr(serving, "_MAX_EVENTS", 7)
     lengths = [3, 0, 3, 1, 3, 3, 3]
-    sequences = PackedSequences.from_lists([range(length) for length in lengths])
-    states = model.encode(sequences)
+    states = model.encode(inputs_of([[(i, 1, 0) for i in range(length)] for length in lengths]))
     assert sorted(shapes) == [(1, 1), (1, 3), (2, 3), (2, 3)]
     np.testing.assert_allclose(states[[2, 4, 5, 6]], states[[0, 0, 0, 0]], atol=1e-5)
 
@@ -143,7 +157,7 @@ def scores_after(model, events, gap_tags=None, **options):
     packed = histories(lists, signs)
     likes_only = isinstance(model, TwoSidedEncoder)
     queries = queries_before(packed, [0], [len(events)], likes_only, gap_tags=gap_tags)
-    return scorer(weights_of(model), queries, exclude_seen=False, **options).row(0)
+    return scorer(type(model), weights_of(model), queries, exclude_seen=False, **options).row(0)
 
 
 def queries_before(packed, users, stops, likes_only, max_len=6, gap_tags=None):
@@ -151,10 +165,9 @@ def queries_before(packed, users, stops, likes_only, max_len=6, gap_tags=None):
         packed,
         np.asarray(users),
         np.asarray(stops),
-        n_items=N_ITEMS,
         max_len=max_len,
         likes_only=likes_only,
-        gap_tags=gap_tags,
+        gap_tags=np.zeros(len(packed.items), np.int64) if gap_tags is None else gap_tags,
     )
 
 
@@ -221,15 +234,14 @@ def test_queries_hold_what_came_before(likes_only, data):
     for q, (u, n) in enumerate(asked):
         past = users[u][:n]
         tags = gaps[packed.offsets[u] :]
-        if likes_only:
-            expected = [item for item, sign in past if sign == 1 and item >= 0]
-        else:
-            expected = [
-                item + N_ITEMS * (sign + 1 + 3 * tag)
-                for (item, sign), tag in zip(past, tags, strict=False)
-                if item >= 0
-            ]
-        assert queries.inputs[int(queries.rows[q])].tolist() == expected[-2:]
+        expected = [
+            (item, sign, tag)
+            for (item, sign), tag in zip(past, tags, strict=False)
+            if item >= 0 and (sign == 1 or not likes_only)
+        ]
+        start, stop = queries.inputs.offsets[queries.rows[q] :][:2]
+        read = zip(*(part[start:stop].tolist() for part in queries.inputs[:3]), strict=True)
+        assert list(read) == expected[-2:]
         assert queries.seen[q].tolist() == [item for item, _ in past if item >= 0]
 
 
@@ -237,14 +249,15 @@ def test_equal_inputs_are_encoded_once():
     packed = histories([[0, 1, 2, 3], [4, 5]], [[1, -1, -1, 1], [-1, -1]])
     queries = queries_before(packed, [0, 0, 0, 1, 1], [1, 2, 3, 5, 6], likes_only=True)
     # After one like and any number of dislikes the input is the like; without likes it is empty.
-    assert sorted(queries.inputs.to_lists()) == [[], [0]]
+    assert sorted(queries.inputs.lengths.tolist()) == [0, 1]
+    assert queries.inputs.items.tolist() == [0]
 
 
 LIKES, DISLIKES = np.arange(2 * N_ITEMS).reshape(2, N_ITEMS) ** 2 % 7
 
 
-def scorer(parameters, queries, **options):
-    return serving.Scorer(serving.Model(parameters, 1), LIKES, DISLIKES, queries, **options)
+def scorer(kind, parameters, queries, **options):
+    return serving.Scorer(ready(kind, parameters), LIKES, DISLIKES, queries, **options)
 
 
 def plain_scores(asked):
@@ -287,6 +300,7 @@ def scorers(draw, kind):
     for name in {"item_embedding", "item_taste"} & parameters.keys():
         parameters[name] = parameters[name][twins]
     asked = scorer(
+        kind,
         parameters,
         queries,
         aversion=draw(st.sampled_from([0.0, 1.0, 4.0])),
@@ -311,7 +325,7 @@ def test_any_tiles_give_what_all_scores_at_once_give(kind, data, k, tile_scores,
     # What decides is float32 and lacks what is the same for a whole row.
     states, everything = asked._states[asked.queries.rows], slice(0, N_ITEMS)
     deciding = asked.model.logits(states, everything)
-    if asked.model.is_joint:
+    if asked.model.is_likelihood:
         deciding += np.float32(asked.aversion) * asked.model.log_liked(states, everything)
     deciding[asked.queries.inputs.lengths[asked.queries.rows] == 0] = asked._fallback
     orders = [ranking(row) for row in masked(deciding, asked)]
@@ -342,11 +356,12 @@ def wide_scorer(n_queries, n_items):
     parameters = weights(JointEncoder)
     parameters["item_embedding"] = rng.standard_normal((n_items, 8), dtype=np.float32)
     parameters["item_taste"] = np.zeros(n_items, np.float32)
-    inputs = PackedSequences.from_lists(rng.integers(0, n_items, (n_queries, 3)).tolist())
+    items = rng.integers(0, n_items, (n_queries, 3)).tolist()
+    inputs = inputs_of([[(item, 1, 0) for item in history] for history in items])
     seen = PackedSequences.from_lists([[]] * n_queries)
     queries = serving.Queries(inputs, np.arange(n_queries), seen)
     counts = np.ones(n_items, np.int64)
-    return serving.Scorer(serving.Model(parameters, 1), counts, counts, queries)
+    return serving.Scorer(ready(JointEncoder, parameters), counts, counts, queries)
 
 
 def test_no_array_holds_all_queries_by_all_items(monkeypatch):
@@ -378,42 +393,66 @@ def test_tiles_that_cannot_improve_an_answer_are_not_finished(monkeypatch):
     assert finished[0] == 4 and sum(finished) < 4 * 200 / 2
 
 
-class FakeBlas:
-    num_threads = 3
-
-    def set_num_threads(self, n):
-        self.num_threads = n
+MATRICES = st.tuples(*[st.integers(0, 3) for _ in range(2)], *[st.integers(1, 40)] * 3)
 
 
-def test_matrix_products_get_one_thread_while_anybody_is_inside():
-    guard, blas = serving._OneThreadEach(), FakeBlas()
-    guard._libraries = [blas]
-    with guard as outer:
-        with guard as inner:  # as from another thread
-            assert (outer, inner, blas.num_threads) == (3, 1, 1)
-        assert blas.num_threads == 1
-    assert blas.num_threads == 3
-    with pytest.raises(KeyError), guard:
-        raise KeyError
-    assert blas.num_threads == 3
+@given(MATRICES, st.integers(1, 300), st.booleans())
+def test_products_in_pieces_are_the_product(shape, small, stacked):
+    n_stacked, seed, m, k, n = shape
+    rng = np.random.default_rng(seed)
+    a = rng.integers(-3, 4, (n_stacked, m, k) if stacked else (m, k)).astype(np.float32)
+    b = rng.integers(-3, 4, (2, 1, k, n) if stacked and seed else (k, n)).astype(np.float32)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(serving, "_SMALL_PRODUCT", small)
+        found = serving._product(a, b)
+    np.testing.assert_array_equal(found, a @ b)
+
+
+def test_no_product_is_large_enough_for_threads(monkeypatch):
+    """What BLAS gets: products of few multiplications, and none of a vector and a matrix."""
+    sizes, matmul = [], np.matmul
+
+    def spy(a, b, **options):
+        sizes.append((a.shape[-2], a.shape[-2] * a.shape[-1] * b.shape[-1]))
+        return matmul(a, b, **options)
+
+    class Spied(np.ndarray):
+        def __matmul__(self, other):
+            return spy(np.asarray(self), np.asarray(other))
+
+    monkeypatch.setattr(np, "matmul", spy)
+    rng = np.random.default_rng(0)
+    for m, k, n in [
+        (1, 128, 128),
+        (100, 128, 256),
+        (97, 64, 5000),
+        (1024, 128, 128),
+        (2, 512, 512),
+    ]:
+        serving._product(rng.random((m, k), np.float32).view(Spied), rng.random((k, n), np.float32))
+    assert min(rows for rows, _ in sizes) >= 2
+    assert max(size for _, size in sizes) <= 2**18
+
+
+def blas_of(monkeypatch, n_threads):
+    library = mock.Mock(num_threads=n_threads)
+    monkeypatch.setattr(serving, "_blas", lambda: mock.Mock(lib_controllers=[library]))
+    return library
 
 
 def test_threads_share_the_jobs_and_pass_errors_on(monkeypatch):
-    blas, together = FakeBlas(), threading.Barrier(3, timeout=20)
-    guard = serving._OneThreadEach()
-    guard._libraries = [blas]
-    monkeypatch.setattr(serving, "_one_thread_each", guard)
+    library, together = blas_of(monkeypatch, 3), threading.Barrier(3, timeout=20)
     done = []
 
     def job(number):
         together.wait()  # never passed by one thread alone
-        done.append((number, blas.num_threads))
+        done.append(number)
 
     serving._for_each(job, range(6))
-    assert sorted(done) == [(number, 1) for number in range(6)]
+    assert sorted(done) == list(range(6))
     with pytest.raises(ZeroDivisionError):
         serving._for_each(lambda number: 1 / number, [1, 0, 2])
-    assert blas.num_threads == 3
+    assert not library.set_num_threads.called
 
 
 def test_answers_do_not_depend_on_the_number_of_threads(monkeypatch):
@@ -422,25 +461,36 @@ def test_answers_do_not_depend_on_the_number_of_threads(monkeypatch):
     monkeypatch.setattr(serving, "_TILE_SCORES", 100)
     answers = []
     for n_threads in (1, 3):
-        guard, blas = serving._OneThreadEach(), FakeBlas()
-        blas.num_threads = n_threads
-        guard._libraries = [blas]
-        monkeypatch.setattr(serving, "_one_thread_each", guard)
+        blas_of(monkeypatch, n_threads)
         answers.append((*asked.top_k(5), asked.ranks(np.arange(9))))
     for one, many in zip(*answers, strict=True):
         np.testing.assert_array_equal(one, many)
 
 
-def test_a_kept_model_follows_the_weights_and_is_not_persisted():
+def test_answers_leave_the_threads_of_the_process_alone():
+    """A request never changes a limit, so none can be left behind."""
+    before = [(info["filepath"], info["num_threads"]) for info in threadpool_info()]
+    counts = []
+
+    class Counting(serving.JointModel):
+        def logits(self, states, items):
+            counts.append([(i["filepath"], i["num_threads"]) for i in threadpool_info()])
+            return super().logits(states, items)
+
+    asked = wide_scorer(n_queries=9, n_items=500)
+    asked.model = Counting(asked.model.weights, 1)
+    asked.top_k(3)
+    asked.row(0)
+    assert counts and all(count == before for count in counts)
+
+
+def test_underflow_is_no_error_whatever_the_caller_says():
     model = tiny().fit(X, Y)
-    before = model.recommend([1, 2], k=3)[1]
-    kept = model._kept_model
-    model.recommend([1, 2], k=3)
-    assert model._kept_model is kept
-    assert not any(name.startswith("_kept") for name in vars(pickle.loads(pickle.dumps(model))))
-    model.partial_fit(X, Y)
-    assert not np.array_equal(model.recommend([1, 2], k=3)[1], before)
-    assert model._kept_model is not kept
+    model.weights_["item_embedding"][:] *= 1e4
+    with np.errstate(all="raise"):
+        one = model.recommend([1, 2], k=3)
+        model.recommend(X, k=3)
+    assert np.isfinite(one[1]).all()
 
 
 def test_neither_one_history_nor_many_need_torch(tmp_path):
