@@ -797,32 +797,20 @@ def _check_columns_left(frame: nw.DataFrame[Any], positions: dict[str, int]) -> 
 
 def _check_width(table: Any) -> None:
     """Refuse columns without names that are more than a user, an item and a time."""
-    # The third may as well be a rating, and the time the fourth.
-    if _is_matrix(table):
-        return
+    # The third may as well be a rating, and the time the fourth. Only a matrix of numbers of one
+    # digit passes, which has too few ids to be of use to anyone: scikit-learn's checks of
+    # estimators fit such matrices, in every width.
+    try:
+        numbers = [as_column(table[:, at], "")[0].astype(float) for at in range(table.shape[1])]
+        if np.abs(numbers).max() < 10:
+            return
+    except (TypeError, ValueError, OverflowError):  # no numbers
+        pass
     raise ValueError(
         f"interactions has {table.shape[1]} columns without names, of which user, item and time "
         "are read: pass user_column=0, item_column=1 and time_column=..., pass a frame with "
         "names, or leave the other columns out. (One history is a flat list or a 1-D array.)"
     )
-
-
-def _is_matrix(table: Any) -> bool:
-    """Tell columns of one kind, none of which can be a rating, from those of interactions.
-
-    scikit-learn's checks of estimators fit such matrices, in every width: their columns have all
-    one range, or signs and fractions, which ids and ratings and times hardly have all at once.
-    """
-    columns = [as_column(table[:, place], "interactions")[0] for place in range(table.shape[1])]
-    try:
-        numbers = np.array([column.astype(np.float64) for column in columns])
-    except (TypeError, ValueError, OverflowError):
-        return False
-    low, high = numbers.min(1), numbers.max(1)
-    if low[0] < high[0] and (low == low[0]).all() and (high == high[0]).all():
-        return True
-    numbers = numbers[: len(ROLES)]
-    return bool(((numbers < 0) | (numbers % 1 != 0)).any(1).all())
 
 
 def _told_position(names: list[Any] | None, n_columns: int, role: str, wanted: str | int) -> int:
