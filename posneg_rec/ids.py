@@ -318,6 +318,7 @@ _KINDS: dict[str, tuple[type, ...]] = {
     "float": (float, np.floating),
     "str": (str,),
     "bytes": (bytes,),
+    "complex": (complex, np.complexfloating),
 }
 
 
@@ -337,7 +338,7 @@ def as_column(values: Any, name: str) -> tuple[NDArray[Any], Mask]:
     if isinstance(values, list | tuple):
         return as_objects(values), None
     if isinstance(values, nw.Series):
-        return _from_series(values)
+        return _from_series(values, name)
     if advice := why_no_column(values):
         raise TypeError(
             f"{name} must be a list, a 1-D array or a series, got {described(values)}: {advice}."
@@ -350,7 +351,7 @@ def as_column(values: Any, name: str) -> tuple[NDArray[Any], Mask]:
     if pyarrow is not None and isinstance(values, pyarrow.Array):
         values = pyarrow.chunked_array([values])
     if nw.dependencies.is_into_series(values):
-        return _from_series(nw.from_native(values, series_only=True))
+        return _from_series(nw.from_native(values, series_only=True), name)
     array = values if isinstance(values, np.ma.MaskedArray) else np.asarray(values)
     if array.ndim != 1:
         raise ValueError(f"{name} must be 1-D, got an array of shape {array.shape}.")
@@ -362,14 +363,14 @@ def as_column(values: Any, name: str) -> tuple[NDArray[Any], Mask]:
 def why_no_column(values: Any) -> str | None:
     """Say what to pass in place of what is no column."""
     if isinstance(values, str | bytes | bytearray | Number):
-        return f"one id goes in a list, [{shorten(values)}]"
+        return f"one value goes in a list, [{shorten(values)}]"
     if isinstance(values, Set) and not isinstance(values, KeysView):
         return "a set has no order, pass a list"
     if isinstance(values, Mapping):
         return "pass a list of its keys or its values"
     if isinstance(values, Iterator):
         return "it can be read only once, pass list(...) of it"
-    return "pass an empty list for no ids" if values is None else None
+    return "pass an empty list if there are none" if values is None else None
 
 
 def described(values: Any) -> str:
@@ -382,14 +383,14 @@ def described(values: Any) -> str:
 _PLAIN_EXTENSIONS = ("arrow.uuid", "arrow.json", "arrow.bool8")
 
 
-def _from_series(series: nw.Series[Any]) -> tuple[NDArray[Any], Mask]:
+def _from_series(series: nw.Series[Any], name: str) -> tuple[NDArray[Any], Mask]:
     """Return the values of a column, and which of them are missing."""
     dtype, extension = series.dtype, _extension_name(series.to_native())
     unread = extension not in (None, *_PLAIN_EXTENSIONS)
     if unread or dtype.is_nested() or dtype in (nw.Int128, nw.UInt128):
         raise TypeError(
-            f"column {shorten(series.name)} has dtype {extension if unread else dtype}, which "
-            "NumPy lacks: convert it, for example to strings or 64-bit integers."
+            f"{name} has dtype {extension if unread else dtype}, which cannot be read: convert "
+            "it, for example to strings or 64-bit integers."
         )
     missing = either(series.is_null().to_numpy(), None)
     if dtype in (nw.Unknown, nw.Categorical) or extension is not None:
@@ -450,6 +451,8 @@ def as_ids(
     kinds = sorted(set(map(kind_of, types)))
     if kinds == ["bool"]:
         raise TypeError(f"{label} holds booleans, which are not ids: convert them to integers.")
+    if kinds == ["complex"]:
+        raise TypeError(f"{label} holds complex numbers, which are not ids: they have no order.")
     if len(kinds) > 1 or any(type_.__hash__ is None for type_ in types):
         raise TypeError(
             f"{label}: the ids of this argument must be uniformly strings, UUIDs or numbers, got "

@@ -12,7 +12,8 @@ from dataclasses import dataclass, replace
 from importlib import import_module
 from importlib.util import find_spec
 from itertools import chain
-from numbers import Integral, Real
+from math import isfinite
+from numbers import Integral, Number, Real
 from typing import Any, Literal
 
 import narwhals.stable.v2 as nw
@@ -363,7 +364,7 @@ def read_history(
     if isinstance(history, str | bytes):
         raise TypeError(
             f"history must be a list, a 1-D array or a series of item ids, got {described(history)}"
-            f": {why_no_column(history)}. The model remembers no users: pass the user's items."
+            f": {why_no_column(history)}.{_NO_USERS}"
         )
     if isinstance(history, list | tuple) and history and isinstance(history[0], Mapping):
         _check_no_rows(history)
@@ -377,6 +378,9 @@ def read_history(
         "position {}".format,
     )
     return items, signs
+
+
+_NO_USERS = " The model remembers no users: pass the user's items."
 
 
 def read_times(times: Any, n_events: int) -> tuple[NDArray[Any], str | None]:
@@ -418,16 +422,14 @@ def read_table(
     explicit = {"user": user_column, "item": item_column, "time": time_column}
     table = as_table(interactions)
     names: list[Any] | None = None
+    index_names = _index_names(table)
     if is_frame(table):
-        try:
-            table = nw.from_native(table, eager_only=True)
-            names = list(table.columns)
-        except nw.exceptions.DuplicateError as error:
-            raise ValueError(f"interactions has two columns of one name: {error}") from error
+        table = _eager(table)
+        names = list(table.columns)
         if table.shape[1] < 2 or table.shape[0] < 1:
-            _raise_too_small(table.shape, _index_advice(table, ("user", "item")))
+            _raise_too_small(table.shape, _index_advice(index_names, ROLES))
     n_rows, n_columns = table.shape
-    positions = column_positions(names, n_columns, explicit)
+    positions = column_positions(names, n_columns, explicit, index_names)
     named = names is not None and _are_names(names)
     if named:
         _check_columns_left(table, positions)
@@ -455,6 +457,23 @@ def read_table(
         times = None if times is None else times[kept]
     liked = np.ones(len(users), dtype=np.int8)
     return Interactions(users, user_ids, items, item_ids, times, liked, kept, n_rows, "liked", unit)
+
+
+def _eager(frame: Any) -> nw.DataFrame[Any]:
+    try:
+        eager = nw.from_native(frame, eager_only=True)
+        names = eager.columns
+    except nw.exceptions.DuplicateError as error:
+        raise ValueError(f"two columns of interactions have one name. {error}") from error
+    if eager.implementation is nw.Implementation.PYARROW:
+        for name in names:
+            metadata = frame.schema.field(name).metadata or {}
+            if extension := metadata.get(b"ARROW:extension:name"):
+                raise TypeError(
+                    f"column {shorten(name)} has the extension type {extension.decode()}, which "
+                    "this pyarrow does not know: convert the column, for example to strings."
+                )
+    return eager
 
 
 def _coded(
@@ -538,17 +557,18 @@ def as_table(interactions: Any, *, n_columns: int = 2) -> Any:
             "users x items matrix turns into such rows with "
             "np.column_stack(matrix.tocoo().coords), its data being the feedback."
         )
-    advice = why_no_column(interactions)
-    if isinstance(interactions, Mapping):
-        advice = "pass pd.DataFrame(...) of columns, list(....values()) of histories"
-    if advice is not None:
-        raise TypeError(
-            "interactions must be a pandas, polars or pyarrow table, a 2-D array, a list of "
-            f"histories or, to recommend for, one history, got {described(interactions)}: {advice}."
-        )
     table = as_frame(interactions)
     if is_frame(table):
         return table
+    advice = why_no_column(table)
+    if advice is not None:
+        if isinstance(table, Mapping):
+            advice = "pass pd.DataFrame(x) if it holds columns, list(x.values()) if histories"
+        raise TypeError(
+            "interactions must be a pandas, polars or pyarrow table, a 2-D array, a list of "
+            f"histories or, to recommend for, one history, got {described(table)}: {advice}."
+            f"{_NO_USERS if isinstance(table, str | bytes | Number) else ''}"
+        )
     if isinstance(table, np.ma.MaskedArray):
         table = _unmasked(table)
     if _is_vector(table) and not isinstance(table, list | tuple):
@@ -585,16 +605,17 @@ def _names(words: str, suffixes: str = "") -> frozenset[str]:
 
 _ID = "s id ids idx index ix key code no nr num number uuid guid hash mbid"
 _USER_WORDS = (
-    "account borrower buyer client consumer cust customer guest learner listener member patron "
-    "person player profile reader reviewer shopper student subscriber usr viewer visitor"
+    "account borrower buyer client consumer cust customer employee guest learner listener member "
+    "patient patron person player profile reader reviewer shopper student subscriber usr viewer "
+    "visitor"
 )
 _ITEM_WORDS = (
-    "ad album anime app article artist beer book business content course doc document episode "
-    "film game good hotel joke listing location merchandise movie music news offer paper place "
-    "playlist podcast poi post prod product recipe restaurant series show song story track venue "
-    "video"
+    "ad album anime app article artist beer book business content course dish doc document "
+    "episode film game good hotel job joke listing location merchandise movie music news offer "
+    "page paper place playlist podcast poi post prod product question recipe restaurant series "
+    "show song story track venue vid video wine"
 )
-_TIME_WORDS = "time times timestamp timestamps datetime datetimes date dates ts"
+_TIME_WORDS = "time times timestamp timestamps datetime datetimes date dates dt ts tstamp"
 _HAPPENED = (
     "action added bought checkin click clicked consumed created creation epoch event happened "
     "interaction listened listening logged occurred order ordered play played posix posted "
@@ -679,12 +700,16 @@ def _are_names(names: list[Any]) -> bool:
     (stem, *others) = stems
     if others or any(_rank(stem, role) is not None for role in ROLES):
         return True
-    # Numbers alone may be the first row of a file without names.
-    return not stem and min(numbers) + len(numbers) - 1 != max(numbers) <= len(numbers)
+    # Other numbers alone may be the first row of a file without names.
+    n = len(numbers)
+    return not stem and sorted(numbers) not in (list(range(n)), list(range(1, n + 1)))
 
 
 def column_positions(
-    names: list[Any] | None, n_columns: int, explicit: dict[str, str | int | None]
+    names: list[Any] | None,
+    n_columns: int,
+    explicit: dict[str, str | int | None],
+    index_names: Sequence[Any] = (),
 ) -> dict[str, int]:
     """Find the columns: as told, else by name, of columns without names by position.
 
@@ -695,6 +720,8 @@ def column_positions(
     n_columns : int
     explicit : dict
         Of each role, the name or position that the caller passed, or None.
+    index_names : sequence, default=()
+        What pandas' index is called, for the advice in an error.
 
     Returns
     -------
@@ -717,7 +744,7 @@ def column_positions(
             "item_column and time_column."
         )
     found = (
-        _positions_by_name(names, told)
+        _positions_by_name(names, told, index_names)
         if names is not None and _are_names(names)
         else _default_positions(n_columns, told)
     )
@@ -736,7 +763,9 @@ def _default_positions(n_columns: int, told: dict[str, int]) -> dict[str, int]:
     return positions
 
 
-def _positions_by_name(names: list[Any], told: dict[str, int]) -> dict[str, int]:
+def _positions_by_name(
+    names: list[Any], told: dict[str, int], index_names: Sequence[Any]
+) -> dict[str, int]:
     positions = dict(told)
     free = [name for place, name in enumerate(names) if place not in told.values()]
     for role in ROLES:
@@ -757,6 +786,7 @@ def _positions_by_name(names: list[Any], told: dict[str, int]) -> dict[str, int]
         raise ValueError(
             f"no column is known for the {' and the '.join(unclear)} among {preview(names, 10)}: "
             "pass user_column=..., item_column=... and, if there is one, time_column=..."
+            + _index_advice(index_names, unclear)
         )
     return positions
 
@@ -769,24 +799,31 @@ def _builders_position(names: list[Any], free: list[Any], user: int) -> dict[str
     return {"time": names.index(positions[0])} if positions else {}
 
 
-def _index_advice(frame: nw.DataFrame[Any], roles: Sequence[str]) -> str:
-    """Say what to do where pandas' index holds what is not among the columns."""
-    index = getattr(frame.to_native(), "index", None)
-    levels = [name for name in getattr(index, "names", None) or () if name is not None]
-    held = [name for name in levels if any(_rank(name, role) is not None for role in roles)]
-    if held:
-        return f": {', '.join(map(shorten, held))} is in the index, pass interactions.reset_index()"
-    if "time" in roles and not levels and getattr(index, "inferred_type", "") == "datetime64":
-        return ": the index holds datetimes, pass interactions.reset_index(names='time')"
-    return ""
+def _index_names(frame: Any) -> list[Any]:
+    """Name what pandas keeps beside the columns; other frames have no index."""
+    names = getattr(getattr(frame, "index", None), "names", None) or ()
+    return [name for name in names if name is not None]
+
+
+def _index_advice(index_names: Sequence[Any], roles: Sequence[str]) -> str:
+    held = [name for name in index_names if any(_rank(name, role) is not None for role in roles)]
+    if not held:
+        return ""
+    return f" ({', '.join(map(shorten, held))} is in the index: pass interactions.reset_index())"
 
 
 def _check_columns_left(frame: nw.DataFrame[Any], positions: dict[str, int]) -> None:
     """Refuse to leave times unread only because no column is named so."""
     if "time" in positions:
         return
-    if advice := _index_advice(frame, ["time"]):
-        raise ValueError(f"no column is known for the time{advice}.")
+    native = frame.to_native()
+    if advice := _index_advice(_index_names(native), ["time"]):
+        raise ValueError(f"no column is named like a time{advice}.")
+    if getattr(getattr(native, "index", None), "inferred_type", "") == "datetime64":
+        raise ValueError(
+            "no column is named like a time, but the index holds datetimes: pass "
+            "interactions.reset_index(names='time'), or reset_index(drop=True)."
+        )
     for place, (name, dtype) in enumerate(frame.schema.items()):
         if place not in positions.values() and dtype in (nw.Datetime, nw.Date):
             raise ValueError(
@@ -1018,10 +1055,7 @@ def _check_threshold(
     if threshold is None:
         return None
     pair = threshold if isinstance(threshold, tuple | list) else (threshold, threshold)
-    if len(pair) != 2 or not all(
-        isinstance(bound, Real) and not isinstance(bound, bool) and np.isfinite(bound)
-        for bound in pair
-    ):
+    if len(pair) != 2 or not all(map(_is_finite, pair)):
         raise ValueError(
             "positive_threshold must be a finite number or a pair (low, high) of such, got "
             f"{shorten(threshold)}."
@@ -1031,6 +1065,13 @@ def _check_threshold(
             f"positive_threshold=(low, high) needs low < high, got {shorten(threshold)}."
         )
     return pair[0], pair[1]
+
+
+def _is_finite(bound: Any) -> bool:
+    try:
+        return isinstance(bound, Real) and not isinstance(bound, bool) and isfinite(bound)
+    except OverflowError:  # an integer beyond all floats
+        return False
 
 
 def _feedback_numbers(values: NDArray[Any], where: Where) -> NDArray[Any]:
