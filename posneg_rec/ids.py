@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import datetime as dt
+import sys
+from collections.abc import Callable, Iterator, KeysView, Mapping, Sequence, Set, ValuesView
+from decimal import Decimal
 from functools import cached_property
 from itertools import repeat
-from numbers import Integral
+from numbers import Integral, Number
 from typing import Any
 
 import narwhals.stable.v2 as nw
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from posneg_rec.sequences import as_indices, preview
+from posneg_rec.sequences import as_indices, preview, shorten
 
 __all__ = [
     "MISSING_ID",
@@ -20,16 +23,19 @@ __all__ = [
     "Mask",
     "Where",
     "all_finite",
+    "as_column",
     "as_ids",
     "as_objects",
     "as_times",
     "complete_ids",
+    "described",
     "either",
     "kind_of",
     "missing_objects",
+    "name_position",
     "name_row",
     "sorted_unique",
-    "to_numpy",
+    "why_no_column",
 ]
 
 # NumPy stores NaT as the smallest int64, so one value says "missing" in ids and in times.
@@ -92,24 +98,77 @@ class ItemVocabulary:
         """Return a short description."""
         return f"ItemVocabulary({preview(self.items)}, n_items={len(self)})"
 
-    def encode(self, ids: ArrayLike) -> NDArray[np.int64]:
+    def encode(self, ids: ArrayLike, *, ordered: bool = True) -> NDArray[np.int64]:
         """Return the code of each id, -1 for one that is unknown.
 
-        Ids of another type than the vocabulary's are unknown, not an error.
+        Ids of another type than the vocabulary's are unknown, not an error; :meth:`mismatch`
+        tells. A set is refused unless `ordered` is False: then the codes come in any order.
         """
-        ids, _ = as_ids(_vector(ids, "ids"), None, "ids")
+        if not ordered and isinstance(ids, Set):
+            ids = list(ids)
+        ids, missing = as_ids(*as_column(ids, "ids"), "ids", name_position)
         if len(self) == 0 or (ids.dtype.kind == "O") != (self.items.dtype.kind == "O"):
             return np.full(len(ids), -1)
-        if ids.dtype == self.items.dtype:
-            return self.look_up(ids)
-        ids, exact = _cast_exactly(ids, self.items.dtype)
-        return np.where(exact, self.look_up(ids), -1)
+        exact: NDArray[Any] | None = None
+        if ids.dtype != self.items.dtype:
+            ids, exact = _cast_exactly(ids, self.items.dtype)
+        codes = self.look_up(ids)
+        if exact is not None:
+            codes = np.where(exact, codes, -1)
+        if missing is not None:
+            codes[missing] = -1  # whatever stands there
+        return codes
+
+    def mismatch(self, ids: ArrayLike) -> str | None:
+        """Tell whether ids are of a type of which no id can be known, as half a sentence.
+
+        Only types are compared, so this costs little. Numbers of both kinds match, as ``1.0``
+        finds ``1``.
+
+        Parameters
+        ----------
+        ids : array-like of shape (n_ids,), or a set
+            Raw ids of one type.
+
+        Returns
+        -------
+        str or None
+            What the vocabulary holds and what was passed. None if the types match, or if either
+            side holds no id.
+
+        Examples
+        --------
+        >>> from posneg_rec.ids import ItemVocabulary
+        >>> ItemVocabulary([3, 5]).mismatch(["5"])
+        "the model knows integer ids, got strings such as '5': convert them"
+        >>> ItemVocabulary([3, 5]).mismatch([5.0, 9.0]) is None
+        True
+        """
+        if isinstance(ids, Set):
+            ids = list(ids)
+        passed, missing = as_ids(*as_column(ids, "ids"), "ids", name_position)
+        if len(self) == 0 or len(passed) == 0 or (missing is not None and missing.all()):
+            return None
+        example = passed[0 if missing is None else int(np.argmin(missing))]
+        known, asked = type(self.items[0]), type(example)
+        numbers = "int", "float"
+        # Of two types, one may be the other's subclass, whose ids are equal.
+        if (kind_of(known) in numbers and kind_of(asked) in numbers) or (
+            kind_of(known) == kind_of(asked) or issubclass(known, asked) or issubclass(asked, known)
+        ):
+            return None
+        plural = _spelt(asked) if _spelt(asked).endswith("s") else f"{_spelt(asked)}s"
+        shown = shorten(example.item() if isinstance(example, np.generic) else example)
+        return f"the model knows {_spelt(known)} ids, got {plural} such as {shown}: convert them"
 
     def look_up(self, ids: NDArray[Any]) -> NDArray[np.int64]:
         """Encode ids of the dtype of `items`."""
         if ids.dtype.kind == "O":
             codes = map(self._code_of.get, ids, repeat(-1))
-            return np.fromiter(codes, dtype=np.int64, count=len(ids))
+            try:
+                return np.fromiter(codes, dtype=np.int64, count=len(ids))
+            except TypeError as error:  # a tuple may hold a list
+                raise TypeError(f"ids must be hashable, but {error}.") from error
         if len(self) == 0:
             return np.full(len(ids), -1)
         ascending = self._ascending
@@ -175,9 +234,12 @@ def sorted_unique(ids: NDArray[Any], label: str) -> NDArray[Any]:
     """Return the distinct ids in ascending order; `label` names them in an error."""
     if ids.dtype.kind == "O":
         try:
-            return as_objects(sorted(set(ids)))
-        except TypeError as error:
-            raise TypeError(f"{label}: ids must be sortable, but {error}.") from error
+            distinct = sorted(set(ids))
+        except (TypeError, ValueError, ArithmeticError) as error:
+            raise TypeError(f"{label}: ids must be sortable and hashable, but {error}.") from error
+        if distinct and isinstance(distinct[0], str):
+            _check_text(distinct, label)
+        return as_objects(distinct)
     if bounds := _table_bounds(ids, max(len(ids), _SMALL_TABLE)):
         low, high = bounds
         seen = np.zeros(high - low + 1, dtype=bool)
@@ -188,6 +250,22 @@ def sorted_unique(ids: NDArray[Any], label: str) -> NDArray[Any]:
     first = np.ones(len(ids), dtype=bool)
     np.not_equal(ids[1:], ids[:-1], out=first[1:])
     return ids[first]
+
+
+def _check_text(ids: list[str], label: str) -> None:
+    """Refuse half characters, with which no file or frame could be written."""
+    try:
+        "".join(ids).encode()
+    except UnicodeEncodeError:
+        bad = next(text for text in ids if not _is_text(text))
+        raise ValueError(
+            f"{label}: the id {shorten(bad)} holds a lone surrogate, which is no character. Read "
+            "the data with the encoding that it was written in."
+        ) from None
+
+
+def _is_text(text: str) -> bool:
+    return not any("\ud800" <= character <= "\udfff" for character in text)
 
 
 def _places(ascending: NDArray[Any], ids: NDArray[Any]) -> NDArray[np.int64]:
@@ -239,7 +317,14 @@ _KINDS: dict[str, tuple[type, ...]] = {
     "int": (Integral,),
     "float": (float, np.floating),
     "str": (str,),
+    "bytes": (bytes,),
+    "complex": (complex, np.complexfloating),
 }
+
+
+def _spelt(type_: type) -> str:
+    kind = kind_of(type_)
+    return {"int": "integer", "float": "float", "str": "string"}.get(kind, kind)
 
 
 def as_objects(values: Any) -> NDArray[np.object_]:
@@ -248,39 +333,84 @@ def as_objects(values: Any) -> NDArray[np.object_]:
     return np.fromiter(values, dtype=object, count=len(values))
 
 
-def _vector(values: Any, name: str) -> NDArray[Any]:
-    """Turn one column of values into a 1-D array without changing a value."""
+def as_column(values: Any, name: str) -> tuple[NDArray[Any], Mask]:
+    """Turn one column of values, whatever holds it, into a 1-D array; tell what is missing."""
     if isinstance(values, list | tuple):
-        return as_objects(values)
+        return as_objects(values), None
+    if isinstance(values, nw.Series):
+        return _from_series(values, name)
+    if advice := why_no_column(values):
+        raise TypeError(
+            f"{name} must be a list, a 1-D array or a series, got {described(values)}: {advice}."
+        )
+    if isinstance(values, Sequence | KeysView | ValuesView):  # a range, a deque, ...
+        return as_objects(values), None
+    if nw.dependencies.is_pandas_like_index(values):
+        values = values.to_series()
+    pyarrow = sys.modules.get("pyarrow")
+    if pyarrow is not None and isinstance(values, pyarrow.Array):
+        values = pyarrow.chunked_array([values])
     if nw.dependencies.is_into_series(values):
-        values, missing = to_numpy(nw.from_native(values, series_only=True))
-        if missing is not None:
-            values = values.astype(object)
-            values[missing] = None
-    if isinstance(values, str | bytes | dict | set):
-        raise TypeError(f"{name} must be a list, a 1-D array or a series, got {values!r:.50}.")
-    array = np.asarray(values)
+        return _from_series(nw.from_native(values, series_only=True), name)
+    array = values if isinstance(values, np.ma.MaskedArray) else np.asarray(values)
     if array.ndim != 1:
         raise ValueError(f"{name} must be 1-D, got an array of shape {array.shape}.")
-    return array
+    if not isinstance(array, np.ma.MaskedArray):
+        return array, None
+    return array.data, either(np.ma.getmaskarray(array), None)
 
 
-def to_numpy(series: nw.Series[Any] | NDArray[Any]) -> tuple[NDArray[Any], Mask]:
+def why_no_column(values: Any) -> str | None:
+    """Say what to pass in place of what is no column."""
+    if isinstance(values, str | bytes | bytearray | Number):
+        return f"one value goes in a list, [{shorten(values)}]"
+    if isinstance(values, Set) and not isinstance(values, KeysView):
+        return "a set has no order, pass a list"
+    if isinstance(values, Mapping):
+        return "pass a list of its keys or its values"
+    if isinstance(values, Iterator):
+        return "it can be read only once, pass list(...) of it"
+    return "pass an empty list if there are none" if values is None else None
+
+
+def described(values: Any) -> str:
+    """Name the type of what was passed, and one value in full."""
+    shown = f" {shorten(values)}" if isinstance(values, str | bytes | bytearray | Number) else ""
+    return f"{type(values).__name__}{shown}"
+
+
+# Extension types of Arrow whose values Python gets as what they mean, not as they are stored.
+_PLAIN_EXTENSIONS = ("arrow.uuid", "arrow.json", "arrow.bool8")
+
+
+def _from_series(series: nw.Series[Any], name: str) -> tuple[NDArray[Any], Mask]:
     """Return the values of a column, and which of them are missing."""
-    if not isinstance(series, nw.Series):
-        return series, None
-    if series.dtype.is_nested() or series.dtype in (nw.Int128, nw.UInt128):
+    dtype, extension = series.dtype, _extension_name(series.to_native())
+    unread = extension not in (None, *_PLAIN_EXTENSIONS)
+    if unread or dtype.is_nested() or dtype in (nw.Int128, nw.UInt128):
         raise TypeError(
-            f"column {series.name!r} has dtype {series.dtype}, which NumPy lacks: convert it, for "
-            "example to strings or 64-bit integers."
+            f"{name} has dtype {extension if unread else dtype}, which cannot be read: convert "
+            "it, for example to strings or 64-bit integers."
         )
-    missing = series.is_null().to_numpy()
-    if not missing.any():
-        return series.to_numpy(), None
-    # NumPy would get integers with a gap as floats, no longer exact.
-    if series.dtype.is_integer():
-        series = series.fill_null(MISSING_ID)
-    return series.to_numpy(), missing
+    missing = either(series.is_null().to_numpy(), None)
+    if dtype in (nw.Unknown, nw.Categorical) or extension is not None:
+        # NumPy would get bytes for UUIDs, and floats for integer categories with a gap.
+        return as_objects(series.to_list()), missing
+    if missing is not None and dtype.is_integer():
+        series = series.fill_null(0)  # a gap would make floats of them, no longer exact
+    try:
+        return series.to_numpy(), missing
+    except NotImplementedError:  # by pyarrow, of some of its text
+        return as_objects(series.to_list()), missing
+
+
+def _extension_name(native: Any) -> str | None:
+    """Name the extension type that a series has by Arrow or polars, if it has one."""
+    dtype = getattr(native, "dtype", None)
+    stored = getattr(native, "type", getattr(dtype, "pyarrow_dtype", None))
+    if callable(name := getattr(dtype, "ext_name", None)):
+        return f"{name()} of polars"  # whose lists hold what is stored
+    return getattr(stored, "extension_name", None)
 
 
 def name_row(position: int) -> str:
@@ -288,9 +418,14 @@ def name_row(position: int) -> str:
     return f"row {position}"
 
 
+def name_position(position: int) -> str:
+    """Name a place in one history in an error."""
+    return f"position {position}"
+
+
 def complete_ids(ids: ArrayLike, name: str) -> NDArray[Any]:
     """Bring ids to int64, float64 or object; none of them may be missing."""
-    array, missing = as_ids(_vector(ids, name), None, name)
+    array, missing = as_ids(*as_column(ids, name), name, name_position)
     if missing is not None:
         raise ValueError(f"{name}: the id at position {int(np.argmax(missing))} is missing.")
     return array
@@ -316,6 +451,8 @@ def as_ids(
     kinds = sorted(set(map(kind_of, types)))
     if kinds == ["bool"]:
         raise TypeError(f"{label} holds booleans, which are not ids: convert them to integers.")
+    if kinds == ["complex"]:
+        raise TypeError(f"{label} holds complex numbers, which are not ids: they have no order.")
     if len(kinds) > 1 or any(type_.__hash__ is None for type_ in types):
         raise TypeError(
             f"{label}: the ids of this argument must be uniformly strings, UUIDs or numbers, got "
@@ -335,44 +472,80 @@ def as_ids(
 
 
 def as_times(
-    values: NDArray[Any], missing: Mask, label: str
+    values: NDArray[Any],
+    missing: Mask,
+    label: str,
+    where: Where = name_row,
+    advice: str = "",
 ) -> tuple[NDArray[Any], Mask, str | None]:
-    """Bring times to int64 or float64, find the missing, and tell a datetime's unit."""
+    """Bring times to int64 or float64, find the missing, and tell a datetime's unit.
+
+    Datetimes with a time zone are brought to UTC. `advice` ends an error about the type.
+    """
     unit = None
     if values.dtype.kind == "O":
         missing = either(missing, missing_objects(values))
         kept = values if missing is None else values[~missing]
-        values = _fill_missing(_times_from_objects(kept, label), missing)
+        values = _fill_missing(_times_from_objects(kept, label, advice), missing)
+    elif values.dtype.kind in "UST" and len(values):
+        raise _no_times(label, f"text such as {shorten(str(values[0]))}", advice)
     if values.dtype.kind == "M":
+        values = _linear(values)
         unit = values.dtype.str[4:-1]  # "<M8[us]"
         values = values.view(np.int64)
     if values.dtype.kind not in "iuf":
-        raise TypeError(f"{label} has dtype {values.dtype}. {_TIME_TYPES}")
-    values, missing = _as_numbers(values, missing, label, name_row)
+        raise _no_times(label, f"dtype {values.dtype}", advice)
+    values, missing = _as_numbers(values, missing, label, where)
     return values, missing, unit
 
 
-_TIME_TYPES = (
-    "Times must be integers, floats or datetimes: convert the column, name another one with "
-    "time_column, or leave it out. (An array that holds text holds only text: use a dataframe.)"
-)
+def _no_times(label: str, seen: str, advice: str) -> TypeError:
+    return TypeError(
+        f"{label} has {seen}. Times must be integers, floats or datetimes: convert them, for "
+        f"example with pd.to_datetime(...){advice}."
+    )
 
 
-def _times_from_objects(values: NDArray[Any], label: str) -> NDArray[Any]:
-    kinds = set(map(kind_of, set(map(type, values))))
+def _linear(times: NDArray[Any]) -> NDArray[Any]:
+    """Bring datetimes to a unit of one length, in the machine's order of bytes."""
+    unit, _ = np.datetime_data(times.dtype)
+    if unit in ("Y", "M"):
+        return times.astype("M8[D]")
+    if unit == "generic":  # nothing but NaT
+        return times.astype("M8[s]")
+    return times.astype(times.dtype.newbyteorder("="), copy=False)
+
+
+def _times_from_objects(values: NDArray[Any], label: str, advice: str) -> NDArray[Any]:
+    types = set(map(type, values))
+    kinds = set(map(kind_of, types))
     try:
         if kinds <= {"int"}:
             return values.astype(np.int64)
         if kinds <= {"int", "float"}:
             return values.astype(np.float64)
-        if kinds <= {"datetime", "Timestamp", "date", "datetime64"}:
-            # NumPy would drop a time zone with no more than a warning.
-            if all(getattr(value, "tzinfo", None) is None for value in values):
-                return np.array(values.tolist(), dtype="datetime64")
-            kinds = {"datetime with a time zone"}
-    except (OverflowError, TypeError, ValueError) as error:
+        if all(issubclass(type_, dt.date | np.datetime64) for type_ in types):
+            zoned = {_has_zone(value) for value in values}
+            if len(zoned) == 1:
+                return np.array(list(map(_in_utc, values)), dtype="datetime64")
+            raise TypeError(
+                f"{label} has some datetimes with a time zone and some without: give all or none "
+                "a zone."
+            )
+    except (OverflowError, ValueError) as error:
         raise ValueError(f"{label} does not hold times: {error}.") from error
-    raise TypeError(f"{label} holds objects of type {' and '.join(sorted(kinds))}. {_TIME_TYPES}")
+    raise _no_times(label, f"{' and '.join(sorted(kinds))} such as {shorten(values[0])}", advice)
+
+
+def _has_zone(time: Any) -> bool:
+    return isinstance(time, dt.datetime) and time.utcoffset() is not None
+
+
+def _in_utc(time: Any) -> Any:
+    if hasattr(time, "to_datetime64"):  # pandas' nanoseconds
+        return time.to_datetime64()
+    # NumPy would drop a time zone with no more than a warning.
+    return time.astimezone(dt.UTC).replace(tzinfo=None) if _has_zone(time) else time
 
 
 def _as_numbers(
@@ -398,7 +571,9 @@ def _as_numbers(
         bad = bad & ~missing
     if bad.any():
         position = int(np.argmax(bad))
-        raise ValueError(f"{label}, {where(position)}: {values[position]} {problem}.")
+        raise ValueError(
+            f"{label}, {where(position)}: {shorten(values[position].item())} {problem}."
+        )
     return values, missing
 
 
@@ -413,8 +588,9 @@ def _is_missing(value: Any) -> bool:
     # pandas.NA and NaT are known by name, so that pandas need not be imported.
     return (
         value is None
-        or type(value).__name__ in ("NAType", "NaTType")
+        or type(value).__name__ in ("NAType", "NaTType", "MaskedConstant")
         or (isinstance(value, float | np.floating | np.datetime64) and bool(value != value))
+        or (isinstance(value, Decimal) and value.is_nan())
     )
 
 

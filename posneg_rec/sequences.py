@@ -27,6 +27,7 @@ __all__ = [
     "offsets_of",
     "preview",
     "ranges",
+    "shorten",
     "time_units",
 ]
 
@@ -156,10 +157,23 @@ def as_indices(indices: ArrayLike) -> NDArray[Any]:
     return indices if indices.size else indices.astype(np.int64)
 
 
+_SHOWN = 50  # characters of one value in a message
+
+
+def shorten(value: Any) -> str:
+    """Show a value in a message, text in quotes; what is long is cut."""
+    # Of long text, no more is escaped than is shown.
+    return _cut(repr(value[: _SHOWN + 1] if isinstance(value, str | bytes) else value))
+
+
 def preview(values: Any, n: int = 5) -> str:
-    """Show the first few of many values in a message."""
-    shown = ", ".join(str(value) for value in values[:n])
+    """Show the first few of many values in a message; what is long is cut."""
+    shown = ", ".join(_cut(str(value)) for value in values[:n])
     return f"[{shown}{', ...' if len(values) > n else ''}]"
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 3]}..."
 
 
 # -- Histories -------------------------------------------------------------------------------
