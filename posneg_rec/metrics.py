@@ -653,26 +653,24 @@ def _scored_ranks(
     sides: Iterable[Feedback],
 ) -> TargetRanks:
     """Rank the targets, their signs by the threshold if there is one; warn of means of nothing."""
-    ranks = _target_ranks(estimator, X, y, targets=targets)
-    if positive_threshold is not None:
-        if y is None:
-            raise ValueError(
-                f"positive_threshold={positive_threshold!r} reads the feedback of the targets, "
-                "but y is None: pass it, or leave positive_threshold out."
-            )
-        values = np.asarray(y) if is_table(X) else np.concatenate([np.asarray(one) for one in y])
-        # The signs alone: what the ids are does not matter to them.
-        _, signs = read_history(
-            ranks.rows, values[ranks.rows], positive_threshold=positive_threshold
+    if positive_threshold is not None and y is None:
+        raise ValueError(
+            f"positive_threshold={positive_threshold!r} reads the feedback of the targets, but y "
+            "is None: pass it, or leave positive_threshold out."
         )
-        ranks = replace(ranks, signs=signs)
+    ranks = _target_ranks(estimator, X, y, targets=targets)
     if len(ranks) == 0:
         warnings.warn(
             "No user has two events, of which the later could be predicted: the score is 0.",
             UserWarning,
             stacklevel=3,
         )
-    elif positive_threshold is None and y is not None:
+    elif positive_threshold is not None:
+        values = np.asarray(y if is_table(X) else list(chain.from_iterable(y)))[ranks.rows]
+        # The signs alone: it does not matter to them what the items are.
+        _, signs = read_history(ranks.rows, values, positive_threshold=positive_threshold)
+        return replace(ranks, signs=signs)
+    elif y is not None:
         missing = [side for side in sides if not (ranks.signs == _SIGNS[side]).any()]
         if missing and (own := _own_threshold(estimator)) is not None:
             warnings.warn(
