@@ -267,8 +267,12 @@ def test_steps_that_drop_rows_are_refused():
 
 def test_the_advice_against_leaks_names_the_columns():
     frame = as_pandas(X).set_axis(["who", "what", "when"], axis=1)
-    pipeline = pipeline_of(SequenceBuilder(user_column="who", time_column=2)).fit(frame, Y)
-    with pytest.warns(FutureLeakWarning, match=r"Split\(user_column='who', time_column=2\)"):
+    named = SequenceBuilder(user_column="who", item_column="what", time_column=2)
+    pipeline = pipeline_of(named).fit(frame, Y)
+    with pytest.warns(
+        FutureLeakWarning,
+        match=r"TemporalSplit\(user_column='who', item_column='what', time_column=2\) ",
+    ):
         pipeline.score(frame[X[:, 2] < 4], Y[X[:, 2] < 4])
 
 
