@@ -10,17 +10,20 @@ of gains, so a metric has one definition whether it is called on recommended ids
 from __future__ import annotations
 
 import numbers
-from collections.abc import Callable, Collection, Iterator, Sequence
+import warnings
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from html import escape
 from itertools import chain
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.utils import check_consistent_length, check_random_state, check_scalar
 
 from posneg_rec._sklearn import check_sample_weight
+from posneg_rec.ids import MISSING_ID, missing_objects
+from posneg_rec.interactions import is_table, read_history
 
 __all__ = [
     "Evaluation",
@@ -38,12 +41,13 @@ __all__ = [
     "summarize",
 ]
 
-Metric = Literal["hit_rate", "ndcg", "mrr"]
+MetricName = Literal["hit_rate", "ndcg", "mrr"]
+Metric: TypeAlias = MetricName | Callable[[NDArray[np.int64]], ArrayLike]
 Feedback = Literal["liked", "disliked", "delta"]
 Targets = Literal["last", "all"]
 _Option = TypeVar("_Option", bound=str)
 
-_GAINS: dict[Metric, Callable[[NDArray[np.int64]], NDArray[np.float64]]] = {
+_GAINS: dict[MetricName, Callable[[NDArray[np.int64]], NDArray[np.float64]]] = {
     "hit_rate": lambda ranks: np.ones(ranks.shape),
     "ndcg": lambda ranks: 1.0 / np.log2(ranks + 1.0),
     "mrr": lambda ranks: 1.0 / ranks,
@@ -60,9 +64,10 @@ def gain(ranks: ArrayLike, metric: Metric, k: int) -> NDArray[np.float64]:
     ----------
     ranks : array-like of int
         Ranks, 1 = top, of any shape.
-    metric : {"hit_rate", "ndcg", "mrr"}
+    metric : {"hit_rate", "ndcg", "mrr"} or callable
         ``hit_rate``: 1; ``ndcg``: ``1 / log2(rank + 1)``; ``mrr``: ``1 / rank``. With one relevant
-        item the ideal DCG is 1, so the discount is the NDCG itself.
+        item the ideal DCG is 1, so the discount is the NDCG itself. A function gets the array of
+        ranks and returns the gain of each.
     k : int
         Ranks greater than `k` gain 0.
 
@@ -70,16 +75,34 @@ def gain(ranks: ArrayLike, metric: Metric, k: int) -> NDArray[np.float64]:
     -------
     gains : ndarray of float64, the shape of `ranks`
 
+    Raises
+    ------
+    ValueError
+        If a rank is below 1, or what a function returns is not one finite number per rank.
+
     Examples
     --------
     >>> from posneg_rec.metrics import gain
     >>> gain([1, 3, 11], "ndcg", k=10)
     array([1. , 0.5, 0. ])
+    >>> gain([1, 3, 11], lambda ranks: 0.9 ** (ranks - 1), k=10)  # rank-biased precision
+    array([1.  , 0.81, 0.  ])
     """
-    _check_option("metric", metric, _GAINS)
+    _check_metric(metric)
     check_scalar(k, "k", numbers.Integral, min_val=1)
     ranks = np.asarray(ranks)
-    return np.where(ranks <= k, _GAINS[metric](ranks), 0.0)
+    # Not `ranks < 1`: NaN is no rank either.
+    if not (ranks >= 1).all():
+        raise ValueError(f"ranks count from 1 (top), got {ranks[~(ranks >= 1)][0]}.")
+    if not callable(metric):
+        return np.where(ranks <= k, _GAINS[metric](ranks), 0.0)
+    gains = np.asarray(metric(ranks), dtype=np.float64)
+    if gains.shape != ranks.shape or not np.isfinite(gains[ranks <= k]).all():
+        raise ValueError(
+            f"metric must return one finite gain per rank, shape {ranks.shape}, but "
+            f"{_metric_name(metric)} returned {gains!r:.50} of shape {gains.shape}."
+        )
+    return np.where(ranks <= k, gains, 0.0)
 
 
 @dataclass(frozen=True)
@@ -148,7 +171,7 @@ class TargetRanks:
 
         Parameters
         ----------
-        metric : {"hit_rate", "ndcg", "mrr"}, default="ndcg"
+        metric : {"hit_rate", "ndcg", "mrr"} or callable, default="ndcg"
             What to average, see :func:`gain`.
         k : int, default=10
             Length of the recommended list.
@@ -423,15 +446,11 @@ def _is_missing(ids: NDArray[Any]) -> NDArray[np.bool_]:
         case "f":
             return np.isnan(ids)
         case "i":
-            return ids == np.iinfo(ids.dtype).min
+            return ids == MISSING_ID
         case "O":
-            return np.frompyfunc(_is_missing_object, 1, 1)(ids).astype(bool)
+            missing = missing_objects(ids.ravel())
+            return np.zeros(ids.shape, bool) if missing is None else missing.reshape(ids.shape)
     return np.zeros(ids.shape, dtype=bool)
-
-
-def _is_missing_object(value: Any) -> bool:
-    # pandas.NA has no truth value, and pandas is not to be imported here.
-    return value is None or type(value).__name__ == "NAType" or bool(value != value)
 
 
 def _coverage(ids: NDArray[Any], n_items: int) -> float:
@@ -446,6 +465,17 @@ def _mean(values: NDArray[np.float64], sample_weight: ArrayLike | None) -> float
     return float(np.average(values, weights=check_sample_weight(sample_weight, values)))
 
 
+def _check_metric(metric: Metric) -> None:
+    if not callable(metric) and not (isinstance(metric, str) and metric in _GAINS):
+        raise ValueError(
+            f"metric must be one of {list(_GAINS)} or a function of ranks, got {metric!r:.50}."
+        )
+
+
+def _metric_name(metric: Metric) -> str:
+    return getattr(metric, "__name__", repr(metric)) if callable(metric) else repr(metric)
+
+
 def _check_option(name: str, value: _Option, allowed: Collection[_Option]) -> _Option:
     if value not in allowed:
         raise ValueError(f"{name} must be one of {list(allowed)}, got {value!r}.")
@@ -457,27 +487,39 @@ def _check_option(name: str, value: _Option, allowed: Collection[_Option]) -> _O
 # ---------------------------------------------------------------------------------------------
 
 
+Threshold: TypeAlias = float | tuple[float, float] | None
+
+
 @dataclass(frozen=True)
 class _RecommenderScorer:
     metric: Metric
     k: int
     feedback: Feedback
     targets: Targets
+    positive_threshold: Threshold
 
     def __call__(self, estimator: Any, X: Any, y: Any = None) -> float:
-        ranks = _target_ranks(estimator, X, y, targets=self.targets)
+        sides = _SIGNS if self.feedback == "delta" else [self.feedback]
+        ranks = _scored_ranks(estimator, X, y, self.targets, self.positive_threshold, sides)
         mean = ranks.mean(self.metric, k=self.k, feedback=self.feedback)
         return 0.0 - mean if self.feedback == "disliked" else mean
 
     def __repr__(self) -> str:
+        threshold = self.positive_threshold
         return (
-            f"recommender_scorer({self.metric!r}, k={self.k}, feedback={self.feedback!r}, "
-            f"targets={self.targets!r})"
+            f"recommender_scorer({_metric_name(self.metric)}, k={self.k}, "
+            f"feedback={self.feedback!r}, targets={self.targets!r}"
+            f"{'' if threshold is None else f', positive_threshold={threshold!r}'})"
         )
 
 
 def recommender_scorer(
-    metric: Metric = "ndcg", *, k: int = 10, feedback: Feedback = "delta", targets: Targets = "last"
+    metric: Metric = "ndcg",
+    *,
+    k: int = 10,
+    feedback: Feedback = "delta",
+    targets: Targets = "last",
+    positive_threshold: Threshold = None,
 ) -> _RecommenderScorer:
     """Make a scorer for any ``scoring=`` of scikit-learn.
 
@@ -487,7 +529,7 @@ def recommender_scorer(
 
     Parameters
     ----------
-    metric : {"hit_rate", "ndcg", "mrr"}, default="ndcg"
+    metric : {"hit_rate", "ndcg", "mrr"} or callable, default="ndcg"
         What to average over the targets, see :func:`gain`.
     k : int, default=10
         Length of the recommended list.
@@ -499,11 +541,25 @@ def recommender_scorer(
         Splitters that cut a user's history in two, such as
         :class:`~posneg_rec.model_selection.TemporalSplit`, put rows that were trained on in the
         test fold as history: only ``last`` leaves those out.
+    positive_threshold : float or (low, high), default=None
+        Which targets count as liked and as disliked, as in the recommender. None: as the
+        estimator reads the feedback. A search over the recommender's own `positive_threshold`
+        must pass it. Without it each candidate is scored on likes and dislikes of its own, and
+        the lowest threshold, which leaves nothing disliked, tends to win. Histories are read by
+        the estimator in any case.
 
     Returns
     -------
     scorer : callable with the signature ``scorer(estimator, X, y=None) -> float``
-        Picklable. The estimator must have ``target_ranks``, see :class:`TargetRanks`.
+        Picklable, if a function as `metric` is. The estimator must have ``target_ranks``, see
+        :class:`TargetRanks`.
+
+    Warns
+    -----
+    UserWarning
+        When it is called, if there are no targets, or if a threshold of the estimator's own
+        leaves none of a side that is averaged over, which counts as a mean of 0. Whether the
+        candidates of a search differ in their thresholds, a scorer cannot see.
 
     See Also
     --------
@@ -515,11 +571,13 @@ def recommender_scorer(
     >>> recommender_scorer("hit_rate", k=5, feedback="disliked")
     recommender_scorer('hit_rate', k=5, feedback='disliked', targets='last')
     """
-    _check_option("metric", metric, _GAINS)
+    _check_metric(metric)
     _check_option("feedback", feedback, _FEEDBACKS)
     _check_option("targets", targets, _TARGETS)
     check_scalar(k, "k", numbers.Integral, min_val=1)
-    return _RecommenderScorer(metric, k, feedback, targets)
+    if positive_threshold is not None:
+        read_history([0], [0], positive_threshold=positive_threshold)  # checks it
+    return _RecommenderScorer(metric, k, feedback, targets, positive_threshold)
 
 
 def recommender_scores(
@@ -529,11 +587,12 @@ def recommender_scores(
     *,
     k: int = 10,
     targets: Targets = "last",
+    positive_threshold: Threshold = None,
 ) -> dict[str, float]:
     """Score by all metrics at once: a multi-metric ``scoring=`` callable.
 
     Several :func:`recommender_scorer` on one fold each rank the targets anew; this ranks them
-    once. Use :func:`functools.partial` to set `k` or `targets`.
+    once. Use :func:`functools.partial` to set `k`, `targets` or `positive_threshold`.
 
     Parameters
     ----------
@@ -547,6 +606,9 @@ def recommender_scores(
         Length of the recommended list.
     targets : {"last", "all"}, default="last"
         As in :func:`recommender_scorer`.
+    positive_threshold : float or (low, high), default=None
+        Which targets count as liked and as disliked, as in :func:`recommender_scorer`: to be
+        passed in a search over the recommender's own `positive_threshold`.
 
     Returns
     -------
@@ -554,19 +616,25 @@ def recommender_scores(
         ``{metric}_liked``, ``neg_{metric}_disliked`` (negated) and ``{metric}_delta`` for
         ``hit_rate``, ``ndcg`` and ``mrr``: greater is better throughout.
 
+    Warns
+    -----
+    UserWarning
+        As :func:`recommender_scorer` does, of both sides.
+
     Examples
     --------
     >>> from functools import partial
     >>> from sklearn.model_selection import GridSearchCV
     >>> from posneg_rec.metrics import recommender_scores
     >>> from posneg_rec.model_selection import TemporalSplit
-    >>> def search(model, grid):
-    ...     scoring = partial(recommender_scores, k=20)
+    >>> def search(model):
+    ...     grid = {"positive_threshold": [3, 4, 5]}  # what the model learns from ...
+    ...     scoring = partial(recommender_scores, k=20, positive_threshold=4)  # ... to what end
     ...     return GridSearchCV(model, grid, cv=TemporalSplit(), scoring=scoring,
     ...                         refit="ndcg_delta")
     """
     _check_option("targets", targets, _TARGETS)
-    ranks = _target_ranks(estimator, X, y, targets=targets)
+    ranks = _scored_ranks(estimator, X, y, targets, positive_threshold, _SIGNS)
     scores = {}
     for metric in _GAINS:
         liked, disliked = (ranks.mean(metric, k=k, feedback=feedback) for feedback in _SIGNS)
@@ -574,6 +642,55 @@ def recommender_scores(
         scores[f"neg_{metric}_disliked"] = 0.0 - disliked
         scores[f"{metric}_delta"] = liked - disliked
     return scores
+
+
+def _scored_ranks(
+    estimator: Any,
+    X: Any,
+    y: Any,
+    targets: Targets,
+    positive_threshold: Threshold,
+    sides: Iterable[Feedback],
+) -> TargetRanks:
+    """Rank the targets, their signs by the threshold if there is one; warn of means of nothing."""
+    if positive_threshold is not None and y is None:
+        raise ValueError(
+            f"positive_threshold={positive_threshold!r} reads the feedback of the targets, but y "
+            "is None: pass it, or leave positive_threshold out."
+        )
+    ranks = _target_ranks(estimator, X, y, targets=targets)
+    if len(ranks) == 0:
+        warnings.warn(
+            "No user has two events, of which the later could be predicted: the score is 0.",
+            UserWarning,
+            stacklevel=3,
+        )
+    elif positive_threshold is not None:
+        values = np.asarray(y if is_table(X) else list(chain.from_iterable(y)))[ranks.rows]
+        # The signs alone: it does not matter to them what the items are.
+        _, signs = read_history(ranks.rows, values, positive_threshold=positive_threshold)
+        return replace(ranks, signs=signs)
+    elif y is not None:
+        missing = [side for side in sides if not (ranks.signs == _SIGNS[side]).any()]
+        if missing and (own := _own_threshold(estimator)) is not None:
+            warnings.warn(
+                f"{own[0]}={own[1]!r:.50} leaves none of {len(ranks)} targets {missing[0]}, whose "
+                "mean counts as 0. Another threshold would be scored on other targets: to compare "
+                "thresholds, pass positive_threshold to the scorer (recommender_scorer or "
+                "recommender_scores).",
+                UserWarning,
+                stacklevel=3,
+            )
+    return ranks
+
+
+def _own_threshold(estimator: Any) -> tuple[str, Any] | None:
+    """Find the threshold by which an estimator, or a step of a pipeline, reads feedback."""
+    parameters = estimator.get_params() if hasattr(estimator, "get_params") else {}
+    for name, value in parameters.items():
+        if name.split("__")[-1] == "positive_threshold" and value is not None:
+            return name, value
+    return None
 
 
 def _target_ranks(model: Any, *args: Any, **kwargs: Any) -> TargetRanks:
@@ -684,7 +801,7 @@ def evaluate(
     *,
     k: int = 10,
     targets: Targets | NDArray[np.bool_] = "last",
-    exclude_seen: bool = True,
+    exclude_seen: bool | None = None,
     n_bootstraps: int = 1000,
     confidence_level: float = 0.95,
     random_state: int | np.random.RandomState | None = None,
@@ -703,9 +820,12 @@ def evaluate(
     k : int, default=10
         Length of the recommended list.
     targets : {"last", "all"} or bool ndarray of shape (n_samples,), default="last"
-        Rows to rank: each user's last, every row with an earlier row of its user, or a mask.
-    exclude_seen : bool, default=True
-        Whether items of the user's history are left out of the ranking.
+        Rows to rank: each user's last, every row with an earlier row of its user, or those that
+        a mask names. Of a test fold that brings histories along, ``"all"`` also ranks rows that
+        were trained on; :func:`~posneg_rec.model_selection.held_out_mask` names the others.
+    exclude_seen : bool, default=None
+        Whether items of the user's history are left out of the ranking. None: as the model does
+        by itself.
     n_bootstraps : int, default=1000
         Number of resamples behind the intervals.
     confidence_level : float, default=0.95
@@ -724,11 +844,22 @@ def evaluate(
 
     Examples
     --------
+    >>> from posneg_rec import ContrastiveSeqRecommender
+    >>> from posneg_rec.datasets import make_opposing_patterns
     >>> from posneg_rec.metrics import evaluate
-    >>> def report(model, interactions, ratings):
-    ...     print(evaluate(model, interactions, ratings, targets="all", random_state=0))
+    >>> from posneg_rec.model_selection import TemporalSplit, held_out_mask
+    >>> world = make_opposing_patterns(n_users=100, random_state=0)
+    >>> X, y = world.interactions, world.feedback
+    >>> train, test = next(TemporalSplit(quantile=0.5).split(X))
+    >>> model = ContrastiveSeqRecommender(embedding_dim=16, max_epochs=2, random_state=0)
+    >>> evaluation = evaluate(
+    ...     model.fit(X[train], y[train]), X[test], y[test],
+    ...     targets=held_out_mask(train, test), random_state=0)
+    >>> evaluation.n_liked + evaluation.n_disliked == len(set(test) - set(train))
+    True
     """
-    ranks = _target_ranks(model, interactions, feedback, targets=targets, exclude_seen=exclude_seen)
+    options = {} if exclude_seen is None else {"exclude_seen": exclude_seen}
+    ranks = _target_ranks(model, interactions, feedback, targets=targets, **options)
     evaluation = summarize(
         ranks,
         k=k,
@@ -738,7 +869,7 @@ def evaluate(
     )
     if not hasattr(model, "recommend"):
         return evaluation
-    table = model.recommend(interactions, k=k, feedback=feedback, exclude_seen=exclude_seen)
+    table = model.recommend(interactions, k=k, feedback=feedback, **options)
     coverage = _coverage(_ids(table["item"], "item"), ranks.n_items)
     return replace(evaluation, values={**evaluation.values, "coverage": coverage})
 
@@ -770,8 +901,8 @@ def summarize(
 
     Raises
     ------
-    ValueError
-        If no target is liked or disliked, or the runs have different targets.
+    TypeError, ValueError
+        If there are no ranks, no target is liked or disliked, or the runs have different targets.
 
     Examples
     --------
@@ -821,8 +952,8 @@ def compare(
 
     Raises
     ------
-    ValueError
-        If the targets differ.
+    TypeError, ValueError
+        If the targets differ, or as in :func:`summarize`.
 
     Examples
     --------
@@ -847,7 +978,16 @@ def _target_gains(
     ranks: TargetRanks | Sequence[TargetRanks], k: int
 ) -> tuple[TargetRanks, NDArray[np.float64]]:
     """Targets in row order, and the gain of each in each metric, (n_targets, n_metrics)."""
-    runs = [_in_row_order(run) for run in ([ranks] if isinstance(ranks, TargetRanks) else ranks)]
+    given = [ranks] if isinstance(ranks, TargetRanks) else list(ranks)
+    for run in given:
+        if not isinstance(run, TargetRanks):
+            raise TypeError(
+                "Expected what target_ranks of a model returns, TargetRanks or a list of them, "
+                f"got {run!r:.50} of type {type(run).__name__}."
+            )
+    if not given:
+        raise ValueError("Expected the TargetRanks of at least one run, got an empty sequence.")
+    runs = [_in_row_order(run) for run in given]
     for run in runs:
         _check_same_targets(runs[0], run)
     gains = [np.stack([run.gains(metric, k=k) for metric in _GAINS], axis=1) for run in runs]
@@ -892,6 +1032,11 @@ def _evaluation(
         max_val=1,
         include_boundaries="neither",
     )
+    if len(targets) == 0:
+        raise ValueError(
+            "There is no target: a target needs an earlier row of its user, or a mask that names "
+            "it, and no transformer that masks it."
+        )
     if not targets.signs.any():
         raise ValueError(f"None of the {len(targets)} targets is liked or disliked.")
     totals = _user_totals(targets, gains)

@@ -11,9 +11,9 @@ from __future__ import annotations
 
 import numbers
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -21,7 +21,7 @@ from sklearn.model_selection import BaseCrossValidator, GroupShuffleSplit
 from sklearn.utils import check_scalar
 
 from posneg_rec.ids import ItemVocabulary
-from posneg_rec.interactions import Interactions, is_table, read_interactions
+from posneg_rec.interactions import ROLES, Interactions, is_table, read_interactions
 from posneg_rec.sequences import Histories
 
 __all__ = [
@@ -30,6 +30,8 @@ __all__ = [
     "LeaveLastOutSplit",
     "TemporalSplit",
     "UserHoldoutSplit",
+    "find_targets",
+    "held_out_mask",
     "leaking_rows",
     "warn_if_future_leaks",
 ]
@@ -164,7 +166,7 @@ class TemporalSplit(BaseCrossValidator):
 class LeaveLastOutSplit(BaseCrossValidator):
     """Hold out the last row of every user.
 
-    One split: the test fold holds all rows of the users with a row held out, the training fold all
+    One fold: the test fold holds all rows of the users with a row held out, the training fold all
     rows but these last ones. A user with a single row has no history to predict it from and stays
     in the training fold. Other users' training rows may lie after a held-out row: where models
     that learn trends are to be compared, prefer :class:`TemporalSplit`.
@@ -172,8 +174,11 @@ class LeaveLastOutSplit(BaseCrossValidator):
     Parameters
     ----------
     per_sign : bool, default=False
-        Hold out the last liked and the last disliked row of every user. The training fold ends
-        before the earlier of the two, the test fold with the later.
+        Hold out the last liked and the last disliked row of every user, in two folds, as a scorer
+        ranks the last row that it is given. The test fold of the first ends with the last liked
+        row of each user that has one, that of the second with the last disliked row. Both train
+        on the same rows, those before the earlier of the two. A mean over no targets is 0, so the
+        "delta" of the folds adds up to liked minus disliked, and its mean over them is half.
     positive_threshold : float or (float, float), default=None
         How `y` reads as liked and disliked where `per_sign` needs it, as in the recommender.
     user_column, item_column, time_column : str or int, default=None
@@ -187,8 +192,10 @@ class LeaveLastOutSplit(BaseCrossValidator):
     >>> next(LeaveLastOutSplit().split(interactions))
     (array([0, 1, 2, 5]), array([0, 1, 2, 3, 4]))
     >>> liked = [True, True, False, True, False, True]
-    >>> next(LeaveLastOutSplit(per_sign=True).split(interactions, liked))
-    (array([0, 1, 5]), array([0, 1, 2, 3, 4]))
+    >>> for train, test in LeaveLastOutSplit(per_sign=True).split(interactions, liked):
+    ...     print(train, test)
+    [0 1 5] [0 2 3]
+    [0 1 5] [0 1 2 4]
     """
 
     def __init__(
@@ -207,11 +214,11 @@ class LeaveLastOutSplit(BaseCrossValidator):
         self.time_column = time_column
 
     def get_n_splits(self, X: Any = None, y: Any = None, groups: Any = None) -> int:
-        """Return the number of folds, 1."""
-        return 1
+        """Return the number of folds: 2 with `per_sign`, else 1."""
+        return 2 if self.per_sign else 1
 
     def split(self, X: Any, y: Any = None, groups: Any = None) -> Iterator[tuple[_Fold, _Fold]]:
-        """Yield the row indices of the training and of the test fold.
+        """Yield the row indices of the training and the test fold of each split.
 
         Parameters
         ----------
@@ -229,7 +236,7 @@ class LeaveLastOutSplit(BaseCrossValidator):
         Raises
         ------
         ValueError
-            If no user has a row to hold out.
+            If no user has a row to hold out in a fold.
         """
         interactions = (
             _read(self, X, y, positive_threshold=self.positive_threshold)
@@ -237,21 +244,25 @@ class LeaveLastOutSplit(BaseCrossValidator):
             else _read(self, X)
         )
         users, positions = _user_positions(interactions)
-        n_rows = np.bincount(users)  # by user code
         signs = interactions.signs
-        held_out = [signs == 1, signs == -1] if self.per_sign else [np.ones(len(users), bool)]
-        lasts = np.stack([_last_position(users, positions, mask) for mask in held_out])
-        # The first row of a user has no history and is no target.
-        first_held_out = np.where(lasts > 0, lasts, n_rows).min(axis=0)
-        last_held_out = np.where(lasts > 0, lasts, -1).max(axis=0)
-        if (last_held_out < 0).all():
-            raise ValueError(
-                "No user has a row to hold out, which takes a row before it by the same user."
-            )
-        yield (
-            interactions.rows[positions < first_held_out[users]],
-            interactions.rows[positions <= last_held_out[users]],
+        held_out = (
+            {"liked ": signs == 1, "disliked ": signs == -1}
+            if self.per_sign
+            else {"": np.ones(len(users), dtype=bool)}
         )
+        lasts = [_last_position(users, positions, mask) for mask in held_out.values()]
+        # The first row of a user has no history and is no target.
+        first_held_out = np.bincount(users)  # by user code
+        for kind, last in zip(held_out, lasts, strict=True):
+            if not (last > 0).any():
+                raise ValueError(
+                    f"No user has a {kind}row to hold out, which takes a row before it by the "
+                    "same user."
+                )
+            first_held_out = np.where(last > 0, np.minimum(first_held_out, last), first_held_out)
+        train = interactions.rows[positions < first_held_out[users]]
+        for last in lasts:
+            yield train, interactions.rows[(positions <= last[users]) & (last > 0)[users]]
 
 
 class UserHoldoutSplit(BaseCrossValidator):
@@ -329,6 +340,88 @@ class UserHoldoutSplit(BaseCrossValidator):
             yield np.sort(rows[train]), np.sort(rows[test])
 
 
+def held_out_mask(train: ArrayLike, test: ArrayLike) -> NDArray[np.bool_]:
+    """Tell which rows of a test fold were held out, and which are there as history.
+
+    Pass it as ``targets`` to rank every row that was held out instead of each user's last alone,
+    and no row that was trained on. It names a user's first row, too, if that was held out.
+
+    Parameters
+    ----------
+    train, test : array-like of int
+        Row indices of the folds.
+
+    Returns
+    -------
+    mask : bool ndarray of shape (n_test,)
+        In the order of `test`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from posneg_rec.model_selection import TemporalSplit, held_out_mask
+    >>> interactions = np.array([[1, 10, 0], [2, 10, 1], [1, 11, 2], [1, 12, 3], [2, 12, 4]])
+    >>> train, test = next(TemporalSplit(quantile=0.5).split(interactions))
+    >>> test, held_out_mask(train, test)
+    (array([0, 1, 2, 3, 4]), array([False, False,  True,  True,  True]))
+    """
+    return ~np.isin(test, train)
+
+
+def find_targets(
+    histories: Histories, targets: Literal["last", "all"] | ArrayLike, n_rows: int
+) -> NDArray[np.int64]:
+    """Find the events to predict, each from its user's earlier events.
+
+    Parameters
+    ----------
+    histories : Histories
+    targets : {"last", "all"} or bool array of shape (n_rows,)
+        Of the events with an earlier one of their user, the last of each user or all; or the rows
+        that the mask names, a user's first event as well.
+    n_rows : int
+        Number of the caller's rows, masked ones included.
+
+    Returns
+    -------
+    positions : ndarray of int64
+        On the axis of the events, in the order of the caller's rows.
+
+    Raises
+    ------
+    ValueError
+        If `targets` is anything else.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from posneg_rec.ids import ItemVocabulary
+    >>> from posneg_rec.interactions import build_histories, read_interactions
+    >>> from posneg_rec.model_selection import find_targets
+    >>> events = read_interactions(np.array([[1, 10], [2, 10], [1, 11], [1, 12]]))
+    >>> histories = build_histories(events, ItemVocabulary(events.item_ids))
+    >>> histories.rows[find_targets(histories, "all", n_rows=4)]
+    array([2, 3])
+    """
+    lengths = histories.lengths
+    if isinstance(targets, str) and targets == "last":
+        positions = histories.offsets[1:][lengths > 1] - 1
+    elif isinstance(targets, str) and targets == "all":
+        chosen = np.ones(len(histories.rows), dtype=bool)
+        chosen[histories.offsets[:-1][lengths > 0]] = False
+        positions = np.flatnonzero(chosen)
+    else:
+        mask = np.asarray(targets)
+        if mask.shape != (n_rows,) or mask.dtype != bool:
+            got = f"{targets!r:.50}" if mask.ndim == 0 else f"{mask.shape} of dtype {mask.dtype}"
+            raise ValueError(
+                f"targets must be 'last', 'all' or a bool array with one entry per row ({n_rows}), "
+                f"got {got}."
+            )
+        positions = np.flatnonzero(mask[histories.rows])
+    return positions[np.argsort(histories.rows[positions], kind="stable")]
+
+
 def leaking_rows(
     interactions: Any,
     train: ArrayLike,
@@ -380,7 +473,7 @@ def leaking_rows(
 
 @dataclass(frozen=True)
 class LastSeen:
-    """When each user was last seen, in rows that were trained on or are to be predicted.
+    """When each user was last seen in the rows that were trained on.
 
     Parameters
     ----------
@@ -397,12 +490,13 @@ class LastSeen:
     unit: str | None
 
     @classmethod
-    def of(cls, histories: Histories, unit: str | None) -> LastSeen | None:
+    def of(cls, histories: Histories) -> LastSeen | None:
         """Read it off histories; None if they have no times."""
         if histories.times is None:
             return None
         met = histories.lengths > 0
-        return cls(histories.users[met], histories.times[histories.offsets[1:][met] - 1], unit)
+        last = histories.offsets[1:][met] - 1
+        return cls(histories.users[met], histories.times[last], histories.time_unit)
 
     def covers(self, histories: Histories) -> NDArray[np.bool_]:
         """Tell which events are not later than what was seen of their user, (n_events,).
@@ -416,60 +510,95 @@ class LastSeen:
         return histories.times <= np.repeat(until, histories.lengths)
 
 
-def warn_if_future_leaks(trained: LastSeen | None, scored: LastSeen | None) -> None:
+def warn_if_future_leaks(
+    trained: LastSeen | None,
+    histories: Histories,
+    targets: NDArray[np.int64],
+    columns: Mapping[str, str | int | None] | None = None,
+) -> None:
     """Warn if targets lie before what a model has learned of the same users.
 
     Parameters
     ----------
     trained : LastSeen or None
         Of the rows that were trained on; None if that is not known any more.
-    scored : LastSeen or None
-        Of the rows that are scored; each user's last one is a target.
+    histories : Histories
+        Of the rows that are scored.
+    targets : ndarray of int64
+        Positions of the targets, as from :func:`find_targets`.
+    columns : dict of str to (str, int or None), default=None
+        The columns that the model was given (``user_column``, ...), which a splitter needs, too.
 
     Warns
     -----
     FutureLeakWarning
         If a target's time is the earlier one: the model has seen what this user did next, and the
         score is no forecast. A :class:`~sklearn.model_selection.KFold` over rows does that to
-        most targets, the splitters of this module to none.
+        most targets, the splitters of this module to none. Datetimes of two units are compared in
+        the coarser one. Nothing is compared with datetimes that is none.
     """
-    if trained is None or scored is None or trained.unit != scored.unit:
+    if trained is None or histories.times is None:
         return
-    codes = ItemVocabulary(trained.users).encode(scored.users)
-    n_leaks = np.count_nonzero((scored.times < trained.times[codes]) & (codes >= 0))
+    if (trained.unit is None) != (histories.time_unit is None):
+        return
+    users = np.searchsorted(histories.offsets, targets, side="right") - 1
+    codes = ItemVocabulary(trained.users).encode(histories.users)[users]
+    known = codes >= 0
+    times, last = _in_one_unit(
+        (histories.times[targets[known]], histories.time_unit),
+        (trained.times[codes[known]], trained.unit),
+    )
+    n_leaks = np.count_nonzero(times < last)
     if n_leaks:
+        arguments = ", ".join(
+            f"{name}={column!r}" for name, column in (columns or {}).items() if column is not None
+        )
         warnings.warn(
-            f"{n_leaks} of {len(codes)} targets lie before rows of the same user that the model "
+            f"{n_leaks} of {len(targets)} targets lie before rows of the same user that the model "
             "was trained on: the future leaks, and this score is no forecast. A split by rows, "
-            "such as KFold, does that; pass cv=TemporalSplit() (or LeaveLastOutSplit, "
+            f"such as KFold, does that; pass cv=TemporalSplit({arguments}) (or LeaveLastOutSplit, "
             "UserHoldoutSplit) of posneg_rec.model_selection.",
             FutureLeakWarning,
             stacklevel=4,
         )
 
 
+def _in_one_unit(*times: tuple[NDArray[Any], str | None]) -> list[NDArray[Any]]:
+    """Bring datetimes to the coarsest of their units, in which none overflows."""
+    if len({unit for _, unit in times}) == 1:
+        return [values for values, _ in times]
+    datetimes = [values.view(f"M8[{unit}]") for values, unit in times]
+    finest = np.result_type(*datetimes)
+    coarser = next(values.dtype for values in datetimes if values.dtype != finest)
+    return [values.astype(coarser) for values in datetimes]
+
+
 def _read(splitter: Any, X: Any, y: Any = None, **options: Any) -> Interactions:
+    name = type(splitter).__name__
     if not is_table(X):
         raise TypeError(
-            f"{type(splitter).__name__} cuts inside a user's history and yields row indices, which "
-            "a list of histories does not have. Pass a table (user, item, time), or use "
-            "UserHoldoutSplit."
+            f"{name} cuts inside a user's history and yields row indices, which a list of "
+            "histories does not have. Pass a table (user, item, time), or use UserHoldoutSplit."
         )
-    return read_interactions(
-        X,
-        y,
-        user_column=splitter.user_column,
-        item_column=splitter.item_column,
-        time_column=splitter.time_column,
-        **options,
-    )
+    columns = {f"{role}_column": getattr(splitter, f"{role}_column") for role in ROLES}
+    try:
+        return read_interactions(X, y, **columns, **options)
+    except (TypeError, ValueError) as error:
+        if all(column is not None for column in columns.values()):
+            raise
+        kind = TypeError if isinstance(error, TypeError) else ValueError
+        raise kind(
+            f"{error} ({name} reads the columns on its own: where the model is given user_column, "
+            f"item_column or time_column, give them to {name}(user_column=..., item_column=..., "
+            "time_column=...) as well.)"
+        ) from error
 
 
 def _times(interactions: Interactions) -> NDArray[Any]:
     if interactions.times is None:
         raise ValueError(
             "TemporalSplit needs a time of each row, and got a table without a time column. Add "
-            "one, or use LeaveLastOutSplit."
+            "one, name the one that is there with time_column, or use LeaveLastOutSplit."
         )
     return interactions.times
 

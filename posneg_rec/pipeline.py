@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import narwhals.stable.v2 as nw
 import numpy as np
@@ -23,13 +24,12 @@ from posneg_rec.interactions import (
     is_history,
     is_table,
     read_interactions,
+    read_table,
     table_like,
 )
-from posneg_rec.model_selection import LastSeen, warn_if_future_leaks
+from posneg_rec.metrics import TargetRanks, recommender_scorer
+from posneg_rec.model_selection import LastSeen, find_targets, warn_if_future_leaks
 from posneg_rec.sequences import Histories
-
-if TYPE_CHECKING:
-    from posneg_rec.metrics import TargetRanks
 
 __all__ = ["RecommenderPipeline", "make_recommender_pipeline"]
 
@@ -41,6 +41,10 @@ class RecommenderPipeline(Pipeline):
     before they reach the last step: what a transformer masks is neither history nor excluded as
     seen, and a user without a row left gets no answer. A single history, and a list of histories,
     holds no rows to transform and goes to the last step as it is.
+
+    Transformers give one row out per row in. Users, targets and times are read as the first step
+    that knows its columns reads them (one with `user_column`, as those of this library have),
+    after the steps before it.
 
     See Also
     --------
@@ -73,9 +77,8 @@ class RecommenderPipeline(Pipeline):
             )
         super().fit(X, y, **params)
         if self._transformers():
-            # Of the rows as they are passed: a SequenceBuilder counts anew what it gets.
-            events = self._read(X)
-            self._trained_until = LastSeen.of(_histories(events), events.time_unit)
+            # Of the users as they are passed: a SequenceBuilder makes sessions of them.
+            self._trained_until = LastSeen.of(_histories(self._read(X)))
         return self
 
     @available_if(final_estimator_has("recommend"))
@@ -96,16 +99,19 @@ class RecommenderPipeline(Pipeline):
             A table is of the kind that was passed, whatever the transformers made of it. Its
             users are those of the transformed table: after a
             :class:`~posneg_rec.SequenceBuilder` with `session_gap`, the sessions.
+
+        Warns
+        -----
+        UserWarning
+            If the transformers mask all rows: then the answer is empty.
         """
-        answer = self._final_estimator.recommend(self._transformed(interactions), k, **options)
+        transformed = self._transformed(interactions)
+        if self._is_masked(interactions, transformed):
+            return self._no_answer(interactions, k, **options)
+        answer = self._final_estimator.recommend(transformed, k, **options)
         if isinstance(answer, tuple) or type(answer) is type(interactions):
             return answer
-        if is_frame(answer):
-            frame = nw.from_native(answer, eager_only=True)
-            columns = {name: frame[name].to_numpy() for name in frame.columns}
-        else:
-            columns = {name: answer[name] for name in answer.dtype.names}
-        return table_like(interactions, columns)
+        return table_like(interactions, _columns(answer))
 
     @available_if(final_estimator_has("score_items"))
     def score_items(self, history: Any, items: Any = None, **options: Any) -> Any:
@@ -139,7 +145,7 @@ class RecommenderPipeline(Pipeline):
         -------
         float in [-1, 1]
         """
-        return self.target_ranks(X, y).mean("ndcg", k=10)
+        return recommender_scorer()(self, X, y)
 
     @available_if(final_estimator_has("target_ranks"))
     def target_ranks(
@@ -148,7 +154,7 @@ class RecommenderPipeline(Pipeline):
         feedback: Any = None,
         *,
         targets: Literal["last", "all"] | ArrayLike = "last",
-        exclude_seen: bool = True,
+        exclude_seen: bool | None = None,
     ) -> TargetRanks:
         """Rank what came next, see :meth:`ContrastiveSeqRecommender.target_ranks`.
 
@@ -162,7 +168,8 @@ class RecommenderPipeline(Pipeline):
         interactions : table or list of histories
         feedback : array-like, default=None
         targets : {"last", "all"} or bool array of shape (n_rows,), default="last"
-        exclude_seen : bool, default=True
+        exclude_seen : bool, default=None
+            None: as the recommender does by itself.
 
         Returns
         -------
@@ -173,27 +180,35 @@ class RecommenderPipeline(Pipeline):
         -----
         FutureLeakWarning
             If last rows lie before rows of the same user that this object was trained on.
+        UserWarning
+            If the transformers mask all rows.
         """
         transformed = self._transformed(interactions)
-        recommender, options = self._final_estimator, {"exclude_seen": exclude_seen}
+        recommender = self._final_estimator
+        options = {} if exclude_seen is None else {"exclude_seen": exclude_seen}
         if not (is_table(interactions) and self._transformers()):
             return recommender.target_ranks(transformed, feedback, targets=targets, **options)
         events = self._read(
             interactions,
             feedback,
-            positive_threshold=recommender.positive_threshold,
-            feedback_coding=recommender.feedback_coding_,
+            positive_threshold=getattr(recommender, "positive_threshold", None),
+            feedback_coding=getattr(recommender, "feedback_coding_", None),
         )
-        mask = targets  # the recommender checks what is neither of the two words
-        if isinstance(targets, str) and targets in ("last", "all"):
-            histories = _histories(events)
-            mask = _target_mask(histories, events.n_rows, last=targets == "last")
-            if targets == "last":
-                # What was trained on is gone from a loaded pipeline.
-                trained = self.__dict__.get("_trained_until")
-                warn_if_future_leaks(trained, LastSeen.of(histories, events.time_unit))
-        answered = recommender.target_ranks(transformed, feedback, targets=mask, **options)
-        entries = np.flatnonzero(np.asarray(mask)[events.rows])
+        histories = _histories(events)
+        stops = find_targets(histories, targets, events.n_rows)
+        if isinstance(targets, str) and targets == "last":
+            # What was trained on is gone from a loaded pipeline.
+            trained = self.__dict__.get("_trained_until")
+            warn_if_future_leaks(trained, histories, stops, self._columns_as_passed())
+        mask = np.zeros(events.n_rows, dtype=bool)
+        mask[histories.rows[stops]] = True
+        if self._is_masked(interactions, transformed):
+            nothing = np.empty(0, dtype=np.int64)
+            signs = np.empty(0, dtype=np.int8)
+            answered = TargetRanks(nothing, nothing, signs, nothing, len(recommender.items_))
+        else:
+            answered = recommender.target_ranks(transformed, feedback, targets=mask, **options)
+        entries = np.flatnonzero(mask[events.rows])
         unknown = ItemVocabulary(recommender.items_).encode(events.item_ids) < 0
         is_answered = np.isin(events.rows[entries], answered.rows)
         ranks = np.full(len(entries), answered.n_items + 1)
@@ -220,10 +235,53 @@ class RecommenderPipeline(Pipeline):
         return interactions
 
     def _read(self, interactions: Any, feedback: Any = None, **options: Any) -> Interactions:
-        """Read a table as the first step does."""
-        reader = [*self._transformers(), self._final_estimator][0]
-        columns = {f"{role}_column": getattr(reader, f"{role}_column", None) for role in ROLES}
-        return read_interactions(interactions, feedback, **columns, **options)
+        """Read a table as the first step does that knows its columns."""
+        n_before, reader = self._reader()
+        n_rows = interactions.shape[0]
+        for transformer in self._transformers()[:n_before]:
+            interactions = transformer.transform(interactions)
+            if interactions.shape[0] != n_rows:
+                raise ValueError(
+                    f"{type(transformer).__name__} made {interactions.shape[0]} rows of {n_rows}, "
+                    "but the transformers of a pipeline must leave one row per row, so that "
+                    "feedback stays aligned: make all fields of a row missing instead."
+                )
+        return read_interactions(interactions, feedback, **_columns_of(reader), **options)
+
+    def _reader(self) -> tuple[int, Any]:
+        """Return the first step that knows its columns, and how many transformers precede it."""
+        steps = [*self._transformers(), self._final_estimator]
+        known = [hasattr(step, "user_column") for step in steps]
+        place = known.index(True) if any(known) else len(steps) - 1
+        return place, steps[place]
+
+    def _columns_as_passed(self) -> dict[str, Any]:
+        """Return the columns of a table as it is passed, where a step tells them."""
+        n_before, reader = self._reader()
+        return {} if n_before else _columns_of(reader)
+
+    def _is_masked(self, interactions: Any, transformed: Any) -> bool:
+        """Tell, with a warning, whether the transformers left no row of a table."""
+        if is_history(interactions) or not is_table(interactions) or not self._transformers():
+            return False
+        table = read_table(transformed, **_columns_of(self._final_estimator))
+        if len(table.user_codes):
+            return False
+        warnings.warn(
+            f"The transformers mask all {table.n_rows} rows, so no user is left to answer.",
+            UserWarning,
+            stacklevel=3,
+        )
+        return True
+
+    def _no_answer(self, interactions: Any, k: int, **options: Any) -> Any:
+        """Make the answer to nobody, of the columns and types of any other."""
+        # Of one user without a history, less that user.
+        options = options | {"feedback": None}
+        answer = _columns(self._final_estimator.recommend([[]], k, **options))
+        users = self._read(interactions).user_ids
+        none = {name: values[:0] for name, values in (answer | {"user": users}).items()}
+        return table_like(interactions, none)
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave out users and, once fitted, set callbacks, as the recommender does."""
@@ -238,13 +296,16 @@ def _histories(events: Interactions) -> Histories:
     return build_histories(events, ItemVocabulary(events.item_ids))
 
 
-def _target_mask(histories: Histories, n_rows: int, *, last: bool) -> NDArray[np.bool_]:
-    """Tell which rows are their user's last, or else which have an earlier one."""
-    starts, stops = histories.offsets[:-1], histories.offsets[1:]
-    rows = histories.rows[stops - 1] if last else np.delete(histories.rows, starts)
-    mask = np.zeros(n_rows, dtype=bool)
-    mask[rows] = True
-    return mask
+def _columns_of(step: Any) -> dict[str, Any]:
+    return {f"{role}_column": getattr(step, f"{role}_column", None) for role in ROLES}
+
+
+def _columns(table: Any) -> dict[str, NDArray[Any]]:
+    """Return the columns of an answer."""
+    if is_frame(table):
+        frame = nw.from_native(table, eager_only=True)
+        return {name: frame[name].to_numpy() for name in frame.columns}
+    return {name: table[name] for name in table.dtype.names}
 
 
 def make_recommender_pipeline(

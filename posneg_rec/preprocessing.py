@@ -31,18 +31,20 @@ _COLUMN = [str, Interval(Integral, 0, None, closed="left"), None]
 
 
 class SequenceBuilder(TransformerMixin, BaseEstimator):
-    """Turn interactions into rows of (sequence, item, position).
+    """Turn interactions into rows of (sequence, item, time).
 
     There is one row out per row in, in the same order, so that feedback passed as ``y`` stays
     aligned; a row that is to be dropped is masked, that is, all its fields are missing. A
     :class:`~posneg_rec.ContrastiveSeqRecommender` reads the rows as (user, item, time) and skips
-    the masked ones.
+    the masked ones. Times stay as they are, so that it also learns from pauses; events of equal
+    time stay in the order of the rows.
 
     Parameters
     ----------
     session_gap : float, default=None
         Start a new sequence where more than this lies between two events of a user: in the time
-        column's unit, in seconds if it holds datetimes. None: one sequence per user.
+        column's unit, in seconds if it holds datetimes. Sequences are then named ``"user:k"``,
+        see :meth:`transform`. None: one sequence per user.
     duplicates : {"all", "last"}, default="all"
         "last" keeps of each user and item only the most recent event, before all other steps.
         The default changes nothing, as a repeated item can be a signal.
@@ -53,7 +55,7 @@ class SequenceBuilder(TransformerMixin, BaseEstimator):
     user_column, item_column, time_column : str or int, default=None
         Name or position of a column. By default a frame's columns are found by the names user or
         user_id, item or item_id, time or timestamp, and else taken from positions 0, 1 and 2.
-        Without a time column, row order is time order.
+        Without a time column, row order is time order, and there is none in the output.
 
     Attributes
     ----------
@@ -71,14 +73,13 @@ class SequenceBuilder(TransformerMixin, BaseEstimator):
     >>> import numpy as np
     >>> from posneg_rec import SequenceBuilder
     >>> interactions = np.array([[7, 20, 50], [7, 10, 30], [8, 10, 40]])
-    >>> SequenceBuilder().fit_transform(interactions)
-    array([[ 7, 20,  1],
-           [ 7, 10,  0],
-           [ 8, 10,  0]])
+    >>> SequenceBuilder(max_length=1).fit_transform(interactions)[[0, 2]]
+    array([[ 7, 20, 50],
+           [ 8, 10, 40]])
     >>> SequenceBuilder(session_gap=15).fit_transform(interactions)
-    array([['7:1', 20, 0],
-           ['7:0', 10, 0],
-           ['8:0', 10, 0]], dtype=object)
+    array([['7:1', 20, 50],
+           ['7:0', 10, 30],
+           ['8:0', 10, 40]], dtype=object)
     """
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
@@ -128,10 +129,11 @@ class SequenceBuilder(TransformerMixin, BaseEstimator):
         X, table = _fit_table(self, X)
         self._check_sessions(table)
         validate_data(self, X, skip_check_array=True)
+        self._has_times = table.times is not None
         return self
 
     def transform(self, X: Any) -> Any:
-        """Sort rows into sequences.
+        """Name the sequence of each row.
 
         Parameters
         ----------
@@ -140,12 +142,18 @@ class SequenceBuilder(TransformerMixin, BaseEstimator):
 
         Returns
         -------
-        X_out : ndarray of shape (n_rows, 3)
-            Columns sequence, item and position. `sequence` is the raw user id or, with
-            `session_gap`, the string ``"user:k"`` of the user's k-th session. `position` counts
-            the kept events of a sequence from 0. int64 if both ids are integers (missing:
-            :data:`MISSING_ID`), float64 if both are floats (missing: NaN), else object (missing:
-            None).
+        X_out : ndarray of shape (n_rows, 3) or (n_rows, 2)
+            Columns sequence, item and, if there is one, time. `sequence` is the raw user id or,
+            with `session_gap`, the string ``"user:k"`` of the user's k-th session, counted from
+            0: the last colon ends the user's text. int64 if all are integers (missing:
+            :data:`MISSING_ID`), float64 if all are floats (missing: NaN), else object (missing:
+            None), in which datetimes are datetime64 of their unit.
+
+        Raises
+        ------
+        ValueError
+            With `session_gap`, if different users have the same text, so that their sessions
+            would share a name.
         """
         check_is_fitted(self)
         table = _transform_table(self, X)
@@ -163,19 +171,15 @@ class SequenceBuilder(TransformerMixin, BaseEstimator):
         names = histories.users[user[first]]
         if self.session_gap is not None:
             number = np.arange(len(first)) - sequence[histories.offsets[:-1]][user[first]]
-            prefix = np.strings.add(names.astype(str), ":")
-            names = np.strings.add(prefix, number.astype(str)).astype(object)
+            names = _session_names(histories.users, user[first], number)
 
-        position = np.arange(len(sequence)) - first[sequence]
         kept = lengths[sequence] >= self.min_events
         if self.max_length is not None:
-            position -= np.maximum(lengths - self.max_length, 0)[sequence]
-            kept &= position >= 0
-        columns = [
-            names[sequence[kept]],
-            vocabulary.items[histories.items[kept]],
-            position[kept].astype(np.float64 if names.dtype.kind == "f" else np.int64),
-        ]
+            n_after = (first + lengths)[sequence] - 1 - np.arange(len(sequence))
+            kept &= n_after < self.max_length
+        columns = [names[sequence[kept]], vocabulary.items[histories.items[kept]]]
+        if histories.times is not None:
+            columns.append(_as_passed(histories.times[kept], table.time_unit))
         return _aligned(columns, histories.rows[kept], table.n_rows)
 
     def get_feature_names_out(self, input_features: ArrayLike | None = None) -> NDArray[Any]:
@@ -189,11 +193,12 @@ class SequenceBuilder(TransformerMixin, BaseEstimator):
         Returns
         -------
         feature_names_out : ndarray of str objects
-            ``["sequence", "item", "position"]``.
+            ``["sequence", "item", "time"]``, without the last where there is no time column.
         """
         check_is_fitted(self)
         check_feature_names_in(self, input_features, generate_names=False)
-        return np.array(["sequence", "item", "position"], dtype=object)
+        names = ["sequence", "item", "time"]
+        return np.array(names if self._has_times else names[:2], dtype=object)
 
     def _check_sessions(self, table: Interactions) -> None:
         if self.session_gap is not None and table.times is None:
@@ -317,9 +322,7 @@ class RareItemMasker(TransformerMixin, BaseEstimator):
         kept = common[table.item_codes] & enough[table.user_codes]
         columns = [table.users[kept], table.items[kept]]
         if table.times is not None:
-            times = table.times[kept]
-            # As plain integers, datetimes would no longer tell their unit.
-            columns.append(times.view(f"M8[{table.time_unit}]") if table.time_unit else times)
+            columns.append(_as_passed(table.times[kept], table.time_unit))
         return _aligned(columns, table.rows[kept], table.n_rows)
 
     def get_feature_names_out(self, input_features: ArrayLike | None = None) -> NDArray[Any]:
@@ -366,6 +369,29 @@ def _rows_in(X: Any, *, n_columns: int) -> Any:
     if isinstance(X, list | tuple):
         X = np.array(X, dtype=object)
     return as_table(X, n_columns=n_columns)
+
+
+def _as_passed(times: NDArray[Any], unit: str | None) -> NDArray[Any]:
+    """Make datetimes of integers again, which alone would not tell their unit."""
+    return times if unit is None else times.view(f"M8[{unit}]")
+
+
+def _session_names(
+    users: NDArray[Any], codes: NDArray[np.int64], numbers: NDArray[np.int64]
+) -> NDArray[Any]:
+    """Name sessions "user:k", which tells two of them apart if it tells their users apart."""
+    # Not NumPy's strings, which end at a NUL.
+    texts = [str(user) for user in users.tolist()]
+    first_of: dict[str, Any] = {}
+    for user, text in zip(users.tolist(), texts, strict=True):
+        if first_of.setdefault(text, user) is not user:
+            raise ValueError(
+                f"session_gap names sessions by the text of their user, but the users "
+                f"{first_of[text]!r:.50} and {user!r:.50} have the same, {text!r:.50}: convert "
+                "the users to strings that differ."
+            )
+    pairs = zip(codes.tolist(), numbers.tolist(), strict=True)
+    return as_objects([f"{texts[code]}:{number}" for code, number in pairs])
 
 
 def _aligned(columns: list[NDArray[Any]], rows: NDArray[np.int64], n_rows: int) -> NDArray[Any]:

@@ -34,7 +34,7 @@ class PopularityRecommender(BaseEstimator):
             start, stop = histories.offsets[user : user + 2]
             for event in range(start, stop):
                 if isinstance(targets, str):
-                    wanted = event == stop - 1 if targets == "last" else event > start
+                    wanted = event > start and (targets == "all" or event == stop - 1)
                 else:
                     wanted = targets[histories.rows[event]]
                 if not wanted:

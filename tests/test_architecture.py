@@ -19,7 +19,7 @@ ALLOWED = {
     "ids": {"sequences"},
     "interactions": {"ids", "sequences"},
     "preprocessing": {"_sklearn", "ids", "interactions", "sequences"},
-    "metrics": {"_sklearn"},
+    "metrics": {"_sklearn", "ids", "interactions"},
     "model_selection": {"ids", "interactions", "sequences"},
     "datasets": {"_sklearn"},
     "nn": {"sequences"},
@@ -48,7 +48,7 @@ ALLOWED = {
         "model_selection",
         "persistence",
     },
-    "pipeline": {"_sklearn", "ids", "interactions", "model_selection", "sequences"},
+    "pipeline": {"_sklearn", "ids", "interactions", "metrics", "model_selection", "sequences"},
 }
 WITH_TORCH = {"nn", "losses", "training", "objectives", "accelerated"}
 WITH_SKLEARN = {

@@ -22,7 +22,10 @@ from sklearn.model_selection import (
     validation_curve,
 )
 from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import FunctionTransformer
 
+from posneg_rec import make_recommender_pipeline
+from posneg_rec.ids import MISSING_ID
 from posneg_rec.metrics import (
     TargetRanks,
     _bootstrap_sums,
@@ -67,6 +70,46 @@ def test_gain_by_rank(metric, expected):
 def test_gain_names_the_allowed_metrics():
     with pytest.raises(ValueError, match=r"metric must be one of .*'ndcg'.*, got 'map'"):
         gain([1], "map", k=3)
+
+
+@pytest.mark.parametrize("rank", [0, -3, 0.5, float("nan")])
+@pytest.mark.parametrize("metric", ["hit_rate", "ndcg", "mrr", np.reciprocal])
+def test_ranks_count_from_one(rank, metric):
+    with pytest.raises(ValueError, match=f"ranks count from 1.*got {rank}"):
+        gain([1, rank, 2], metric, k=10)
+
+
+def half_life(ranks):
+    return 0.5 ** (ranks - 1)
+
+
+def test_a_metric_can_be_a_function_of_ranks(world):
+    np.testing.assert_allclose(gain([[1, 2], [3, 4]], half_life, k=3), [[1, 0.5], [0.25, 0]])
+    np.testing.assert_allclose(gain([1, 2, 9], lambda ranks: 1 / ranks, k=5), [1, 0.5, 0])
+    # What lies beyond k does not matter.
+    assert gain([1, 9], lambda ranks: np.where(ranks > 5, np.nan, 1), k=5).tolist() == [1, 0]
+    ranks = make_ranks([1, 3, 2, 50], [1, 1, -1, -1])
+    assert ranks.mean(half_life, k=10) == pytest.approx((1 + 0.25) / 2 - 0.5 / 2)
+    scorer = recommender_scorer(half_life, k=3)
+    model = model_of(world)
+    assert scorer(model, *world) == model.target_ranks(*world).mean(half_life, k=3) != 0
+    assert pickle.loads(pickle.dumps(scorer)) == scorer
+    assert repr(scorer).startswith("recommender_scorer(half_life, k=3, feedback='delta'")
+
+
+@pytest.mark.parametrize(
+    "metric", [lambda ranks: 1.0, lambda ranks: ranks[:1], lambda ranks: ranks * np.nan]
+)
+def test_a_function_must_return_a_gain_per_rank(metric):
+    with pytest.raises(ValueError, match=r"one finite gain per rank, shape \(2,\).*<lambda>"):
+        gain([1, 2], metric, k=3)
+
+
+@pytest.mark.parametrize("metric", ["map", None, 3, ["ndcg"]])
+def test_other_metrics_are_refused(metric):
+    for call in (lambda: gain([1], metric, k=3), lambda: recommender_scorer(metric)):
+        with pytest.raises(ValueError, match=r"metric must be one of .* or a function"):
+            call()
 
 
 # -- metrics on ids --------------------------------------------------------------------------
@@ -150,8 +193,9 @@ def test_padding_never_matches(missing):
 
 
 def test_integer_padding_does_not_cover():
-    y_pred = np.array([[1, np.iinfo(np.int64).min]])
+    y_pred = np.array([[1, MISSING_ID]])
     assert coverage_at_k(y_pred, n_items=2, k=2) == 0.5
+    assert coverage_at_k(y_pred.astype(np.float64) * [[1, np.nan]], n_items=2, k=2) == 0.5
 
 
 def test_integer_ids_are_compared_exactly():
@@ -304,6 +348,9 @@ def test_scorer_survives_pickle_and_shows_its_options():
     scorer = recommender_scorer("mrr", k=3, feedback="liked", targets="all")
     assert pickle.loads(pickle.dumps(scorer)) == scorer
     assert repr(scorer) == "recommender_scorer('mrr', k=3, feedback='liked', targets='all')"
+    scorer = recommender_scorer(positive_threshold=(2, 4))
+    assert pickle.loads(pickle.dumps(scorer)) == scorer != recommender_scorer()
+    assert repr(scorer).endswith("targets='last', positive_threshold=(2, 4))")
 
 
 @pytest.mark.parametrize(
@@ -312,6 +359,142 @@ def test_scorer_survives_pickle_and_shows_its_options():
 def test_scorer_options_are_checked_when_it_is_made(options):
     with pytest.raises(ValueError, match=next(iter(options))):
         recommender_scorer(**options)
+
+
+@pytest.fixture(scope="module")
+def rated():
+    """Ratings from 1 to 5; item 0 is met by all and always rated 3."""
+    rng = np.random.RandomState(1)
+    users = np.repeat(np.arange(40), 5)
+    items = np.concatenate([rng.permutation(9)[:5] for _ in range(40)])
+    items[2::5] = 0
+    return np.column_stack([users, items, np.arange(200)]), rng.randint(1, 6, 200)
+
+
+@pytest.mark.parametrize("threshold", [3, 5, 2.5, (3, 4)])
+def test_a_threshold_of_the_scorer_signs_the_targets(rated, threshold):
+    """Whatever threshold the model has been given, targets are read by that of the scorer."""
+    X, y = rated
+    low, high = threshold if isinstance(threshold, tuple) else (threshold, threshold)
+    for own in (2, 4):
+        model = PopularityRecommender(positive_threshold=own).fit(X, y)
+        ranks = model.target_ranks(X, y, targets="all")
+        gains, stars = 1 / ranks.ranks * (ranks.ranks <= 4), y[ranks.rows]
+        liked, disliked = gains[stars >= high].mean(), gains[stars < low].mean()
+        options = {"k": 4, "targets": "all", "positive_threshold": threshold}
+        for feedback, expected in [
+            ("liked", liked), ("disliked", -disliked), ("delta", liked - disliked)
+        ]:  # fmt: skip
+            scorer = recommender_scorer("mrr", feedback=feedback, **options)
+            assert scorer(model, X, y) == pytest.approx(expected)
+        scores = recommender_scores(model, X, y, **options)
+        assert scores["mrr_liked"] == pytest.approx(liked)
+        assert scores["neg_mrr_disliked"] == pytest.approx(-disliked)
+        assert scores["mrr_delta"] == pytest.approx(liked - disliked)
+
+
+def test_feedback_of_every_kind_is_read_by_the_scorer_s_threshold(rated):
+    X, y = rated
+    scorer = recommender_scorer("mrr", positive_threshold=4)
+    model = PopularityRecommender(positive_threshold=3).fit(X, y)
+    expected = scorer(model, X, y)
+    frame = pd.DataFrame(X, columns=["user", "item", "time"])
+    for kind in (list, pd.Series, pl.Series, lambda values: pd.Series(values, index=values * 0)):
+        assert scorer(model, frame, kind(y)) == expected
+    # Masked rows may come without feedback.
+    masked = np.insert(X, 3, np.iinfo(np.int64).min, axis=0)
+    assert scorer(model, masked, np.insert(y.astype(float), 3, np.nan)) == expected
+    histories, ratings = (np.split(column, 40) for column in (X[:, 1], y))
+    assert scorer(model, list(histories), list(ratings)) == expected
+    ragged = [histories[0][:2].tolist(), [], *histories[2:]]
+    several = scorer(model, ragged, [ratings[0][:2].tolist(), [], *ratings[2:]])
+    kept = ~np.isin(np.arange(200), range(2, 10))
+    assert several == scorer(model, X[kept], y[kept])
+    # Booleans say it all, whatever the threshold.
+    liked = [[True, False, True], [], [False, True, True]]
+    scorer = recommender_scorer("mrr", targets="all", positive_threshold=4)
+    items = [[1, 2, 3], [], [4, 5, 6]]
+    assert scorer(model, items, liked) == recommender_scorer("mrr", targets="all")(
+        model, items, liked
+    )
+
+
+def test_a_search_over_thresholds_compares_on_the_same_targets(rated):
+    """By itself each candidate has targets of its own; at 1 nothing is disliked."""
+    X, y = rated
+    grid = {"positive_threshold": [1, 2, 3, 4, 5]}
+    splitter = TemporalSplit(quantile=0.5)
+    train, test = next(splitter.split(X))
+    search = GridSearchCV(
+        PopularityRecommender(),
+        grid,
+        cv=splitter,
+        scoring=partial(recommender_scores, positive_threshold=4),
+        refit="ndcg_delta",
+    ).fit(X, y)
+    signs = np.where(y >= 4, 1, -1)
+    for place, threshold in enumerate(grid["positive_threshold"]):
+        model = PopularityRecommender(positive_threshold=threshold).fit(X[train], y[train])
+        ranks = model.target_ranks(X[test], y[test])
+        same = TargetRanks(
+            ranks.users, ranks.rows, signs[test][ranks.rows], ranks.ranks, ranks.n_items
+        )
+        for side, name in [("liked", "ndcg_liked"), ("delta", "ndcg_delta")]:
+            found = search.cv_results_[f"mean_test_{name}"][place]
+            assert found == pytest.approx(same.mean("ndcg", feedback=side))
+
+
+def test_a_threshold_that_leaves_one_side_empty_is_warned_of(rated):
+    X, y = rated
+    lenient = PopularityRecommender(positive_threshold=1).fit(X, y)
+    strict = PopularityRecommender(positive_threshold=6).fit(X, y)
+    everything = r"positive_threshold=1 leaves none of 40 targets disliked.*pass positive_threshold"
+    for scorer in (
+        recommender_scorer(), recommender_scorer(feedback="disliked"), recommender_scores
+    ):  # fmt: skip
+        with pytest.warns(UserWarning, match=everything):
+            scorer(lenient, X, y)
+    with pytest.warns(UserWarning, match="threshold=6 leaves none of 40 targets liked"):
+        recommender_scorer()(strict, X, y)
+    step = make_recommender_pipeline(
+        "passthrough", FunctionTransformer(), PopularityRecommender(positive_threshold=1)
+    ).fit(X, y)
+    with pytest.warns(UserWarning, match="recommender__positive_threshold=1 leaves none"):
+        step.score(X, y)
+    # Warnings are errors here: a side that nobody asked for, a threshold that both share.
+    recommender_scorer(feedback="liked")(lenient, X, y)
+    recommender_scorer(positive_threshold=4)(lenient, X, y)
+    recommender_scorer()(PopularityRecommender(positive_threshold=4).fit(X, y), X, y)
+    recommender_scorer()(PopularityRecommender().fit(X), X, np.ones(200))
+    recommender_scorer()(lenient, X)
+
+
+def test_nothing_to_score_is_warned_of(rated):
+    X, y = rated
+    model = PopularityRecommender(positive_threshold=3).fit(X, y)
+    for scorer in (recommender_scorer(), recommender_scorer(positive_threshold=3)):
+        with pytest.warns(UserWarning, match="No user has two events"):
+            assert scorer(model, X[::5], y[::5]) == 0
+    with pytest.raises(ValueError, match="There is no target: a target needs an earlier row"):
+        evaluate(model, X[::5], y[::5])
+
+
+@pytest.mark.parametrize(
+    ("threshold", "message"),
+    [((4, 3), "low < high"), ("4", "finite number or a pair"), (float("nan"), "finite")],
+)
+def test_a_threshold_is_checked_when_the_scorer_is_made(rated, threshold, message):
+    with pytest.raises(ValueError, match=message):
+        recommender_scorer(positive_threshold=threshold)
+
+
+def test_a_threshold_needs_feedback(rated):
+    model = PopularityRecommender().fit(rated[0])
+    for scorer in (
+        recommender_scorer(positive_threshold=4), partial(recommender_scores, positive_threshold=4)
+    ):  # fmt: skip
+        with pytest.raises(ValueError, match=r"positive_threshold=4 reads .* but y is None"):
+            scorer(model, rated[0])
 
 
 def test_scorer_says_what_it_needs(world):
@@ -411,6 +594,41 @@ def test_evaluate_passes_its_options_on(world):
     assert evaluation["coverage"] == 1  # nine items, ten recommended
 
 
+def test_evaluate_leaves_exclude_seen_to_the_model(world):
+    """A model without that argument can be evaluated, one with it has its own default."""
+
+    class Plain:
+        def __init__(self, model):
+            self.model = model
+
+        def target_ranks(self, X, y=None, *, targets="last"):
+            return self.model.target_ranks(X, y, targets=targets, exclude_seen=False)
+
+        def recommend(self, X, k=10, *, feedback=None):
+            return self.model.recommend(X, k, feedback=feedback, exclude_seen=False)
+
+    model = model_of(world)
+    evaluation = evaluate(Plain(model), *world, k=3, random_state=0)
+    assert evaluation == evaluate(model, *world, k=3, exclude_seen=False, random_state=0)
+    assert evaluation != evaluate(model, *world, k=3, random_state=0)
+    with pytest.raises(TypeError, match="exclude_seen"):
+        evaluate(Plain(model), *world, exclude_seen=True)
+
+
+def test_coverage_is_of_what_follows_the_feedback(world):
+    class Repeater(PopularityRecommender):
+        """Recommend what the user likes."""
+
+        def recommend(self, X, k=10, *, feedback=None, exclude_seen=True):
+            liked = X[:, 1] if feedback is None else X[np.asarray(feedback, dtype=bool), 1]
+            return {"user": liked, "item": liked}
+
+    X, liked = world
+    few = liked & (X[:, 1] % 3 == 0)  # items 0, 3 and 6 of nine
+    evaluation = evaluate(Repeater().fit(X, few), X, few, random_state=0)
+    assert evaluation["coverage"] == 3 / 9
+
+
 def test_evaluate_works_without_recommend(world):
     class RankOnly:
         target_ranks = model_of(world).target_ranks
@@ -452,6 +670,14 @@ def test_every_resample_has_as_many_users_as_there_are():
     assert sums[:, 1].mean() == pytest.approx(3000 * 2999 / 2, rel=1e-3)
 
 
+@pytest.mark.parametrize("n_users", [1, 2, 5])
+def test_every_user_is_drawn_alike(n_users):
+    counts = _bootstrap_sums(np.eye(n_users), 4000, 0)
+    # n draws with probability 1 / n each: mean 1, variance 1 - 1 / n.
+    np.testing.assert_allclose(counts.mean(axis=0), 1, atol=0.06)
+    np.testing.assert_allclose(counts.var(axis=0), 1 - 1 / n_users, atol=0.06)
+
+
 def test_random_state_repeats_and_global_state_is_untouched():
     ranks = make_ranks(np.arange(1, 41), np.tile([1, -1], 20))
     before = np.random.get_state()[1].copy()
@@ -469,6 +695,33 @@ def test_without_dislikes_there_is_no_delta_to_report():
     assert evaluation.n_users == 2
     with pytest.raises(ValueError, match="None of the 1 targets is liked or disliked"):
         summarize(make_ranks([1], [0]))
+
+
+@pytest.mark.parametrize("nothing", [[], (), iter(())])
+def test_no_runs_are_no_result(nothing):
+    one = make_ranks([1, 2], [1, -1])
+    with pytest.raises(ValueError, match="at least one run, got an empty sequence"):
+        summarize(nothing)
+    for pair in [(one, []), ([], one)]:
+        with pytest.raises(ValueError, match="at least one run, got an empty sequence"):
+            compare(*pair)
+
+
+@pytest.mark.parametrize("other", [[3, 4], ["ndcg"], [make_ranks([1], [1]), np.arange(3)], "abc"])
+def test_what_are_no_ranks_is_said(other):
+    with pytest.raises(TypeError, match="Expected what target_ranks of a model returns"):
+        summarize(other)
+
+
+def test_no_targets_are_no_result():
+    empty = make_ranks([], np.empty(0, dtype=int))
+    for call in (
+        lambda: summarize(empty),
+        lambda: summarize([empty]),
+        lambda: compare(empty, empty),
+    ):
+        with pytest.raises(ValueError, match="There is no target"):
+            call()
 
 
 def test_report_forms():

@@ -1,3 +1,4 @@
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -13,12 +14,15 @@ from sklearn.model_selection import GridSearchCV, KFold, cross_validate
 
 from posneg_rec.ids import MISSING_ID, ItemVocabulary
 from posneg_rec.interactions import build_histories, read_interactions
+from posneg_rec.metrics import recommender_scorer
 from posneg_rec.model_selection import (
     FutureLeakWarning,
     LastSeen,
     LeaveLastOutSplit,
     TemporalSplit,
     UserHoldoutSplit,
+    find_targets,
+    held_out_mask,
     leaking_rows,
     warn_if_future_leaks,
 )
@@ -178,15 +182,43 @@ def test_last_of_each_sign_by_hand():
     X = np.column_stack([users, np.arange(10)])
     # User 1: last dislike row 1, last like row 3; row 4 is neither. User 2: its only dislike is
     # its first row, without history, so only row 7 is held out. User 3 has no sign.
-    assert folds(LeaveLastOutSplit(per_sign=True), X, signs) == [
-        ([0, 5, 6, 8, 9], [0, 1, 2, 3, 5, 6, 7])
-    ]
+    train = [0, 5, 6, 8, 9]
+    splitter = LeaveLastOutSplit(per_sign=True)
+    assert folds(splitter, X, signs) == [(train, [0, 1, 2, 3, 5, 6, 7]), (train, [0, 1])]
+    assert splitter.get_n_splits() == 2
+    # The other way round: the last dislike comes after the last like.
+    assert folds(splitter, X[:5], [1, 1, -1, -1, 0]) == [([0], [0, 1]), ([0], [0, 1, 2, 3])]
+
+
+def test_both_held_out_rows_are_scored():
+    """Whatever scorer: the mean over both folds is half of what one ranking of both gives."""
+    items = [[0, 1, 2, 3, 4], [3, 4, 0, 1, 2], [4, 2, 3, 0, 1], [1, 0, 2, 3, 4]]
+    X = np.column_stack([np.repeat(np.arange(4), 5), np.ravel(items)])
+    y = np.tile([1, 1, 1, 0, 1], 4)
+    splitter = LeaveLastOutSplit(per_sign=True)
+    scorer = recommender_scorer("mrr")
+    results = cross_validate(
+        PopularityRecommender(),
+        X,
+        y,
+        cv=splitter,
+        scoring={name: recommender_scorer("mrr", feedback=name) for name in ("liked", "disliked")}
+        | {"delta": scorer},
+    )
+    train, _ = next(splitter.split(X, y))
+    mask = np.tile([False, False, False, True, True], 4)
+    ranks = PopularityRecommender().fit(X[train], y[train]).target_ranks(X, y, targets=mask)
+    liked, disliked = (ranks.mean("mrr", feedback=name) for name in ("liked", "disliked"))
+    assert 0 not in (liked, disliked, liked - disliked)
+    np.testing.assert_allclose(results["test_liked"], [liked, 0])
+    np.testing.assert_allclose(results["test_disliked"], [0, -disliked])
+    np.testing.assert_allclose(results["test_delta"].sum(), liked - disliked)
 
 
 def test_signs_come_from_the_threshold():
     X = np.column_stack([[1] * 4, np.arange(4)])
     splitter = LeaveLastOutSplit(per_sign=True, positive_threshold=4)
-    assert folds(splitter, X, [5, 3, 5, 4]) == [([0], [0, 1, 2, 3])]
+    assert folds(splitter, X, [5, 3, 5, 4]) == [([0], [0, 1, 2, 3]), ([0], [0, 1])]
     assert folds(LeaveLastOutSplit(), X, [5, 3, 5, 4]) == [([0, 1, 2], [0, 1, 2, 3])]
 
 
@@ -196,30 +228,44 @@ def test_leave_last_out_knows_no_future(table, per_sign):
     X, y, kept = table
     splitter = LeaveLastOutSplit(per_sign=per_sign)
     try:
-        ((train, test),) = folds(splitter, X, y)
+        splits = folds(splitter, X, y)
     except ValueError as error:
-        assert "No user has a row to hold out" in str(error)
+        kind = "(liked |disliked )" if per_sign else ""
+        assert re.match(f"No user has a {kind}row to hold out", str(error))
         assume(False)
-    assert leaks(X, train, test) == []
-    assert set(train) | set(test) <= set(kept)
-    check_test_fold(X, train, test)
-    tested = {X[row, 0] for row in test}
-    alone = [row for row in kept if X[row, 0] not in tested]
-    assert set(alone) <= set(train)
-    for user in tested:
-        rows = sorted((row for row in kept if X[row, 0] == user), key=lambda r: (X[r, 2], r))
-        if not per_sign:
-            assert held_out(train, [row for row in test if row in rows]) == [rows[-1]]
-            continue
-        lasts = [max((i for i, row in enumerate(rows) if y[row] == s), default=0) for s in (1, -1)]
-        lasts = [last for last in lasts if last > 0]
-        assert [row in train for row in rows] == [i < min(lasts) for i in range(len(rows))]
-        assert [row in test for row in rows] == [i <= max(lasts) for i in range(len(rows))]
+    assert len(splits) == splitter.get_n_splits()
+    histories = {
+        user: sorted((row for row in kept if X[row, 0] == user), key=lambda row: (X[row, 2], row))
+        for user in set(X[kept, 0])
+    }
+    targets = [
+        {
+            user: [row for row in rows[1:] if sign is None or y[row] == sign][-1:]
+            for user, rows in histories.items()
+        }
+        for sign in ((1, -1) if per_sign else (None,))
+    ]
+    for (train, test), targets_of in zip(splits, targets, strict=True):
+        assert leaks(X, train, test) == []
+        check_test_fold(X, train, test)
+        # What scorers rank, each user's last row, is the row held out in this fold.
+        tested = set(X[test, 0])
+        assert tested == {user for user, rows in targets_of.items() if rows}
+        for user, rows in histories.items():
+            if user in tested:
+                assert max((r for r in test if r in rows), key=rows.index) == targets_of[user][0]
+            held_out_rows = [row for of in targets for row in of[user]]
+            first = min(map(rows.index, held_out_rows), default=len(rows))
+            assert [row in train for row in rows] == [i < first for i in range(len(rows))]
 
 
 def test_someone_must_have_a_history():
     with pytest.raises(ValueError, match="No user has a row to hold out"):
         next(LeaveLastOutSplit().split(np.array([[1, 10], [2, 10]])))
+    X = np.array([[1, 10], [1, 11], [1, 12]])
+    for y, kind in [([-1, 1, 1], "disliked"), ([1, -1, -1], "liked"), (None, "disliked")]:
+        with pytest.raises(ValueError, match=f"No user has a {kind} row to hold out"):
+            next(LeaveLastOutSplit(per_sign=True).split(X, y))
 
 
 # -- UserHoldoutSplit ------------------------------------------------------------------------
@@ -264,6 +310,31 @@ def test_a_history_cannot_be_cut_by_rows(splitter):
 
 
 # -- all splitters ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "splitter", [TemporalSplit(), LeaveLastOutSplit(), UserHoldoutSplit(item_column="what")]
+)
+@pytest.mark.parametrize(
+    "frame",
+    [
+        pd.DataFrame({"when": pd.to_datetime(["2020"] * 2), "who": ["a", "a"], "what": [1, 2]}),
+        pl.DataFrame({"who": ["a", "a"], "what": [1, 2], "how": ["well", "badly"]}),
+    ],
+    ids=["time first", "third is no time"],
+)
+def test_columns_that_cannot_be_read_are_to_be_named(splitter, frame):
+    name = type(splitter).__name__
+    with pytest.raises((TypeError, ValueError), match=rf"{name}\(user_column=\.\.\., item_col"):
+        next(splitter.split(frame))
+
+
+def test_an_error_of_data_in_named_columns_is_no_matter_of_names():
+    splitter = TemporalSplit(user_column=0, item_column=1, time_column=2)
+    with pytest.raises(ValueError, match=r"is missing") as error:
+        next(splitter.split(np.array([[1, 2, np.nan], [1, 3, 4]])))
+    assert "user_column" not in str(error.value)
+
 
 SPLITTERS = [
     TemporalSplit(2, quantile=0.4),
@@ -354,36 +425,150 @@ def test_a_split_of_rows_leaks_and_a_temporal_one_does_not():
     assert len(leaking_rows(X, train, test)) == 0
 
 
-def last_seen(times, unit=None):
-    return LastSeen(
-        np.array(sorted(times)), np.array([times[user] for user in sorted(times)]), unit
+@settings(deadline=None, max_examples=60)
+@given(table=tables(), splitter=st.sampled_from([TemporalSplit(quantile=0.5), LeaveLastOutSplit()]))
+def test_what_is_held_out_was_not_trained_on(table, splitter):
+    X, y, _ = table
+    try:
+        ((train, test),) = splitter.split(X, y)
+    except ValueError:
+        assume(False)
+    mask = held_out_mask(train, test)
+    assert mask.tolist() == [row not in set(train.tolist()) for row in test]
+    ranks = PopularityRecommender().fit(X[train]).target_ranks(X[test], targets=mask)
+    assert sorted(test[ranks.rows].tolist()) == held_out(train.tolist(), test.tolist())
+
+
+# -- targets ---------------------------------------------------------------------------------
+
+
+def histories_of(X, **options):
+    events = read_interactions(X, **options)
+    return build_histories(events, ItemVocabulary(events.item_ids))
+
+
+def test_targets_by_hand():
+    # In time order: user 1 rows 2, 4, 0; user 2 rows 1, 5; users 3 and 4 rows 3 and 6.
+    histories = histories_of(SMALL)
+    for targets, rows in [
+        ("last", [0, 5]),
+        ("all", [0, 4, 5]),
+        (np.array([1, 0, 0, 1, 1, 0, 0], dtype=bool), [0, 3, 4]),
+        (pd.Series([False, True, True] + [False] * 4), [1, 2]),
+        ([False] * 7, []),
+    ]:
+        positions = find_targets(histories, targets, 7)
+        assert positions.dtype == np.int64
+        assert histories.rows[positions].tolist() == rows
+
+
+@settings(deadline=None, max_examples=100)
+@given(table=tables())
+def test_a_target_has_an_earlier_row_of_its_user(table):
+    X, _, kept = table
+    histories = histories_of(X)
+    earlier = [any(X[o, 0] == X[r, 0] and is_later(X, r, o) for o in kept) for r in kept]
+    later = [any(X[o, 0] == X[r, 0] and is_later(X, o, r) for o in kept) for r in kept]
+    every = [row for row, found in zip(kept, earlier, strict=True) if found]
+    last = [r for r, e, n in zip(kept, earlier, later, strict=True) if e and not n]
+    rows = {t: histories.rows[find_targets(histories, t, len(X))].tolist() for t in ("last", "all")}
+    assert rows == {"last": last, "all": every}
+    mask = np.ones(len(X), dtype=bool)
+    assert histories.rows[find_targets(histories, mask, len(X))].tolist() == kept
+
+
+@pytest.mark.parametrize(
+    "targets", ["first", None, 3, [0, 1, 1, 0, 0, 0, 0], np.ones(6, bool), np.ones((7, 1), bool),
+                "x" * 999, ["last"]],
+)  # fmt: skip
+def test_other_targets_are_refused(targets):
+    with pytest.raises(
+        ValueError, match=r"'last', 'all' or a bool array .* per row \(7\)"
+    ) as error:
+        find_targets(histories_of(SMALL), targets, 7)
+    assert len(str(error.value)) < 150
+
+
+def warn_of(trained, scored, targets="last", **columns):
+    histories = histories_of(scored)
+    warn_if_future_leaks(
+        LastSeen.of(histories_of(trained)),
+        histories,
+        find_targets(histories, targets, len(scored)),
+        columns,
     )
 
 
+def events(times):
+    """A row at time 0 and one at the given time for each user."""
+    return np.array([[user, 0, when] for user, time in times.items() for when in (0, time)])
+
+
+def dated(times, unit, type_=pd.DataFrame):
+    rows = events(times)
+    when = (np.datetime64("2020-01-01", "s") + rows[:, 2]).astype(f"M8[{unit}]")
+    return type_({"user": rows[:, 0], "item": rows[:, 1], "time": when})
+
+
 def test_targets_before_what_was_trained_on_are_counted():
-    trained = last_seen({1: 7, 2: 7, 3: 7})
-    with pytest.warns(FutureLeakWarning, match=r"2 of 4 targets lie before .*KFold"):
-        warn_if_future_leaks(trained, last_seen({0: 1, 1: 6, 2: 7, 3: 2}))
+    trained = events({1: 7, 2: 7, 3: 7})
+    with pytest.warns(FutureLeakWarning, match=r"2 of 4 targets lie before .*KFold.*Split\(\) "):
+        warn_of(trained, events({0: 1, 1: 6, 2: 7, 3: 2}))
+    # A user's only row is no target unless a mask says so.
+    alone = np.array([[1, 0, 3], [2, 0, 5], [2, 0, 9]])
+    warn_of(trained, alone)
+    with pytest.warns(FutureLeakWarning, match="1 of 1 targets"):
+        warn_of(trained, alone, np.array([True, False, False]))
+    with pytest.warns(FutureLeakWarning, match="2 of 3 targets"):
+        warn_of(trained, alone, np.ones(3, dtype=bool))
+
+
+def test_the_advice_names_the_columns_of_the_model():
+    with pytest.warns(
+        FutureLeakWarning, match=r"TemporalSplit\(user_column='who', time_column=0\)"
+    ):
+        warn_of(events({1: 7}), events({1: 6}), user_column="who", item_column=None, time_column=0)
+
+
+@pytest.mark.parametrize("units", [("ns", "us"), ("us", "ns"), ("ms", "ns"), ("us", "ms")])
+@pytest.mark.parametrize("type_", [pd.DataFrame, pl.DataFrame])
+def test_leaks_are_found_whatever_the_unit(units, type_):
+    trained = dated({1: 700, 2: 700}, units[0], type_)
+    scored = dated({1: 699, 2: 700}, units[1], type_)
+    with pytest.warns(FutureLeakWarning, match="1 of 2 targets"):
+        warn_of(trained, scored)
+
+
+def test_a_time_that_was_rounded_is_not_earlier():
+    row = dated({1: 700}, "ns")
+    row["time"] += pd.Timedelta("500ms")
+    warn_of(row, dated({1: 700}, "s"))
+    warn_of(dated({1: 700}, "s"), row)
+    # Far from what nanoseconds can tell.
+    far = row.assign(time=np.array(["1000-01-01", "3000-01-01"], dtype="M8[s]"))
+    warn_of(row, far)
+    with pytest.warns(FutureLeakWarning):
+        warn_of(far, row)
 
 
 @pytest.mark.parametrize(
     ("trained", "scored"),
     [
-        (last_seen({1: 7, 2: 1}), last_seen({1: 7, 2: 2})),
-        (last_seen({1: 7}), last_seen({2: 1})),
-        (last_seen({1: 7}, "ns"), last_seen({1: 1}, "us")),
-        (None, last_seen({1: 1})),
-        (last_seen({1: 7}), None),
+        (events({1: 7, 2: 1}), events({1: 7, 2: 2})),
+        (events({1: 7}), events({2: 1})),
+        (dated({1: 7}, "s"), events({1: 1})),
+        (events({1: 7})[:, :2], events({1: 1})),
+        (events({1: 7}), events({1: 1})[:, :2]),
     ],
-    ids=["later", "another user", "another unit", "not known", "no times"],
+    ids=["later", "another user", "no datetimes", "not known", "no times"],
 )
 def test_nothing_that_leaks_is_no_warning(trained, scored):
-    warn_if_future_leaks(trained, scored)
+    warn_of(trained, scored)
 
 
 def test_last_seen_is_read_off_histories():
-    events = read_interactions(np.array([[5, 0, 3], [4, 0, 9], [5, 1, 1]]))
-    histories = build_histories(events, ItemVocabulary(events.item_ids))
-    seen = LastSeen.of(histories, events.time_unit)
+    histories = histories_of(np.array([[5, 0, 3], [4, 0, 9], [5, 1, 1]]))
+    seen = LastSeen.of(histories)
     assert (seen.users.tolist(), seen.times.tolist(), seen.unit) == ([4, 5], [9, 3], None)
-    assert LastSeen.of(replace(histories, times=None), None) is None
+    assert LastSeen.of(replace(histories, times=None)) is None
+    assert LastSeen.of(histories_of(dated({1: 7}, "ms"))).unit == "ms"

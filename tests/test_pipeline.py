@@ -5,11 +5,15 @@ import subprocess
 import sys
 
 import joblib
+import narwhals.stable.v2 as nw
 import numpy as np
 import pandas as pd
 import pytest
 import sklearn
+from popularity import PopularityRecommender
+from sklearn.base import clone
 from sklearn.callback import ScoringMonitor
+from sklearn.compose import ColumnTransformer
 from sklearn.exceptions import NotFittedError, UnsetMetadataPassedError
 from sklearn.model_selection import GridSearchCV, KFold, cross_val_score
 from sklearn.preprocessing import FunctionTransformer
@@ -85,6 +89,41 @@ def test_transformers_that_change_nothing_give_the_model_of_the_recommender_alon
         ranks, expected = (model.target_ranks(X, Y, **options) for model in (fitted, bare))
         for name in ("users", "rows", "signs", "ranks"):
             assert getattr(ranks, name).tolist() == getattr(expected, name).tolist()
+
+
+def with_pauses(rows, unit=None):
+    """The same events in the same order, with pauses between them that differ."""
+    pauses = np.random.default_rng(0).integers(0, 2, len(rows)) * 10_000 + 1
+    rows = as_pandas(rows).assign(time=np.cumsum(pauses))
+    return rows if unit is None else rows.assign(time=rows["time"].astype(f"M8[{unit}]"))
+
+
+@pytest.mark.parametrize("output", [None, "pandas", "polars"])
+@pytest.mark.parametrize("unit", [None, "s", "ns"])
+def test_pauses_reach_the_recommender(bare, unit, output):
+    rows = with_pauses(X, unit)
+    expected = tiny().fit(rows, Y)
+    assert not same_weights(expected, bare)  # pauses matter
+    for transformers in (
+        [SequenceBuilder()],
+        [SequenceBuilder(), RareItemMasker(**MASK_NOTHING)],
+        [RareItemMasker(**MASK_NOTHING), SequenceBuilder()],
+    ):
+        pipeline = pipeline_of(*transformers).set_output(transform=output).fit(rows, Y)
+        assert same_weights(pipeline[-1], expected)
+        assert pipeline[-1].gap_edges_.tolist() == expected.gap_edges_.tolist()
+        assert pipeline.score(rows, Y) == expected.score(rows, Y) != 0
+        answer, direct = (model.recommend(rows, 2, feedback=Y) for model in (pipeline, expected))
+        assert answer.equals(direct)
+
+
+def test_rows_of_one_time_stay_in_their_order(bare):
+    rows = X.copy()
+    rows[:, 2] = 0
+    assert same_weights(neutral_pipeline().fit(rows, Y)[-1], tiny().fit(rows, Y))
+    short = pipeline_of(SequenceBuilder(max_length=4)).fit(rows, Y)
+    last_four = np.concatenate([np.flatnonzero(X[:, 0] == user)[-4:] for user in range(40)])
+    assert same_weights(short[-1], tiny().fit(rows[last_four], Y[last_four]))
 
 
 def test_a_history_and_a_list_of_histories_go_to_the_recommender_as_they_are(bare, fitted):
@@ -173,6 +212,86 @@ def test_steps_in_any_order_and_columns_by_name(bare):
         assert pipeline.unknown_items(extra).tolist() == [999]
 
 
+def swap(rows):
+    """Bring rows of (time, item, user) to (user, item, time)."""
+    return rows[:, [2, 1, 0]] if isinstance(rows, np.ndarray) else rows.iloc[:, [2, 1, 0]]
+
+
+FOREIGN = {
+    "function": [FunctionTransformer(swap)],
+    "columns": [ColumnTransformer([("by place", "passthrough", [2, 1, 0])])],
+    "passthrough": ["passthrough", FunctionTransformer(swap), "passthrough"],
+    "two": [FunctionTransformer(), FunctionTransformer(swap)],
+}
+
+
+@pytest.mark.parametrize("foreign", FOREIGN)
+@pytest.mark.parametrize("then", ["the model", "a builder", "a masker"])
+def test_targets_are_read_behind_steps_that_know_no_columns(bare, foreign, then):
+    """Not from the columns in which those steps find their rows."""
+    own = {"the model": [], "a builder": [SequenceBuilder()],
+           "a masker": [RareItemMasker(**MASK_NOTHING)]}[then]  # fmt: skip
+    steps = [clone(step) if step != "passthrough" else step for step in FOREIGN[foreign]]
+    pipeline = pipeline_of(*steps, *own).fit(swap(X), Y)
+    assert same_weights(pipeline[-1], bare)
+    for targets in ("last", "all", np.arange(len(X)) % 3 == 1):
+        ranks, expected = (
+            model.target_ranks(rows, Y, targets=targets)
+            for model, rows in ((pipeline, swap(X)), (bare, X))
+        )
+        for name in ("users", "rows", "signs", "ranks"):
+            assert getattr(ranks, name).tolist() == getattr(expected, name).tolist()
+    assert pipeline.score(swap(X), Y) == bare.score(X, Y)
+    assert pipeline.unknown_items(swap(np.array([[1, 999, 0], [1, 3, 1]]))).tolist() == [999]
+    # Leaks are those of the users, too; the model's columns are none of the rows as passed.
+    early = X[:, 2] < 4
+    with pytest.warns(FutureLeakWarning, match=r"40 of 40 .*TemporalSplit\(\) "):
+        pipeline.score(swap(X)[early], Y[early])
+
+
+def test_columns_that_the_recommender_knows_are_its_own(bare):
+    """The first steps know none: the recommender's hold."""
+    frame = as_pandas(X)[["time", "item", "user"]].set_axis(["when", "what", "who"], axis=1)
+    named = {"user_column": "who", "item_column": "what", "time_column": "when"}
+    pipeline = pipeline_of(FunctionTransformer(), "passthrough", **named).fit(frame, Y)
+    assert same_weights(pipeline[-1], bare)
+    assert pipeline.score(frame, Y) == bare.score(X, Y)
+    assert set(pipeline.target_ranks(frame, Y).users) == set(X[:, 0])
+
+
+def test_steps_that_drop_rows_are_refused():
+    pipeline = pipeline_of(FunctionTransformer(lambda rows: rows[1:]))
+    with pytest.raises(ValueError, match="FunctionTransformer made 3 rows of 4, but"):
+        pipeline.fit(np.array([[1, 1, 0], [1, 2, 1], [1, 3, 2], [1, 1, 3]]))
+
+
+def test_the_advice_against_leaks_names_the_columns():
+    frame = as_pandas(X).set_axis(["who", "what", "when"], axis=1)
+    named = SequenceBuilder(user_column="who", item_column="what", time_column=2)
+    pipeline = pipeline_of(named).fit(frame, Y)
+    with pytest.warns(
+        FutureLeakWarning,
+        match=r"TemporalSplit\(user_column='who', item_column='what', time_column=2\) ",
+    ):
+        pipeline.score(frame[X[:, 2] < 4], Y[X[:, 2] < 4])
+
+
+def test_a_foreign_recommender_in_a_pipeline_ranks_as_it_does_alone():
+    class Plain(PopularityRecommender):
+        """Knows neither exclude_seen nor columns nor codings of feedback."""
+
+        def target_ranks(self, X, y=None, *, targets="last"):
+            return super().target_ranks(X, y, targets=targets, exclude_seen=False)
+
+    pipeline = make_recommender_pipeline(SequenceBuilder(), Plain()).fit(X, Y)
+    expected = Plain().fit(X, Y).target_ranks(X, Y, targets="all")
+    ranks = pipeline.target_ranks(X, Y, targets="all")
+    order = np.argsort(expected.rows)
+    assert ranks.ranks.tolist() == expected.ranks[order].tolist()
+    with pytest.raises(TypeError, match="exclude_seen"):
+        pipeline.target_ranks(X, Y, exclude_seen=True)
+
+
 def test_methods_are_there_if_the_recommender_has_them():
     methods = ("recommend", "score_items", "similar_items", "unknown_items", "target_ranks")
     assert all(hasattr(neutral_pipeline(), method) for method in methods)
@@ -247,6 +366,50 @@ def test_a_masked_target_is_missed_not_replaced():
         pipeline.target_ranks(rows, targets="first")
 
 
+def test_a_first_row_is_no_target_unless_a_mask_names_it(fitted, bare):
+    rows = np.array([[90, 3, 0], [90, 4, 1], [91, 5, 0], [92, 6, 5], [92, 7, 4]])
+    for model in (fitted, bare):
+        assert model.target_ranks(rows, targets="last").rows.tolist() == [1, 3]
+        assert model.target_ranks(rows, targets="all").rows.tolist() == [1, 3]
+        every = model.target_ranks(rows, targets=np.ones(5, dtype=bool))
+        assert every.rows.tolist() == [0, 1, 2, 3, 4]
+
+
+MASK_ALL = [
+    (RareItemMasker(min_items_per_user=9), "few items"),
+    (SequenceBuilder(min_events=9), "few events"),
+]
+
+
+@pytest.mark.parametrize("kind", [*FRAMES, "array"])
+@pytest.mark.parametrize(("transformer", "why"), MASK_ALL, ids=[why for _, why in MASK_ALL])
+def test_where_all_is_masked_there_is_no_answer(transformer, why, kind):
+    make = FRAMES.get(kind, np.asarray)
+    pipeline = pipeline_of(clone(transformer)).fit(make(X), Y)
+    # Of one user and of two; items known and unknown.
+    few = np.array([[91, 3, 0], [91, 4, 1], [92, 5, 1]])
+    for rows in (few[:2], few):
+        with pytest.warns(UserWarning, match=f"The transformers mask all {len(rows)} rows"):
+            answer = pipeline.recommend(make(rows), k=3, feedback=np.ones(len(rows)))
+        usual = pipeline.recommend(make(X), k=3, feedback=Y)
+        assert type(answer) is type(usual) and len(answer) == 0
+        if kind == "array":
+            assert answer.dtype == usual.dtype
+        else:
+            assert nw.from_native(answer).schema == nw.from_native(usual).schema
+        with pytest.warns(UserWarning, match=f"mask all {len(rows)} rows"):
+            ranks = pipeline.target_ranks(make(rows), np.ones(len(rows)))
+        assert len(ranks) == 0 and ranks.n_items == len(pipeline[-1].items_)
+    unknown = np.array([[91, 3, 0], [91, 999, 1], [92, 5, 1], [93, 888, 5], [93, 4, 3]])
+    with pytest.warns(UserWarning, match="mask all 5 rows"):
+        ranks = pipeline.target_ranks(make(unknown), np.array([1, -1, 1, 1, 1]))
+    assert ranks.rows.tolist() == [1, 3] and ranks.signs.tolist() == [-1, 1]
+    assert set(ranks.ranks) == {len(pipeline[-1].items_) + 1}
+    with pytest.warns(UserWarning) as found:
+        assert pipeline.score(make(few), np.ones(3)) == 0
+    assert any("No user has two events" in str(warning.message) for warning in found)
+
+
 def test_masking_what_is_hard_to_predict_does_not_raise_the_score():
     """All settings of a search are scored on the same targets."""
     last = np.flatnonzero(np.diff(X[:, 0], append=-1))
@@ -283,7 +446,7 @@ def test_sessions_are_scored_on_each_users_last_row_alone(bare):
 
 
 def test_scores_warn_when_the_future_leaks(fitted):
-    """By the times of the table: a SequenceBuilder counts each part of a history from 0."""
+    """By the users of the table, whatever the transformers make of them."""
     with pytest.warns(FutureLeakWarning, match="targets lie before rows of the same user"):
         cross_val_score(
             neutral_pipeline(), X, Y, cv=KFold(3, shuffle=True, random_state=0), error_score="raise"
@@ -296,10 +459,9 @@ def test_scores_warn_when_the_future_leaks(fitted):
         with pytest.warns(FutureLeakWarning):
             neutral_pipeline().fit(rows, Y).score(rows[~later], Y[~later])
     dated = as_pandas(X).assign(time=X[:, 2].astype("M8[ns]"))
-    seconds = dated.assign(time=X[:, 2].astype("M8[s]"))  # of another unit: cannot tell
-    neutral_pipeline().fit(dated.assign(time=dated["time"] + pd.Timedelta("1h")), Y).score(
-        seconds, Y
-    )
+    dated = dated.assign(time=dated["time"] + pd.Timedelta("1h"))
+    with pytest.warns(FutureLeakWarning, match="40 of 40 targets"):
+        neutral_pipeline().fit(dated, Y).score(dated.assign(time=X[:, 2].astype("M8[s]")), Y)
     pickle.loads(pickle.dumps(fitted)).score(X[~later], Y[~later])  # knows nobody
     fitted.target_ranks(X, Y, targets=~later)  # asked for
     neutral_pipeline().fit(X[:, :2], Y).score(X[~later, :2], Y[~later])  # cannot tell

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import numpy as np
 import pandas as pd
 import polars as pl
@@ -41,65 +43,134 @@ EVENT_TABLE = pd.DataFrame(
         "time": [30, 10, 7, 20, 7, 90, 95],
     }
 )
-GONE = [MISSING_ID] * 3
 
 
 @pytest.mark.parametrize(
-    ("parameters", "expected"),
+    ("parameters", "kept"),
     [
-        (
-            {},
-            [[5, BIG, 2], [5, 11, 0], [4, 11, 0], [5, BIG, 1], [4, 13, 1], [5, 13, 3], [5, 12, 4]],
-        ),
-        (
-            {"duplicates": "last"},
-            [[5, BIG, 1], [5, 11, 0], [4, 11, 0], GONE, [4, 13, 1], [5, 13, 2], [5, 12, 3]],
-        ),
-        (
-            {"min_events": 3},
-            [[5, BIG, 2], [5, 11, 0], GONE, [5, BIG, 1], GONE, [5, 13, 3], [5, 12, 4]],
-        ),
+        ({}, [0, 1, 2, 3, 4, 5, 6]),
+        ({"duplicates": "last"}, [0, 1, 2, 4, 5, 6]),
+        ({"min_events": 3}, [0, 1, 3, 5, 6]),
         # Only what duplicates leaves is counted.
-        ({"min_events": 5, "duplicates": "last"}, [GONE] * 7),
-        (
-            {"max_length": 4},
-            [[5, BIG, 1], GONE, [4, 11, 0], [5, BIG, 0], [4, 13, 1], [5, 13, 2], [5, 12, 3]],
-        ),
-        (
-            {"max_length": 2},
-            [GONE, GONE, [4, 11, 0], GONE, [4, 13, 1], [5, 13, 0], [5, 12, 1]],
-        ),
+        ({"min_events": 5, "duplicates": "last"}, []),
+        ({"max_length": 4}, [0, 2, 3, 4, 5, 6]),
+        ({"max_length": 2}, [2, 4, 5, 6]),
+        ({"max_length": 1}, [4, 6]),  # rows 2 and 4 are of one time: the later row is the last
         # A long sequence counts as long before it is cut.
-        ({"max_length": 2, "min_events": 3}, [*[GONE] * 5, [5, 13, 0], [5, 12, 1]]),
-        (
-            {"session_gap": 10},
-            [
-                ["5:0", BIG, 2],
-                ["5:0", 11, 0],
-                ["4:0", 11, 0],
-                ["5:0", BIG, 1],
-                ["4:0", 13, 1],
-                ["5:1", 13, 0],
-                ["5:1", 12, 1],
-            ],
-        ),
+        ({"max_length": 2, "min_events": 3}, [5, 6]),
+    ],
+)
+def test_sequences(parameters, kept):
+    sequences = SequenceBuilder(**parameters).fit_transform(EVENT_TABLE)
+    expected = np.full((7, 3), MISSING_ID)
+    expected[kept] = EVENT_TABLE.to_numpy()[kept]
+    assert sequences.tolist() == expected.tolist()
+    assert sequences.dtype == np.int64
+
+
+@pytest.mark.parametrize(
+    ("parameters", "names"),
+    [
+        ({"session_gap": 10}, ["5:0", "5:0", "4:0", "5:0", "4:0", "5:1", "5:1"]),
+        ({"session_gap": 9.5}, ["5:2", "5:0", "4:0", "5:1", "4:0", "5:3", "5:3"]),
         (
             {"session_gap": 9.5, "min_events": 2},
-            [[None] * 3] * 2
-            + [["4:0", 11, 0], [None] * 3, ["4:0", 13, 1], ["5:3", 13, 0], ["5:3", 12, 1]],
+            [None, None, "4:0", None, "4:0", "5:3", "5:3"],
+        ),
+        ({"session_gap": 10, "max_length": 2}, ["5:0", None, "4:0", "5:0", "4:0", "5:1", "5:1"]),
+        ({"session_gap": 10, "max_length": 1}, ["5:0", None, None, None, "4:0", None, "5:1"]),
+        (
+            {"session_gap": 60, "duplicates": "last"},
+            ["5:0", "5:0", "4:0", None, "4:0", "5:0", "5:0"],
+        ),
+        (
+            {"session_gap": 10, "max_length": 2, "min_events": 3},
+            ["5:0", None, None, "5:0", None, None, None],
         ),
     ],
 )
-def test_sequences(parameters, expected):
-    sequences = SequenceBuilder(**parameters).fit_transform(EVENT_TABLE)
-    assert sequences.tolist() == expected
-    assert sequences.dtype == (object if "session_gap" in parameters else np.int64)
+def test_sessions(parameters, names):
+    sessions = SequenceBuilder(**parameters).fit_transform(EVENT_TABLE)
+    rows = EVENT_TABLE.to_numpy().tolist()
+    assert sessions.dtype == object
+    assert sessions.tolist() == [
+        [None] * 3 if name is None else [name, *row[1:]]
+        for name, row in zip(names, rows, strict=True)
+    ]
+
+
+@pytest.mark.parametrize(
+    "users",
+    [["a", "a\0"], ["a", "a:1"], ["a:1", "a:1:1"], ["", "\0", ":"], ["a", "A", "ä", "a\u0308"]],
+)
+def test_sessions_of_different_users_have_different_names(users):
+    times = [0, 10, 20]  # three sessions each
+    rows = [[user, item, time] for user in users for item, time in enumerate(times)]
+    names = SequenceBuilder(session_gap=5).fit_transform(rows)[:, 0].tolist()
+    assert [name.rpartition(":")[0] for name in names] == [row[0] for row in rows]
+    assert [name.rpartition(":")[2] for name in names] == ["0", "1", "2"] * len(users)
+
+
+@functools.total_ordering
+class Anonymous:
+    """An id whose text says nothing."""
+
+    def __init__(self, number):
+        self.number = number
+
+    def __eq__(self, other):
+        return self.number == other.number
+
+    def __lt__(self, other):
+        return self.number < other.number
+
+    def __hash__(self):
+        return hash(self.number)
+
+    def __repr__(self):
+        return "<user>"
+
+
+def test_users_of_one_text_have_no_sessions():
+    rows = [[Anonymous(number), 0, 0] for number in (1, 2, 2)]
+    with pytest.raises(ValueError, match=r"<user> and <user> have the same, '<user>': convert"):
+        SequenceBuilder(session_gap=5).fit_transform(rows)
+    assert len(SequenceBuilder().fit_transform(rows)) == 3
+
+
+@pytest.mark.parametrize("zone", [None, "Europe/Vienna"])
+@pytest.mark.parametrize("unit", ["s", "ns"])
+@pytest.mark.parametrize("session_gap", [None, 3600])
+def test_datetimes_stay_datetimes(unit, zone, session_gap):
+    times = pd.Series(pd.to_datetime(["2020-01-02", None, "2020-01-01"])).astype(f"M8[{unit}]")
+    table = pd.DataFrame({"user": ["u", None, "v"], "item": ["a", None, "b"], "time": times})
+    if zone is not None:
+        table["time"] = table["time"].dt.tz_localize(zone)
+    builder = SequenceBuilder(session_gap=session_gap)
+    direct, built = (read_interactions(rows) for rows in (table, builder.fit_transform(table)))
+    assert built.time_unit == direct.time_unit == unit
+    assert built.times.tolist() == direct.times.tolist()
+    frame = builder.set_output(transform="pandas").fit_transform(table)
+    assert read_interactions(frame).times.tolist() == direct.times.tolist()
+
+
+@LAW
+@given(EVENTS, st.sampled_from([{}, {"duplicates": "last"}, {"max_length": 2}, {"min_events": 2},
+                                {"session_gap": 1}]))  # fmt: skip
+def test_pauses_pass_unchanged(events, parameters):
+    """What stays behind a builder has the gaps between events that it had in front of it."""
+    table = pd.DataFrame([event[:3] for event in events], columns=["user", "item", "time"])
+    built = SequenceBuilder(**parameters).fit_transform(table)
+    kept = np.array([row[0] not in (None, MISSING_ID) for row in built.tolist()])
+    assert built[kept][:, 1:].tolist() == table.to_numpy()[kept][:, 1:].tolist()
 
 
 def test_sequences_without_times_follow_the_rows():
     table = np.array([["b", "x"], ["a", "y"], ["b", "y"]])
-    rows = [["b", "x", 0], ["a", "y", 0], ["b", "y", 1]]
-    assert SequenceBuilder().fit_transform(table).tolist() == rows
+    builder = SequenceBuilder(max_length=1).fit(table)
+    assert builder.transform(table).tolist() == [[None, None], ["a", "y"], ["b", "y"]]
+    assert builder.get_feature_names_out().tolist() == ["sequence", "item"]
+    assert builder.set_output(transform="pandas").transform(table).shape == (3, 2)
     with pytest.raises(ValueError, match=r"session_gap=5 needs times, but X has no time"):
         SequenceBuilder(session_gap=5).fit(table)
 
@@ -166,7 +237,7 @@ def test_output_containers(text):
     if text:
         table["user"] = table["user"].map("u{}".format)
     for transformer, names in [
-        (SequenceBuilder(min_events=3), ["sequence", "item", "position"]),
+        (SequenceBuilder(min_events=3), ["sequence", "item", "time"]),
         (RareItemMasker(min_users_per_item=2, min_items_per_user=1), ["user", "item", "time"]),
     ]:
         plain = transformer.fit_transform(table)
@@ -189,12 +260,10 @@ def test_integer_ids_beside_float_times_stay_exact():
     table = EVENT_TABLE.astype({"time": float})
     masked = RareItemMasker(min_users_per_item=1, min_items_per_user=1).fit_transform(table)
     assert masked[0].tolist() == [5, BIG, 30.0]
-    assert SequenceBuilder().fit_transform(table)[0].tolist() == [5, BIG, 2]
-    assert SequenceBuilder().fit_transform(table.to_numpy().tolist())[1].tolist() == [5, 11, 0]
-    assert SequenceBuilder().fit_transform([["u", BIG], ["u", 2]]).tolist() == [
-        ["u", BIG, 0],
-        ["u", 2, 1],
-    ]
+    assert SequenceBuilder().fit_transform(table)[0].tolist() == [5, BIG, 30.0]
+    assert SequenceBuilder().fit_transform(table.to_numpy().tolist())[1].tolist() == [5, 11, 10]
+    rows = [["u", BIG], ["u", 2]]
+    assert SequenceBuilder().fit_transform(rows).tolist() == rows
 
 
 def test_rare_items_then_users_with_few_items():
