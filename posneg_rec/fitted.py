@@ -178,15 +178,33 @@ class FittedModel:
                 raise ValueError(
                     "times goes with one history; a table has them in its time column."
                 )
-            return build_histories(self.read(interactions, feedback, columns), self.vocabulary)
+            events = self.read(interactions, feedback, columns)
+            self._warn_of_mismatch(events.item_ids)
+            return build_histories(events, self.vocabulary)
         items, signs = read_history(
             interactions,
             feedback,
             positive_threshold=self.positive_threshold,
             feedback_coding=self.feedback_coding if feedback is not None else None,
         )
+        self._warn_of_mismatch(items)
         when, unit = (None, None) if times is None else read_times(times, len(items))
         return Histories.of_one(self.vocabulary.encode(items), signs, when, unit)
+
+    def _warn_of_mismatch(self, items: NDArray[Any]) -> None:
+        if problem := self.vocabulary.mismatch(items):
+            warnings.warn(
+                "No item of the history can be one of the model's, so what is popular is "
+                f"recommended: {problem}.",
+                UserWarning,
+                stacklevel=5,
+            )
+
+    def _codes(self, items: Any, name: str) -> NDArray[np.int64]:
+        """Encode items that are named in a request, of which some should be known."""
+        if problem := self.vocabulary.mismatch(items):
+            raise ValueError(f"{name} can hold none of the model's items: {problem}.")
+        return self.vocabulary.encode(items, ordered=False)
 
     def _candidates(
         self, allowed_items: ArrayLike | None, denied_items: ArrayLike | None
@@ -194,9 +212,12 @@ class FittedModel:
         if allowed_items is None and denied_items is None:
             return None
         mask = np.full(len(self.items), allowed_items is None)
-        for items, value in ((allowed_items, True), (denied_items, False)):
+        for name, items, value in (
+            ("allowed_items", allowed_items, True),
+            ("denied_items", denied_items, False),
+        ):
             if items is not None:
-                codes = self.vocabulary.encode(items)
+                codes = self._codes(items, name)
                 mask[codes[codes >= 0]] = value
         return mask
 
@@ -274,13 +295,13 @@ class FittedModel:
         scores = scorer.row(0)
         if items is None:
             return scores
-        codes = self.vocabulary.encode(items)
+        codes = self._codes(items, "items")
         return np.where(codes < 0, np.float32(np.nan), scores[codes])
 
     def similar_items(self, item: Any, k: int) -> tuple[NDArray[Any], NDArray[np.float32]]:
         """Answer :meth:`ContrastiveSeqRecommender.similar_items`."""
         k = check_k(k)
-        (code,) = self.vocabulary.encode(one_history([item]))
+        (code,) = self._codes([item], "item")
         if code < 0:
             raise ValueError(
                 f"Item {item!r:.50} is not among the {len(self.items)} items of the fit "

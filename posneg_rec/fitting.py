@@ -146,7 +146,7 @@ def fit_model(
         excludes_seen=excludes_seen,
         precision=settings.precision,
         history=logged([]),
-        last_seen=LastSeen.of(histories, events.time_unit),
+        last_seen=_last_seen(histories, before),
         **(columns_in if before is None else before.columns_in),
     )
 
@@ -292,6 +292,13 @@ def _counts(
         likes[: len(before.items)] += before.likes
         dislikes[: len(before.items)] += before.dislikes
     return likes, dislikes
+
+
+def _last_seen(histories: Histories, before: FittedModel | None) -> LastSeen | None:
+    now = LastSeen.of(histories)
+    if before is None or before.last_seen is None:
+        return now
+    return before.last_seen.merged(now)
 
 
 def _as_columns(

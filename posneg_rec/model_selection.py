@@ -503,11 +503,33 @@ class LastSeen:
 
         None are where either has no times, or times of another kind.
         """
-        if histories.times is None or histories.time_unit != self.unit:
-            return np.zeros(len(histories.items), dtype=bool)
+        covered = np.zeros(len(histories.items), dtype=bool)
+        if histories.times is None or (histories.time_unit is None) != (self.unit is None):
+            return covered
         codes = ItemVocabulary(self.users).encode(histories.users)
-        until = np.where(codes >= 0, self.times[codes], histories.times.min(initial=0) - 1)
-        return histories.times <= np.repeat(until, histories.lengths)
+        codes = np.repeat(codes, histories.lengths)  # of each event's user
+        known = np.flatnonzero(codes >= 0)
+        times, until = _in_one_unit(
+            (histories.times[known], histories.time_unit), (self.times[codes[known]], self.unit)
+        )
+        covered[known] = times <= until
+        return covered
+
+    def merged(self, other: LastSeen | None) -> LastSeen:
+        """Take, for each user of either, the later time; times of another kind are left out."""
+        if other is None or (other.unit is None) != (self.unit is None):
+            return self
+        users = ItemVocabulary(self.users).extended(other.users)
+        mine, others = _in_one_unit((self.times, self.unit), (other.times, other.unit))
+        if self.unit is not None:
+            unit = np.datetime_data(mine.dtype)[0]
+            mine, others = mine.view(np.int64), others.view(np.int64)
+        else:
+            unit = None
+        times = np.full(len(users), mine.min(initial=others.min()), np.result_type(mine, others))
+        times[: len(mine)] = mine
+        np.maximum.at(times, users.encode(other.users), others)
+        return LastSeen(users.items, times, unit)
 
 
 def warn_if_future_leaks(
@@ -565,9 +587,11 @@ def warn_if_future_leaks(
 
 def _in_one_unit(*times: tuple[NDArray[Any], str | None]) -> list[NDArray[Any]]:
     """Bring datetimes to the coarsest of their units, in which none overflows."""
-    if len({unit for _, unit in times}) == 1:
+    if all(unit is None for _, unit in times):
         return [values for values, _ in times]
     datetimes = [values.view(f"M8[{unit}]") for values, unit in times]
+    if len({unit for _, unit in times}) == 1:
+        return datetimes
     finest = np.result_type(*datetimes)
     coarser = next(values.dtype for values in datetimes if values.dtype != finest)
     return [values.astype(coarser) for values in datetimes]

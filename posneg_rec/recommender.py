@@ -27,11 +27,12 @@ from posneg_rec.fitting import fit_model
 from posneg_rec.interactions import (
     ROLES,
     build_histories,
+    is_frame,
     is_history,
     is_table,
 )
 from posneg_rec.metrics import TargetRanks
-from posneg_rec.model_selection import LastSeen, warn_if_future_leaks
+from posneg_rec.model_selection import find_targets, warn_if_future_leaks
 
 if TYPE_CHECKING:
     from posneg_rec.training import EpochLog, Weights
@@ -551,7 +552,9 @@ class ContrastiveSeqRecommender(CallbackSupportMixin, BaseEstimator):
         well-liked items. Equal scores rank by item code, the position in ``items_``.
         """
         fitted = self._checked()
-        self._check_columns(interactions)
+        if not (is_history(interactions) or is_frame(interactions)):
+            # A frame's names say what its columns are; an array's positions need the fit's.
+            self._check_columns(interactions)
         return fitted.recommend(
             interactions,
             k,
@@ -677,8 +680,8 @@ class ContrastiveSeqRecommender(CallbackSupportMixin, BaseEstimator):
         interactions, feedback
             As in :meth:`fit`.
         targets : {"last", "all"} or bool array of shape (n_rows,), default="last"
-            The rows to predict from their user's earlier rows: each user's last row, every row
-            with an earlier one, or those that the mask names.
+            The rows to predict from their user's earlier rows: of the rows with an earlier one,
+            each user's last or all; or those that the mask names.
         exclude_seen : bool, default=None
             Whether items of the history are no candidates, as in :meth:`recommend`.
 
@@ -691,37 +694,24 @@ class ContrastiveSeqRecommender(CallbackSupportMixin, BaseEstimator):
         fitted = self._checked()
         self._check_columns(interactions)
         events = fitted.read(interactions, feedback, self._columns())
+        if problem := fitted.vocabulary.mismatch(events.item_ids):
+            raise ValueError(f"No item of the rows can be one of the model's: {problem}.")
         histories = build_histories(events, fitted.vocabulary)
-        user = np.repeat(np.arange(len(histories.users)), histories.lengths)
-        n_before = np.arange(len(user)) - histories.offsets[:-1][user]
-        if isinstance(targets, str) and targets == "last":
-            chosen = n_before + 1 == histories.lengths[user]
-        elif isinstance(targets, str) and targets == "all":
-            chosen = n_before > 0
-        else:
-            mask = np.asarray(targets)
-            if mask.shape != (events.n_rows,) or mask.dtype != bool:
-                raise ValueError(
-                    "targets must be 'last', 'all' or a bool array with one entry per row "
-                    f"({events.n_rows}), got {targets if mask.ndim == 0 else mask.shape!r} of "
-                    f"dtype {mask.dtype}."
-                )
-            chosen = mask[histories.rows]
-        stops = np.flatnonzero(chosen)
-        stops = stops[np.argsort(histories.rows[stops], kind="stable")]
+        stops = find_targets(histories, targets, events.n_rows)
+        users = np.searchsorted(histories.offsets, stops, side="right") - 1
         if isinstance(targets, str) and targets == "last":
             # What was trained on is gone from a loaded model.
-            warn_if_future_leaks(fitted.last_seen, LastSeen.of(histories, events.time_unit))
+            warn_if_future_leaks(fitted.last_seen, histories, stops, self._columns())
         ranks = fitted.ranks(
             histories,
-            user[stops],
+            users,
             stops,
             exclude_seen=exclude_seen,
             dislike_aversion=self.dislike_aversion,
             device=self.device,
         )
         return TargetRanks(
-            users=histories.users[user[stops]],
+            users=histories.users[users],
             rows=histories.rows[stops],
             signs=histories.signs[stops],
             ranks=ranks,
@@ -743,7 +733,7 @@ class ContrastiveSeqRecommender(CallbackSupportMixin, BaseEstimator):
 
     def _check_columns(self, interactions: Any) -> None:
         """Check that the columns are those of the fit, in number and name."""
-        if is_table(interactions) and not is_history(interactions):
+        if is_table(interactions):
             validate_data(self, interactions, reset=False, skip_check_array=True)
 
     @property

@@ -20,7 +20,7 @@ from sklearn.exceptions import NotFittedError
 from sklearn.model_selection import KFold, cross_val_score
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from posneg_rec import ContrastiveSeqRecommender, training
+from posneg_rec import ContrastiveSeqRecommender, objectives
 from posneg_rec.datasets import make_opposing_patterns
 from posneg_rec.metrics import recommender_scorer
 from posneg_rec.model_selection import (
@@ -340,7 +340,7 @@ def test_aversion_can_be_set_at_request_time(fitted):
     assert sum(np.exp(list(zero.values()))) < 1 and probabilities.sum() < 1
     default = fitted.recommend([1, 2], k=10)
     assert default[1].tolist() == fitted.recommend([1, 2], k=10, dislike_aversion=5.0)[1].tolist()
-    with pytest.raises(ValueError, match="dislike_aversion must be a number >= 0, got -1"):
+    with pytest.raises(ValueError, match="dislike_aversion must be a finite number >= 0, got -1"):
         fitted.recommend([1], dislike_aversion=-1)
 
 
@@ -663,6 +663,7 @@ def test_partial_fit_grows_the_catalogue_and_keeps_codes_and_vectors():
     model = small(learning_rate=1e-12).fit(rows, feedback)
     before = copy.deepcopy(model)
     grown_rows, grown_feedback = table(n_items=15, seed=1)
+    grown_rows[:, 2] += 1000  # later than what was counted
     model.partial_fit(grown_rows, grown_feedback)
     assert model.items_[:12].tolist() == before.items_.tolist()
     assert sorted(model.items_[12:]) == [12, 13, 14]
@@ -678,11 +679,11 @@ def test_partial_fit_grows_the_catalogue_and_keeps_codes_and_vectors():
 
 @pytest.mark.parametrize("few_users", [0, 2000])
 def test_partial_fit_keeps_the_kind_of_model_whatever_the_number_of_users(few_users, monkeypatch):
-    monkeypatch.setattr(training, "_FEW_USERS", few_users)
+    monkeypatch.setattr(objectives, "FEW_USERS", few_users)
     model = small().fit(*table())
     before = set(model.weights_)
     monkeypatch.undo()
-    monkeypatch.setattr(training, "_FEW_USERS", 2000 - few_users)
+    monkeypatch.setattr(objectives, "FEW_USERS", 2000 - few_users)
     assert set(model.partial_fit(*table(seed=1)).weights_) == before
     assert ("latest.weight" in before) == (few_users > 0)
     assert len(model.recommend([1, 2], feedback=[1, -1], k=3)[0]) == 3
