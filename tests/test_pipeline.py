@@ -274,6 +274,11 @@ def test_the_advice_against_leaks_names_the_columns():
         match=r"TemporalSplit\(user_column='who', item_column='what', time_column=2\) ",
     ):
         pipeline.score(frame[X[:, 2] < 4], Y[X[:, 2] < 4])
+    # Behind another step they are no columns of the rows that a splitter gets.
+    behind = pipeline_of(FunctionTransformer(swap), SequenceBuilder(user_column=0))
+    behind.fit(swap(X), Y)
+    with pytest.warns(FutureLeakWarning, match=r"TemporalSplit\(\) "):
+        behind.score(swap(X)[X[:, 2] < 4], Y[X[:, 2] < 4])
 
 
 def test_a_foreign_recommender_in_a_pipeline_ranks_as_it_does_alone():
