@@ -31,7 +31,7 @@ from posneg_rec.interactions import (
     is_history,
     is_table,
 )
-from posneg_rec.metrics import TargetRanks
+from posneg_rec.metrics import TargetRanks, recommender_scorer
 from posneg_rec.model_selection import find_targets, warn_if_future_leaks
 
 if TYPE_CHECKING:
@@ -663,7 +663,7 @@ class ContrastiveSeqRecommender(CallbackSupportMixin, BaseEstimator):
         FutureLeakWarning
             If targets lie before rows of the same user that this object was trained on.
         """
-        return self.target_ranks(interactions, _one_of(y, feedback)).mean("ndcg", k=10)
+        return recommender_scorer()(self, interactions, _one_of(y, feedback))
 
     def target_ranks(
         self,

@@ -20,7 +20,7 @@ from sklearn.exceptions import NotFittedError
 from sklearn.model_selection import KFold, cross_val_score
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from posneg_rec import ContrastiveSeqRecommender, objectives
+from posneg_rec import ContrastiveSeqRecommender, objectives, training
 from posneg_rec.datasets import make_opposing_patterns
 from posneg_rec.metrics import recommender_scorer
 from posneg_rec.model_selection import (
