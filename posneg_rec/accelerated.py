@@ -79,15 +79,17 @@ class AcceleratedScorer(Scorer):
         k = min(k, n_items)
         found = []
         for queries in self._portions(np.arange(len(self.queries.rows))):
-            scores, log_mass = self._scores(queries)
+            scores, log_normaliser = self._scores(queries)
             top, codes = scores.topk(min(k + 1, n_items))
             is_tied = (top[:, k - 1] == top[:, -1]) & (k < n_items)
             top, codes = top[:, :k], codes[:, :k]
             # Equals by code: torch leaves their order open.
             codes, by_code = codes.sort(1)
             top, by_score = top.gather(1, by_code).sort(dim=1, descending=True, stable=True)
-            found.append((codes.gather(1, by_score), top, log_mass, is_tied))
-        codes, top, log_mass, is_tied = (torch.cat(parts) for parts in zip(*found, strict=True))
+            found.append((codes.gather(1, by_score), top, log_normaliser, is_tied))
+        codes, top, log_normaliser, is_tied = (
+            torch.cat(parts) for parts in zip(*found, strict=True)
+        )
         # Where more items than were found share the last score, the lowest codes of all come in.
         tied = (is_tied & (top[:, -1] > -torch.inf)).nonzero().squeeze(1).cpu().numpy()
         for queries in self._portions(tied):
@@ -95,7 +97,7 @@ class AcceleratedScorer(Scorer):
             rows = self._to(queries)
             codes[rows] = scores.sort(dim=1, descending=True, stable=True).indices[:, :k]
         codes = codes.masked_fill(top == -torch.inf, -1)
-        return codes.cpu().numpy(), (top - log_mass[:, None]).cpu().numpy()
+        return codes.cpu().numpy(), (top - log_normaliser[:, None]).cpu().numpy()
 
     @torch.inference_mode()
     def ranks(self, targets: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -114,8 +116,8 @@ class AcceleratedScorer(Scorer):
 
     def _whole_rows(self, block: slice) -> tuple[Array, Array]:
         with torch.inference_mode():
-            scores, log_mass = self._scores(np.arange(block.start, block.stop))
-        return scores.cpu().numpy(), log_mass.cpu().numpy()
+            scores, log_normaliser = self._scores(np.arange(block.start, block.stop))
+        return scores.cpu().numpy(), log_normaliser.cpu().numpy()
 
     def _portions(self, queries: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
         size = max(1, _MAX_SCORES // len(self.likes))
@@ -123,12 +125,12 @@ class AcceleratedScorer(Scorer):
 
     @torch.inference_mode()
     def _scores(self, queries: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
-        """Score all items for some queries, (Q, N) but for ``- log_mass``, (Q,)."""
+        """Score all items for some queries, (Q, N) but for ``- log_normaliser``, (Q,)."""
         states = self._device_states[self._to(self.queries.rows[queries])]  # (Q, d)
         scores = states @ self._items.vectors.T
-        log_mass = scores.new_zeros(len(queries))
+        log_normaliser = scores.new_zeros(len(queries))
         if self.model.is_likelihood:
-            log_mass = scores.logsumexp(1)
+            log_normaliser = scores.logsumexp(1)
             liked = self._torch_model.liked_logits(states) if self.aversion else None
             if liked is not None:
                 scores.add_(F.logsigmoid(liked), alpha=self.aversion)
@@ -136,11 +138,11 @@ class AcceleratedScorer(Scorer):
         if len(empty):
             rows = self._to(empty)
             scores[rows] = self._to(self._fallback)
-            log_mass[rows] = 0
+            log_normaliser[rows] = 0
         if self.allowed is not None:
             scores.masked_fill_(self._to(~self.allowed), -torch.inf)
         if self.exclude_seen:
             seen = self.queries.seen.take(queries)
             by_row = np.repeat(np.arange(len(queries)), seen.lengths)
             scores[self._to(by_row), self._to(seen.values)] = -torch.inf
-        return scores, log_mass
+        return scores, log_normaliser

@@ -60,7 +60,7 @@ def _row_maximum(x: Tensor) -> Tensor:
 
 
 def _softmax(hidden: Tensor, table: Tensor) -> tuple[Tensor, Tensor]:
-    """Return probabilities (rows, n) among some items, and the log of their mass (rows,)."""
+    """Return probabilities (rows, n) among some items, and their log-normaliser (rows,)."""
     logits = hidden @ table.T
     p = logits.softmax(1)
     wide = torch.promote_types(hidden.dtype, torch.float32)
@@ -82,7 +82,8 @@ class _CatalogueCrossEntropy(torch.autograd.Function):
     Kept logits would cost ``T x N`` numbers; recomputed ones a fourth product. Here a chunk of
     logits turns into probabilities while it is still in the cache, enters the two gradient
     products and is forgotten. Weights and targets touch ``T x d`` numbers only. If the chunk has
-    some items only, the mass of all must be known first: all but the last chunk are made twice.
+    some items only, the normaliser of all must be known first: all but the last chunk are made
+    twice.
     """
 
     @staticmethod
@@ -106,20 +107,22 @@ class _CatalogueCrossEntropy(torch.autograd.Function):
             rows = slice(start, start + n_rows)
             h, scale = hidden[rows], weights[rows, None]
             # In one array: small ones kept between large ones that go tear holes into the memory.
-            masses = h.new_empty(len(tiles), len(h), dtype=wide)
-            for tile, mass in zip(tiles, masses, strict=True):
+            log_normalisers = h.new_empty(len(tiles), len(h), dtype=wide)
+            for tile, own_normaliser in zip(tiles, log_normalisers, strict=True):
                 p, found = _softmax(h, table[tile])
-                mass.copy_(found)
-            log_mass = masses.logsumexp(0)  # (rows,) of all items
+                own_normaliser.copy_(found)
+            log_normaliser = log_normalisers.logsumexp(0)  # (rows,) of all items
             own = table[targets[rows]].to(wide)  # (rows, d)
-            loss += weights[rows] @ (log_mass - (h.to(wide) * own).sum(1))
+            loss += weights[rows] @ (log_normaliser - (h.to(wide) * own).sum(1))
             if not (need_hidden or need_embedding):
                 continue
             moved, scaled = own.neg_(), h * scale.to(h.dtype)
-            for tile, mass in zip(reversed(tiles), masses.flip(0), strict=True):
+            for tile, own_normaliser in zip(reversed(tiles), log_normalisers.flip(0), strict=True):
                 if tile != tiles[-1]:  # whose probabilities are still there
                     p, _ = _softmax(h, table[tile])
-                share = (mass - log_mass).exp_()[:, None]  # (rows, 1) of all items' mass
+                share = (own_normaliser - log_normaliser).exp_()[
+                    :, None
+                ]  # (rows, 1) of all items' total
                 if need_hidden:
                     moved.addcmul_((p @ table[tile]).to(wide), share)
                 if grad_table is not None:

@@ -74,17 +74,17 @@ class _Gather(torch.autograd.Function):
 class Padding(NamedTuple):
     """How the rows of a packed tensor ``(T, ...)`` stand in a padded one ``(P, ...)``."""
 
-    rows: Tensor  # (P,) int64, the packed row at each place; padding repeats one
-    places: Tensor  # (T,) int64, the place of each packed row
-    empty: Tensor  # (E,) int64, the places of padding
+    rows: Tensor  # (P,) int64, the packed row at each position; padding repeats one
+    positions: Tensor  # (T,) int64, the position of each packed row
+    empty: Tensor  # (E,) int64, the positions of padding
 
     @classmethod
     def of(cls, rows: NDArray[np.int64], filled: NDArray[np.bool_]) -> Padding:
         """Take packed rows and, of the same shape, which of them are no padding."""
         rows, filled = rows.ravel(), filled.ravel()
-        places = np.flatnonzero(filled)
-        order = np.empty_like(places)
-        order[rows[places]] = places
+        positions = np.flatnonzero(filled)
+        order = np.empty_like(positions)
+        order[rows[positions]] = positions
         return cls(*map(torch.from_numpy, (rows, order, np.flatnonzero(~filled))))
 
     def to(self, device: torch.device) -> Padding:
@@ -93,12 +93,12 @@ class Padding(NamedTuple):
 
     def pad(self, packed: Tensor) -> Tensor:
         """(T, ...) to (P, ...). No gradient comes from padding: nothing may depend on it."""
-        padded: Tensor = _Gather.apply(packed, self.rows, self.places, None)
+        padded: Tensor = _Gather.apply(packed, self.rows, self.positions, None)
         return padded
 
     def unpad(self, padded: Tensor) -> Tensor:
         """(P, ...) to (T, ...)."""
-        packed: Tensor = _Gather.apply(padded, self.places, self.rows, self.empty)
+        packed: Tensor = _Gather.apply(padded, self.positions, self.rows, self.empty)
         return packed
 
 
@@ -114,13 +114,13 @@ def right_padded(offsets: Tensor) -> tuple[Padding, tuple[int, int]]:
     -------
     padding : Padding
     shape : (U, L)
-        Of the ``U * L`` places.
+        Of the ``U * L`` positions.
     """
     bounds = offsets.numpy()
     lengths = np.diff(bounds)
-    places = np.arange(lengths.max(initial=0))
-    filled = places < lengths[:, None]  # (U, L)
-    rows = np.where(filled, bounds[:-1, None] + places, 0)
+    positions = np.arange(lengths.max(initial=0))
+    filled = positions < lengths[:, None]  # (U, L)
+    rows = np.where(filled, bounds[:-1, None] + positions, 0)
     return Padding.of(rows, filled), (filled.shape[0], filled.shape[1])
 
 
@@ -212,17 +212,17 @@ def attention_plan(
             longest = -(-longest // _LENGTH_MULTIPLE) * _LENGTH_MULTIPLE
         if longest:
             shapes.append((size, longest))
-            own, places = bounds[start : stop + 1, None, None], np.arange(longest)
-            is_filled = np.broadcast_to(places < np.diff(own, axis=0), (size, n_heads, longest))
+            own, positions = bounds[start : stop + 1, None, None], np.arange(longest)
+            is_filled = np.broadcast_to(positions < np.diff(own, axis=0), (size, n_heads, longest))
             filled.append(is_filled.ravel())
-            row = (own[:-1] + places) * n_heads + heads  # (U, H, L)
+            row = (own[:-1] + positions) * n_heads + heads  # (U, H, L)
             rows.append(np.where(is_filled, row, 0).ravel())
         start = stop
     row = np.concatenate(rows)  # (P * H,)
     heads_padding = Padding.of(row, np.concatenate(filled))
     part = np.arange(3)[:, None]  # queries, keys, values: 3 * H vectors of one token in a row
     qkv_rows = row + (row // n_heads * 2 + part) * n_heads
-    qkv_places = heads_padding.places.numpy().reshape(-1, 1, n_heads) + part * len(row)
+    qkv_places = heads_padding.positions.numpy().reshape(-1, 1, n_heads) + part * len(row)
     qkv = Padding(
         torch.from_numpy(qkv_rows.ravel()),
         torch.from_numpy(qkv_places.ravel()),
@@ -563,18 +563,18 @@ class ItemModel(nn.Module):
             else:
                 parameter.zero_()
 
-    def items(self, touched: Tensor | None = None) -> Items:
-        """Take the item parameters, or only those of the items `touched`, shape (C,), say.
+    def items(self, in_batch: Tensor | None = None) -> Items:
+        """Take the item parameters, or only those of the items `in_batch`, shape (C,), say.
 
         Then their gradients are sparse: a step costs what the items cost that it touches,
         whatever the catalogue holds.
         """
         taste = getattr(self, "item_taste", None)
-        if touched is None:
+        if in_batch is None:
             return Items(self.item_embedding, taste)
         return Items(
-            F.embedding(touched, self.item_embedding, sparse=True),
-            None if taste is None else taste.gather(0, touched, sparse_grad=True),
+            F.embedding(in_batch, self.item_embedding, sparse=True),
+            None if taste is None else taste.gather(0, in_batch, sparse_grad=True),
         )
 
 
@@ -681,9 +681,9 @@ class JointEncoder(ItemModel):
         if self.latest is not None:
             assert latest is not None
             parts = self.latest(vectors).to(tags).chunk(2, 1)
-            for place, shown in zip(latest.T, parts, strict=True):
+            for position, shown in zip(latest.T, parts, strict=True):
                 shown = F.pad(shown, (0, 0, 1, 0))  # (1 + T, d), the first of them for none
-                tags = tags + F.embedding(place + 1, shown)
+                tags = tags + F.embedding(position + 1, shown)
         return (vectors + tags) * scale
 
     def like_logits(

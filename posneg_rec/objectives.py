@@ -163,21 +163,21 @@ class _BatchItems:
     Parameters
     ----------
     model : module with ``items``
-    touched : int64 array, default=None
+    in_batch : int64 array, default=None
         Sorted codes of the items; None stands for all.
     """
 
-    def __init__(self, model: Any, touched: NDArray[np.int64] | None = None) -> None:
+    def __init__(self, model: Any, in_batch: NDArray[np.int64] | None = None) -> None:
         self._device = model.item_embedding.device
-        self._touched = touched
+        self._in_batch = in_batch
         self.parameters: Items = model.items(
-            None if touched is None else _to(self._device, touched)
+            None if in_batch is None else _to(self._device, in_batch)
         )
 
     def codes(self, items: NDArray[np.int64]) -> Tensor:
         """Tell which rows of the parameters are those of `items`."""
-        if self._touched is not None:
-            items = np.searchsorted(self._touched, items)
+        if self._in_batch is not None:
+            items = np.searchsorted(self._in_batch, items)
         return _to(self._device, items)
 
 
@@ -229,14 +229,14 @@ def _items_of_batch(
     model: Any,
     sampler: _NegativeSampler | None,
     rng: np.random.Generator,
-    named: NDArray[np.int64],
+    in_batch: NDArray[np.int64],
     dislikes: NDArray[np.int64],
 ) -> tuple[_BatchItems, Draws | None]:
     """Take all items or, with a sampler, those that a batch names and draws."""
     if sampler is None:
         return _BatchItems(model), None
     codes, log_expected = sampler.draw(rng, len(model.item_embedding), dislikes)
-    items = _BatchItems(model, np.unique(np.concatenate([named, codes])))
+    items = _BatchItems(model, np.unique(np.concatenate([in_batch, codes])))
     return items, Draws(items.codes(codes), _to(model.item_embedding.device, log_expected))
 
 
@@ -403,8 +403,8 @@ class PNFRecObjective(_Objective):
             if both_signs:
                 disliked = all_disliked.part(part)
                 dislikes = self.disliked.values[disliked.index]
-            named = np.concatenate([likes, dislikes])
-            items, draws = _items_of_batch(model, self.sampler, rng, named, dislikes)
+            in_batch = np.concatenate([likes, dislikes])
+            items, draws = _items_of_batch(model, self.sampler, rng, in_batch, dislikes)
             positions = liked.shifted(settings.max_len)
             positive = encode(
                 model.positive, self.liked, self.liked_weights, positions, total_liked
@@ -511,8 +511,8 @@ class JointObjective(_Objective):
         device = model.item_embedding.device
         inputs, targets, offsets, _ = shifted = drawn.shifted(self.settings.max_len)
         values, signs = self.events.values, self.signs
-        named, dislikes = values[drawn.index], signs[drawn.index] == -1
-        items, draws = _items_of_batch(model, self.sampler, rng, named, named[dislikes])
+        in_batch, dislikes = values[drawn.index], signs[drawn.index] == -1
+        items, draws = _items_of_batch(model, self.sampler, rng, in_batch, in_batch[dislikes])
         # Some windows go without times, so that a history without them is read as well.
         timeless = rng.random(len(offsets) - 1) < _TIMELESS_SHARE
         gaps = np.where(np.repeat(timeless, np.diff(offsets)), 0, self.gap_tags[inputs])

@@ -272,8 +272,8 @@ class _Block(NamedTuple):
         attention: Array = _product(queries.reshape(-1, n_users, n_asked, dim), events.mT)
         # Now (H, U, n_asked, L).
         if n_asked > 1:
-            places = np.arange(length)
-            later = places > places[last, None]
+            positions = np.arange(length)
+            later = positions > positions[last, None]
             attention += np.where(later, np.float32(-np.inf), np.float32(0))
         attention -= attention.max(-1, keepdims=True)
         np.exp(attention, out=attention)
@@ -545,20 +545,20 @@ class Scorer:
         best = np.full(codes.shape, -np.inf, dtype=np.float32)
 
         def fill_whole(block: slice) -> None:
-            scores, log_mass = self._whole_rows(block)
+            scores, log_normaliser = self._whole_rows(block)
             codes[block], best[block] = top_k(scores, k)
-            best[block] -= log_mass[:, None]
+            best[block] -= log_normaliser[:, None]
 
         @_quietly
         def fill(block: slice) -> None:
             found, top = codes[block], best[block]  # views
-            floor, log_mass = top[:, -1], self._no_mass(block)
-            for rows, items, scores in self._tiles(block, floor, log_mass):
+            floor, log_normaliser = top[:, -1], self._no_normaliser(block)
+            for rows, items, scores in self._tiles(block, floor, log_normaliser):
                 # What was found before has lower codes and so goes before its equals.
-                places, top[rows] = top_k(np.concatenate([top[rows], scores], axis=1), k)
-                kept = np.take_along_axis(found[rows], np.minimum(places, k - 1), 1)
-                found[rows] = np.where(places < k, kept, places + (items.start - k))
-            top -= log_mass[:, None]
+                positions, top[rows] = top_k(np.concatenate([top[rows], scores], axis=1), k)
+                kept = np.take_along_axis(found[rows], np.minimum(positions, k - 1), 1)
+                found[rows] = np.where(positions < k, kept, positions + (items.start - k))
+            top -= log_normaliser[:, None]
 
         # Tile after tile, long lists would be sorted over and over.
         if k > _LONG_LIST * n_items:
@@ -568,7 +568,7 @@ class Scorer:
         return codes, best
 
     def ranks(self, targets: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Find the place of each query's target among all items, as :func:`target_ranks` does.
+        """Find the position of each query's target among all items, as :func:`target_ranks` does.
 
         Parameters
         ----------
@@ -589,35 +589,37 @@ class Scorer:
 
     def row(self, query: int) -> Array:
         """Score all items, (N,), for one query."""
-        scores, log_mass = self._whole_rows(slice(query, query + 1))
-        row: Array = scores[0] - log_mass
+        scores, log_normaliser = self._whole_rows(slice(query, query + 1))
+        row: Array = scores[0] - log_normaliser
         return row
 
     def _blocks(self, size: int) -> list[slice]:
         n, size = len(self.queries.rows), max(1, size)
         return [slice(start, min(start + size, n)) for start in range(0, n, size)]
 
-    def _no_mass(self, block: slice) -> Array:
+    def _no_normaliser(self, block: slice) -> Array:
         nothing = -np.inf if self.model.is_likelihood else 0.0
         return np.full(block.stop - block.start, nothing, dtype=np.float32)
 
     @_quietly
     def _whole_rows(self, block: slice) -> tuple[Array, Array]:
-        log_mass = self._no_mass(block)
-        whole = np.full((len(log_mass), len(self.likes)), -np.inf, dtype=np.float32)
-        for rows, items, scores in self._tiles(block, np.full_like(log_mass, -np.inf), log_mass):
+        log_normaliser = self._no_normaliser(block)
+        whole = np.full((len(log_normaliser), len(self.likes)), -np.inf, dtype=np.float32)
+        for rows, items, scores in self._tiles(
+            block, np.full_like(log_normaliser, -np.inf), log_normaliser
+        ):
             whole[rows, items] = scores
-        return whole, log_mass
+        return whole, log_normaliser
 
     def _tiles(
-        self, block: slice, floor: Array, log_mass: Array
+        self, block: slice, floor: Array, log_normaliser: Array
     ) -> Iterator[tuple[NDArray[np.int64], slice, Array]]:
         """Score one tile after the other, in ascending order of the items.
 
         Yields the rows (positions in the block) that may score above their `floor` in the tile,
         the items, and the scores of these rows, the caller's to change. The caller may raise the
-        floor in between. The scores lack ``- log_mass``, what makes probabilities of the logits
-        and is complete after the last tile: the same for a whole row, it changes no rank.
+        floor in between. The scores lack ``- log_normaliser``, what makes probabilities of the
+        logits and is complete after the last tile: the same for a whole row, it changes no rank.
         """
         inputs = self.queries.rows[block]
         states = self._states[inputs]  # (Q, d)
@@ -632,8 +634,8 @@ class Scorer:
             scores = self.model.logits(states, items)  # (Q, n)
             top = scores.max(1)
             if self.model.is_likelihood:
-                mass = np.exp(scores - top[:, None]).sum(1)
-                np.logaddexp(log_mass, top + np.log(mass), out=log_mass)
+                total = np.exp(scores - top[:, None]).sum(1)
+                np.logaddexp(log_normaliser, top + np.log(total), out=log_normaliser)
             if len(empty):
                 scores[empty] = self._fallback[items]  # negative, while their logits were 0
             if self.allowed is not None:
@@ -648,7 +650,7 @@ class Scorer:
             if self.model.is_likelihood and self.aversion:
                 scores += aversion[rows] * self.model.log_liked(states[rows], items)
             yield rows, items, scores
-        log_mass[empty] = 0
+        log_normaliser[empty] = 0
 
     @functools.cached_property
     def _fallback(self) -> Array:
@@ -695,8 +697,8 @@ def top_k(scores: Array, k: int) -> tuple[NDArray[np.int64], Array]:
     """
     n_queries, n_items = scores.shape
     width = min(k, n_items)
-    places = np.argpartition(scores, n_items - width, axis=1)[:, n_items - width :]
-    tops = np.take_along_axis(scores, places, 1)
+    positions = np.argpartition(scores, n_items - width, axis=1)[:, n_items - width :]
+    tops = np.take_along_axis(scores, positions, 1)
     # Where the k-th score occurs again beyond the k best, the partition chose among equals at
     # will: take the lowest codes instead.
     kth = tops.min(1)
@@ -704,19 +706,19 @@ def top_k(scores: Array, k: int) -> tuple[NDArray[np.int64], Array]:
     for row in np.flatnonzero(equals & (kth > -np.inf)):
         above = np.flatnonzero(scores[row] > kth[row])
         equal = np.flatnonzero(scores[row] == kth[row])[: width - len(above)]
-        places[row] = np.concatenate([above, equal])
-        tops[row] = scores[row, places[row]]
-    order = np.lexsort((places, -tops), axis=1)
+        positions[row] = np.concatenate([above, equal])
+        tops[row] = scores[row, positions[row]]
+    order = np.lexsort((positions, -tops), axis=1)
     codes = np.full((n_queries, k), -1)
     best = np.full((n_queries, k), -np.inf, dtype=scores.dtype)
     best[:, :width] = np.take_along_axis(tops, order, 1)
-    codes[:, :width] = np.take_along_axis(places, order, 1)
+    codes[:, :width] = np.take_along_axis(positions, order, 1)
     codes[best == -np.inf] = -1
     return codes, best
 
 
 def target_ranks(scores: Array, targets: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Find the place of each row's target in that row's ranking: 1 is the top.
+    """Find the position of each row's target in that row's ranking: 1 is the top.
 
     Parameters
     ----------

@@ -71,7 +71,7 @@ def test_gradients_of_padding_are_those_of_plain_indexing(lengths, seed):
     padded.requires_grad_()
     weights = packed.detach()
     (grad,) = torch.autograd.grad((padding.unpad(padded) * weights).sum(), padded)
-    (plain,) = torch.autograd.grad((padded[padding.places] * weights).sum(), padded)
+    (plain,) = torch.autograd.grad((padded[padding.positions] * weights).sum(), padded)
     assert torch.equal(grad, plain)
 
 
