@@ -347,9 +347,12 @@ def as_column(values: Any, name: str) -> tuple[NDArray[Any], Mask]:
         return as_objects(values), None
     if nw.dependencies.is_pandas_like_index(values):
         values = values.to_series()
-    pyarrow = sys.modules.get("pyarrow")
+    # Arrays without a library of frames around them: NumPy would make floats of a gap.
+    pyarrow, pandas = sys.modules.get("pyarrow"), sys.modules.get("pandas")
     if pyarrow is not None and isinstance(values, pyarrow.Array):
         values = pyarrow.chunked_array([values])
+    elif pandas is not None and isinstance(values, pandas.api.extensions.ExtensionArray):
+        values = pandas.Series(values)
     if nw.dependencies.is_into_series(values):
         return _from_series(nw.from_native(values, series_only=True), name)
     array = values if isinstance(values, np.ma.MaskedArray) else np.asarray(values)

@@ -161,7 +161,7 @@ def as_frame(interactions: Any) -> Any:
         return interactions
     if isinstance(interactions, np.ndarray):
         return interactions if interactions.dtype.names is None else _from_records(interactions)
-    if hasattr(interactions, "__arrow_c_stream__") or hasattr(interactions, "__arrow_c_array__"):
+    if _speaks_arrow(interactions):
         return _from_arrow(interactions)
     lazy = nw.from_native(interactions, pass_through=True)
     if isinstance(lazy, nw.LazyFrame):
@@ -187,6 +187,10 @@ def _full_name(value: Any) -> str:
     return f"{type(value).__module__.partition('.')[0]} {type(value).__qualname__}"
 
 
+def _speaks_arrow(value: Any) -> bool:
+    return hasattr(value, "__arrow_c_stream__") or hasattr(value, "__arrow_c_array__")
+
+
 def _from_arrow(interactions: Any) -> Any:
     try:
         import pyarrow
@@ -207,7 +211,7 @@ def _from_records(records: NDArray[Any]) -> Any:
     """Make a frame of a structured array."""
     if records.ndim != 1:
         raise ValueError(f"A structured array of rows must be 1-D, got shape {records.shape}.")
-    columns = {name: _unmasked(records[name]) for name in records.dtype.names or ()}
+    columns = {name: _for_frames(_unmasked(records[name])) for name in records.dtype.names or ()}
     for backend in ("pandas", "polars", "pyarrow"):
         if find_spec(backend):
             return nw.from_dict(columns, backend=backend).to_native()
@@ -215,6 +219,15 @@ def _from_records(records: NDArray[Any]) -> Any:
         "To read a structured array takes pandas, polars or pyarrow: install one of them, or pass "
         "a 2-D array with the columns user, item and time."
     )
+
+
+def _for_frames(column: NDArray[Any]) -> NDArray[Any]:
+    """Bring a column to the machine's order of bytes, and datetimes to a unit that frames have."""
+    column = column.astype(column.dtype.newbyteorder("="), copy=False)
+    if column.dtype.kind != "M":
+        return column
+    unit, _ = np.datetime_data(column.dtype)
+    return column.astype(f"M8[{unit if unit in ('ms', 'us', 'ns') else 's'}]")
 
 
 def _unmasked(array: Any) -> NDArray[Any]:
@@ -232,10 +245,14 @@ def _unmasked(array: Any) -> NDArray[Any]:
 
 
 def table_like(interactions: Any, columns: dict[str, NDArray[Any]]) -> Any:
-    """Put columns into the kind of frame that `interactions` is, else a structured array."""
+    """Put columns into a frame of the kind that `interactions` is, else a structured array."""
+    backend: Any = None
     if is_frame(interactions):
-        frame = nw.from_native(interactions, eager_only=True)
-        return nw.from_dict(columns, backend=frame.implementation).to_native()
+        backend = nw.from_native(interactions, eager_only=True).implementation
+    elif _speaks_arrow(interactions):
+        backend = "pyarrow"
+    if backend is not None:
+        return nw.from_dict(columns, backend=backend).to_native()
     dtype = [(name, values.dtype) for name, values in columns.items()]
     table = np.empty(len(next(iter(columns.values()))), dtype=dtype)
     for name, values in columns.items():
@@ -645,7 +662,7 @@ _COLUMN_NAMES: dict[str, tuple[frozenset[str], ...]] = {
         | {"title"},
     ),
     "time": (
-        _names(_TIME_WORDS, "ms us ns s sec utc") | {"t", "when", "unixtime", "unixtimestamp"},
+        _names(_TIME_WORDS, "ms us ns s sec utc") | {"t", "when"},
         frozenset(
             joined
             for happened in _HAPPENED.split()
@@ -946,9 +963,11 @@ def _lists_of(lists: Any, name: str) -> Sequence[Any]:
     if set(map(type, lists)) <= {list, tuple}:
         return lists
     for position, entry in enumerate(lists):
-        if isinstance(entry, Set):
-            raise TypeError(f"{name}: entry {position} is a set, which has no order: pass a list.")
         if not _is_vector(entry):
+            if isinstance(entry, Set):
+                raise TypeError(
+                    f"{name}: entry {position} is a set, which has no order: pass a list."
+                )
             raise TypeError(
                 f"{name}: a list holds one list or 1-D array per user, but entry {position} "
                 f"is {shorten(entry)}. Wrap a single history in a list; turn a list of rows into "
