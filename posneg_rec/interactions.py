@@ -303,20 +303,24 @@ def read_interactions(
     Parameters
     ----------
     interactions : dataframe, array of shape (n_rows, n_columns) or list of histories
-        A pandas, polars or pyarrow table or an array with the columns user, item and optionally
-        time; without time, row order is time order. Or a list with one history per user, oldest
-        item first. Other columns are not looked at. A row in which user, item and time are all
-        missing is masked: it is skipped.
+        A pandas, polars or pyarrow table, a structured array, anything else that speaks Arrow's
+        PyCapsule interface, or an array with the columns user, item and optionally time; without
+        time, row order is time order. Or a list with one history per user, oldest item first.
+        Other columns are not looked at. A row in which user, item and time are all missing is
+        masked: it is skipped.
     feedback : array-like of shape (n_rows,), list of lists or None, default=None
         One value per row; for a list of histories, one list per history. None: all liked.
     positive_threshold : float or (low, high), default=None
         Reads graded feedback. A number: from there on liked, below disliked. A pair: from `high`
         on liked, below `low` disliked, neutral in between.
     user_column, item_column, time_column : str or int, default=None
-        Name or position of a column. By default a frame's columns are found by the names user or
-        user_id, item or item_id, time or timestamp, and else taken from positions 0, 1 and 2.
+        Name or position of a column. By default the usual names decide, in any spelling (user_id,
+        customerId, item, movieId, "Product ID", timestamp, created_at, ...); columns without
+        names, or with numbers for names, are taken from positions 0, 1 and 2.
     feedback_coding : {"liked", "binary", "signed", "graded"}, default=None
-        The coding found in fit, so that 0 goes on meaning what it meant there.
+        The coding found in fit, so that 0 goes on meaning what it meant there. Without it, 0 is
+        neutral where -1 occurs, or is among the categories of a pandas categorical; else it is
+        disliked.
 
     Returns
     -------
@@ -327,7 +331,8 @@ def read_interactions(
     TypeError
         If a column or the feedback has a type that cannot be read.
     ValueError
-        If a value is missing or out of range, lengths differ or nothing is left.
+        If it is in doubt which column is which, a value is missing or out of range, lengths
+        differ or no row is left.
 
     Examples
     --------
@@ -960,8 +965,10 @@ def _lists_of(lists: Any, name: str) -> Sequence[Any]:
         raise TypeError(
             f"{name} must be a list with one list per history, got {type(lists).__name__}."
         )
-    if set(map(type, lists)) <= {list, tuple}:
-        return lists
+    if set(map(type, lists)) <= {list, tuple, np.ndarray} and all(
+        getattr(entry, "ndim", 1) == 1 for entry in lists
+    ):
+        return lists  # as it mostly is, and what follows takes its time
     for position, entry in enumerate(lists):
         if not _is_vector(entry):
             if isinstance(entry, Set):

@@ -649,6 +649,9 @@ def test_one_history():
         ({"a": 1}, None, TypeError, "got dict"),
         ((item for item in "ab"), None, TypeError, r"generator: .*pass list\("),
         ([{"item": 1}], None, TypeError, r"rows of \(user, item"),
+        (pd.Series([[1, 2], [3]]), None, TypeError, r"got list.*each is a history, .*to_list\(\)"),
+        (pl.Series([[1, 2], [3]]), None, TypeError, r"List\(Int64\).*pass series.to_list\(\)"),
+        (pa.chunked_array([[[1, 2], [3]]]), None, TypeError, r"pass series.to_list\(\)"),
         (deque([1, "a"]), None, TypeError, "int and str"),
         (np.ma.array([1, 2], mask=[0, 1]), None, ValueError, "position 1 is missing"),
         (np.array([1.0, np.inf]), None, ValueError, "history, position 1: inf is not finite"),
@@ -715,6 +718,11 @@ def test_a_list_of_rows_is_no_list_of_histories(rows):
 def test_a_list_of_records_is_no_list_of_histories():
     with pytest.raises(TypeError, match=r"list of dict\. .*pd.DataFrame\(rows"):
         read_interactions([{"user": 1, "item": 2}])
+
+
+def test_arrays_of_two_dimensions_are_no_histories():
+    with pytest.raises(TypeError, match="entry 1 is array"):
+        read_interactions([[1], np.ones((2, 2))])
 
 
 @pytest.mark.parametrize(
