@@ -227,7 +227,7 @@ def _for_frames(column: NDArray[Any]) -> NDArray[Any]:
     if column.dtype.kind != "M":
         return column
     unit, _ = np.datetime_data(column.dtype)
-    return column.astype(f"M8[{unit if unit in ('ms', 'us', 'ns') else 's'}]")
+    return column.astype(f"M8[{unit if unit in ('us', 'ns') else 'ms'}]")
 
 
 def _unmasked(array: Any) -> NDArray[Any]:
@@ -682,9 +682,7 @@ _COLUMN_NAMES: dict[str, tuple[frozenset[str], ...]] = {
 
 
 def _key(name: Any) -> str:
-    parts = name if isinstance(name, tuple) else (name,)
-    text = "".join(str(part) for part in parts).casefold()
-    return "".join(character for character in text if character.isalnum())
+    return "".join(filter(str.isalnum, str(name).casefold()))
 
 
 def _rank(name: Any, role: str) -> int | None:

@@ -213,6 +213,7 @@ def test_ids_of_a_type_that_never_matches(known, ids, text):
         (["a"], ["z"]),
         (["a"], np.array(["z"])),
         ([dt.datetime(2020, 1, 1)], [pd.Timestamp("2020-01-01")]),
+        ([pd.Timestamp("2020-01-01")], [dt.datetime(2020, 1, 1)]),
         ([ID], [uuid.uuid4()]),
         ([5], []),
         (["a"], [None]),

@@ -24,6 +24,7 @@ from scipy import sparse
 from sklearn.exceptions import DataConversionWarning
 from tables import BIG, EVENTS, FRAMES, LAW, MASKED, as_object_array
 
+from posneg_rec import interactions
 from posneg_rec.ids import ItemVocabulary
 from posneg_rec.interactions import (
     _COLUMN_NAMES,
@@ -1007,6 +1008,18 @@ def test_arrow_without_pyarrow(monkeypatch):
 def test_arrow_that_is_no_table():
     with pytest.raises(TypeError, match="cannot be read as a table by pyarrow"):
         read_interactions(Relation(pa.chunked_array([[1]])))
+
+
+@pytest.mark.parametrize("backend", ["pandas", "polars", "pyarrow"])
+def test_any_library_of_frames_holds_a_structured_array(backend, monkeypatch):
+    monkeypatch.setattr(interactions, "find_spec", lambda name: name == backend or None)
+    read = read_interactions(RECORDS.astype([("item", ">i8"), ("user", ">U1"), ("time", ">M8[m]")]))
+    assert read.users.tolist() == ["a", "b"]
+    assert read.items.tolist() == [2, 3]
+    assert (read.times.tolist(), read.time_unit) == ([480_000, 540_000], "ms")
+    monkeypatch.setattr(interactions, "find_spec", lambda name: None)
+    with pytest.raises(TypeError, match="takes pandas, polars or pyarrow: install one"):
+        read_interactions(RECORDS)
 
 
 def test_masked_fields_of_a_structured_array():
