@@ -337,6 +337,8 @@ def as_column(values: Any, name: str) -> tuple[NDArray[Any], Mask]:
     """Turn one column of values, whatever holds it, into a 1-D array; tell what is missing."""
     if isinstance(values, list | tuple):
         return as_objects(values), None
+    if type(values) is np.ndarray and values.ndim == 1:
+        return values, None
     if isinstance(values, nw.Series):
         return _from_series(values, name)
     if advice := why_no_column(values):
@@ -347,9 +349,12 @@ def as_column(values: Any, name: str) -> tuple[NDArray[Any], Mask]:
         return as_objects(values), None
     if nw.dependencies.is_pandas_like_index(values):
         values = values.to_series()
-    pyarrow = sys.modules.get("pyarrow")
+    # Arrays without a library of frames around them: NumPy would make floats of a gap.
+    pyarrow, pandas = sys.modules.get("pyarrow"), sys.modules.get("pandas")
     if pyarrow is not None and isinstance(values, pyarrow.Array):
         values = pyarrow.chunked_array([values])
+    elif pandas is not None and isinstance(values, pandas.api.extensions.ExtensionArray):
+        values = pandas.Series(values)
     if nw.dependencies.is_into_series(values):
         return _from_series(nw.from_native(values, series_only=True), name)
     array = values if isinstance(values, np.ma.MaskedArray) else np.asarray(values)
@@ -379,6 +384,8 @@ def described(values: Any) -> str:
     return f"{type(values).__name__}{shown}"
 
 
+_LISTS_ADVICE = " If each is a history, pass series.to_list()."
+
 # Extension types of Arrow whose values Python gets as what they mean, not as they are stored.
 _PLAIN_EXTENSIONS = ("arrow.uuid", "arrow.json", "arrow.bool8")
 
@@ -387,6 +394,8 @@ def _from_series(series: nw.Series[Any], name: str) -> tuple[NDArray[Any], Mask]
     """Return the values of a column, and which of them are missing."""
     dtype, extension = series.dtype, _extension_name(series.to_native())
     unread = extension not in (None, *_PLAIN_EXTENSIONS)
+    if dtype in (nw.List, nw.Array):
+        raise TypeError(f"{name} has dtype {dtype}, and a list is no id.{_LISTS_ADVICE}")
     if unread or dtype.is_nested() or dtype in (nw.Int128, nw.UInt128):
         raise TypeError(
             f"{name} has dtype {extension if unread else dtype}, which cannot be read: convert "
@@ -457,6 +466,7 @@ def as_ids(
         raise TypeError(
             f"{label}: the ids of this argument must be uniformly strings, UUIDs or numbers, got "
             f"{' and '.join(kinds)}. Convert them to one type."
+            f"{_LISTS_ADVICE if kinds in (['list'], ['ndarray']) else ''}"
         )
     if not kinds:
         return values if missing is not None else values.astype(np.int64), missing

@@ -161,7 +161,7 @@ def as_frame(interactions: Any) -> Any:
         return interactions
     if isinstance(interactions, np.ndarray):
         return interactions if interactions.dtype.names is None else _from_records(interactions)
-    if hasattr(interactions, "__arrow_c_stream__") or hasattr(interactions, "__arrow_c_array__"):
+    if _speaks_arrow(interactions):
         return _from_arrow(interactions)
     lazy = nw.from_native(interactions, pass_through=True)
     if isinstance(lazy, nw.LazyFrame):
@@ -187,6 +187,10 @@ def _full_name(value: Any) -> str:
     return f"{type(value).__module__.partition('.')[0]} {type(value).__qualname__}"
 
 
+def _speaks_arrow(value: Any) -> bool:
+    return hasattr(value, "__arrow_c_stream__") or hasattr(value, "__arrow_c_array__")
+
+
 def _from_arrow(interactions: Any) -> Any:
     try:
         import pyarrow
@@ -207,7 +211,7 @@ def _from_records(records: NDArray[Any]) -> Any:
     """Make a frame of a structured array."""
     if records.ndim != 1:
         raise ValueError(f"A structured array of rows must be 1-D, got shape {records.shape}.")
-    columns = {name: _unmasked(records[name]) for name in records.dtype.names or ()}
+    columns = {name: _for_frames(_unmasked(records[name])) for name in records.dtype.names or ()}
     for backend in ("pandas", "polars", "pyarrow"):
         if find_spec(backend):
             return nw.from_dict(columns, backend=backend).to_native()
@@ -215,6 +219,15 @@ def _from_records(records: NDArray[Any]) -> Any:
         "To read a structured array takes pandas, polars or pyarrow: install one of them, or pass "
         "a 2-D array with the columns user, item and time."
     )
+
+
+def _for_frames(column: NDArray[Any]) -> NDArray[Any]:
+    """Bring a column to the machine's order of bytes, and datetimes to a unit that frames have."""
+    column = column.astype(column.dtype.newbyteorder("="), copy=False)
+    if column.dtype.kind != "M":
+        return column
+    unit, _ = np.datetime_data(column.dtype)
+    return column.astype(f"M8[{unit if unit in ('us', 'ns') else 'ms'}]")
 
 
 def _unmasked(array: Any) -> NDArray[Any]:
@@ -232,10 +245,14 @@ def _unmasked(array: Any) -> NDArray[Any]:
 
 
 def table_like(interactions: Any, columns: dict[str, NDArray[Any]]) -> Any:
-    """Put columns into the kind of frame that `interactions` is, else a structured array."""
+    """Put columns into a frame of the kind that `interactions` is, else a structured array."""
+    backend: Any = None
     if is_frame(interactions):
-        frame = nw.from_native(interactions, eager_only=True)
-        return nw.from_dict(columns, backend=frame.implementation).to_native()
+        backend = nw.from_native(interactions, eager_only=True).implementation
+    elif _speaks_arrow(interactions):
+        backend = "pyarrow"
+    if backend is not None:
+        return nw.from_dict(columns, backend=backend).to_native()
     dtype = [(name, values.dtype) for name, values in columns.items()]
     table = np.empty(len(next(iter(columns.values()))), dtype=dtype)
     for name, values in columns.items():
@@ -286,20 +303,24 @@ def read_interactions(
     Parameters
     ----------
     interactions : dataframe, array of shape (n_rows, n_columns) or list of histories
-        A pandas, polars or pyarrow table or an array with the columns user, item and optionally
-        time; without time, row order is time order. Or a list with one history per user, oldest
-        item first. Other columns are not looked at. A row in which user, item and time are all
-        missing is masked: it is skipped.
+        A pandas, polars or pyarrow table, a structured array, anything else that speaks Arrow's
+        PyCapsule interface, or an array with the columns user, item and optionally time; without
+        time, row order is time order. Or a list with one history per user, oldest item first.
+        Other columns are not looked at. A row in which user, item and time are all missing is
+        masked: it is skipped.
     feedback : array-like of shape (n_rows,), list of lists or None, default=None
         One value per row; for a list of histories, one list per history. None: all liked.
     positive_threshold : float or (low, high), default=None
         Reads graded feedback. A number: from there on liked, below disliked. A pair: from `high`
         on liked, below `low` disliked, neutral in between.
     user_column, item_column, time_column : str or int, default=None
-        Name or position of a column. By default a frame's columns are found by the names user or
-        user_id, item or item_id, time or timestamp, and else taken from positions 0, 1 and 2.
+        Name or position of a column. By default the usual names decide, in any spelling (user_id,
+        customerId, item, movieId, "Product ID", timestamp, created_at, ...); columns without
+        names, or with numbers for names, are taken from positions 0, 1 and 2.
     feedback_coding : {"liked", "binary", "signed", "graded"}, default=None
-        The coding found in fit, so that 0 goes on meaning what it meant there.
+        The coding found in fit, so that 0 goes on meaning what it meant there. Without it, 0 is
+        neutral where -1 occurs, or is among the categories of a pandas categorical; else it is
+        disliked.
 
     Returns
     -------
@@ -310,7 +331,8 @@ def read_interactions(
     TypeError
         If a column or the feedback has a type that cannot be read.
     ValueError
-        If a value is missing or out of range, lengths differ or nothing is left.
+        If it is in doubt which column is which, a value is missing or out of range, lengths
+        differ or no row is left.
 
     Examples
     --------
@@ -645,7 +667,7 @@ _COLUMN_NAMES: dict[str, tuple[frozenset[str], ...]] = {
         | {"title"},
     ),
     "time": (
-        _names(_TIME_WORDS, "ms us ns s sec utc") | {"t", "when", "unixtime", "unixtimestamp"},
+        _names(_TIME_WORDS, "ms us ns s sec utc") | {"t", "when"},
         frozenset(
             joined
             for happened in _HAPPENED.split()
@@ -660,9 +682,7 @@ _COLUMN_NAMES: dict[str, tuple[frozenset[str], ...]] = {
 
 
 def _key(name: Any) -> str:
-    parts = name if isinstance(name, tuple) else (name,)
-    text = "".join(str(part) for part in parts).casefold()
-    return "".join(character for character in text if character.isalnum())
+    return "".join(filter(str.isalnum, str(name).casefold()))
 
 
 def _rank(name: Any, role: str) -> int | None:
@@ -943,12 +963,16 @@ def _lists_of(lists: Any, name: str) -> Sequence[Any]:
         raise TypeError(
             f"{name} must be a list with one list per history, got {type(lists).__name__}."
         )
-    if set(map(type, lists)) <= {list, tuple}:
-        return lists
+    if set(map(type, lists)) <= {list, tuple, np.ndarray} and all(
+        getattr(entry, "ndim", 1) == 1 for entry in lists
+    ):
+        return lists  # as it mostly is, and what follows takes its time
     for position, entry in enumerate(lists):
-        if isinstance(entry, Set):
-            raise TypeError(f"{name}: entry {position} is a set, which has no order: pass a list.")
         if not _is_vector(entry):
+            if isinstance(entry, Set):
+                raise TypeError(
+                    f"{name}: entry {position} is a set, which has no order: pass a list."
+                )
             raise TypeError(
                 f"{name}: a list holds one list or 1-D array per user, but entry {position} "
                 f"is {shorten(entry)}. Wrap a single history in a list; turn a list of rows into "

@@ -162,8 +162,11 @@ _SHOWN = 50  # characters of one value in a message
 
 def shorten(value: Any) -> str:
     """Show a value in a message, text in quotes; what is long is cut."""
-    # Of long text, no more is escaped than is shown.
-    return _cut(repr(value[: _SHOWN + 1] if isinstance(value, str | bytes) else value))
+    try:
+        # Of long text, no more is escaped than is shown.
+        return _cut(repr(value[: _SHOWN + 1] if isinstance(value, str | bytes) else value))
+    except ValueError:  # an integer of more digits than Python writes
+        return f"{type(value).__name__} of great length"
 
 
 def preview(values: Any, n: int = 5) -> str:

@@ -3,8 +3,14 @@
 from __future__ import annotations
 
 import datetime as dt
+import sqlite3
+import sys
 import tracemalloc
 import uuid
+from collections import deque, namedtuple
+from decimal import Decimal
+from fractions import Fraction
+from itertools import combinations
 
 import numpy as np
 import pandas as pd
@@ -18,15 +24,23 @@ from scipy import sparse
 from sklearn.exceptions import DataConversionWarning
 from tables import BIG, EVENTS, FRAMES, LAW, MASKED, as_object_array
 
+from posneg_rec import interactions
 from posneg_rec.ids import ItemVocabulary
 from posneg_rec.interactions import (
+    _COLUMN_NAMES,
+    as_frame,
     build_histories,
+    check_not_empty,
+    is_frame,
     is_history,
     is_table,
     read_history,
     read_interactions,
+    read_times,
+    table_like,
 )
 from posneg_rec.preprocessing import RareItemMasker, SequenceBuilder
+from posneg_rec.sequences import time_units
 
 TABLES = FRAMES | {"object array": as_object_array}
 
@@ -133,15 +147,148 @@ def test_columns_are_found_by_name_then_by_position():
     [
         ({"a": [1], "b": [2]}, {"user_column": "c"}, r"user_column='c' is not one of .*\[a, b\]"),
         ({"a": [1], "b": [2]}, {"time_column": 2}, "time_column=2 is no position in 2 columns"),
-        ({"a": [1], "b": [2]}, {"user_column": "b"}, "no column is left for the item: pass item_"),
+        ({"a": [1], "b": [2]}, {"user_column": "b"}, r"the item among \[a, b\]: .*item_column="),
         ({"a": [1], "b": [2]}, {"user_column": 0, "item_column": "a"}, "must be different columns"),
         ({"user": [1], "user_id": [2], "item": [3]}, {}, "'user' and 'user_id' both name the user"),
-        ({"user": [1], "item": [2], "rating": [5]}, {}, "'rating', would be read as time"),
+        ({"date": [1], "time": [2], "user": [1], "item": [2]}, {}, "'time' both name the time"),
+        (
+            {"who": [1], "what": [2]},
+            {},
+            r"the user and the item among \[who, what\]: pass user_col",
+        ),
+        ({"who": [1], "item": [2], "time": [3]}, {}, r"the user among \[who, item, time\]"),
+        ({"user": [1], "what": [2], "time": [3]}, {}, r"the item among \[user, what, time\]"),
+        ({"user_0": [1], "user_1": [2]}, {}, r"among \[user_0, user_1\]"),
+        ({"196": [1], "242": [2], "3": [3]}, {}, r"among \[196, 242, 3\]"),  # a row read as names
+        (
+            {"user": [1], "item": [2], "seen": [dt.datetime(2020, 1, 1)]},
+            {},
+            "'seen' holds datetimes: pass time_column='seen', or leave",
+        ),
+        ({"q" * 1000: [1], "b": [2]}, {}, r"among \[q{47}\.\.\., b\]"),
     ],
 )
 def test_columns_that_cannot_be_told(columns, arguments, text):
     with pytest.raises(ValueError, match=text):
         read_interactions(pd.DataFrame(columns), **arguments)
+
+
+SPELLINGS = {
+    ("user_id", "item_id", "weight", "datetime"): (0, 1, 3),
+    ("movieId", "userId", "timestamp"): (1, 0, 2),
+    ("rating", "userId", "movieId", "timestamp"): (1, 2, 3),
+    ("keep__item", "keep__user", "keep__time"): (1, 0, 2),
+    ("remainder__ITEM_ID", "remainder__USER_ID"): (1, 0, None),
+    ("Event Time", "User ID", "Product-ID"): (1, 2, 0),
+    ("asin", "parent", "uid"): (2, 0, None),
+    ("created_at", "track", "customerNumber"): (2, 1, 0),
+    ("reviewerID", "asin", "overall", "unixReviewTime"): (0, 1, 3),
+    ("rating:float", "item_id:token", "user_id:token", "timestamp:float"): (2, 1, 3),
+    ("m.id", "movie.id", "user.id"): (2, 1, None),
+    ("title", "movieId", "username", "user", "date"): (3, 1, 4),  # ids come before names
+    ("session_id", "user_id", "item_id", "time"): (1, 2, 3),
+    ("Time", "ItemId", "SessionId"): (2, 1, 0),
+    ("sequence", "item", "position"): (0, 1, 2),
+    ("seq__item", "seq__position", "seq__sequence"): (2, 0, 1),
+    ("sequence", "item", "time"): (0, 1, 2),
+    ("user", "item", "position"): (0, 1, None),  # on a page
+    ("user", "item", "play_time"): (0, 1, None),  # a duration
+    ("x0", "x1", "x2"): (0, 1, 2),
+    ("column_0", "column_1"): (0, 1, None),
+    ("col_7", "col_3"): (0, 1, None),
+    ("1", "2", "3"): (0, 1, 2),
+} | {
+    ("user", "item", name): (0, 1, None)
+    for name in ("rating", "stars", "label", "liked", "score", "feedback", "weight", "y", "genre")
+}
+
+
+@pytest.mark.parametrize("frame", [pd.DataFrame, pl.DataFrame, pa.table])
+@pytest.mark.parametrize(("names", "places"), SPELLINGS.items(), ids=map(str, SPELLINGS))
+def test_names_decide(frame, names, places):
+    read = read_interactions(frame({name: [10 * place] for place, name in enumerate(names)}))
+    times = None if read.times is None else int(read.times[0]) // 10
+    assert (read.users[0] // 10, read.items[0] // 10, times) == places
+
+
+def test_no_name_is_of_two_roles():
+    of_role = {role: set().union(*groups) for role, groups in _COLUMN_NAMES.items()}
+    for one, other in combinations(of_role.values(), 2):
+        assert not one & other
+    for name in set().union(*of_role.values()):
+        assert name == name.casefold()
+        assert name.isalnum()
+
+
+def test_names_of_several_levels():
+    columns = pd.MultiIndex.from_tuples([("item", "id"), ("user", ""), ("time", "")])
+    read = read_interactions(pd.DataFrame([[2, 1, 3]], columns=columns))
+    assert (read.users, read.items, read.times) == (1, 2, 3)
+
+
+def test_columns_that_are_passed_win():
+    frame = pd.DataFrame({"user": [1], "item": [2], "time": [3], "other": [4]})
+    read = read_interactions(frame, user_column="other")
+    assert (read.users, read.items, read.times) == (4, 2, 3)
+    read = read_interactions(frame, item_column=0, user_column=1, time_column="other")
+    assert (read.users, read.items, read.times) == (2, 1, 4)
+    read = read_interactions(frame.rename(columns={"user": "who"}), user_column="who")
+    assert (read.users, read.items, read.times) == (1, 2, 3)
+
+
+@pytest.mark.parametrize(
+    ("index", "columns", "text"),
+    [
+        (pd.Index([5], name="user"), ["item"], r"'user' is in the index: pass .*reset_index\(\)"),
+        (pd.Index([5], name="userId"), ["item", "time"], "'userId' is in the index"),
+        (pd.Index([5], name="ts"), ["user", "item"], "'ts' is in the index"),
+        (pd.to_datetime(["2020-01-01"]), ["user", "item"], r"reset_index\(names='time'\)"),
+        (
+            pd.MultiIndex.from_tuples([(1, 2)], names=["user", "n"]),
+            ["item", "rating"],
+            "'user' is in the index",
+        ),
+    ],
+)
+def test_what_is_in_the_index_is_not_overlooked(index, columns, text):
+    with pytest.raises(ValueError, match=text):
+        read_interactions(pd.DataFrame([[1] * len(columns)], index=index, columns=columns))
+
+
+def test_two_columns_of_one_name():
+    with pytest.raises(ValueError, match="two columns of interactions have one name"):
+        read_interactions(pd.DataFrame([[1, 2, 3]], columns=["user", "item", "item"]))
+
+
+WIDE = np.array([[196, 242, 3, 881250949], [186, 302, 5, 891717742]])
+
+
+@pytest.mark.parametrize(
+    "table",
+    [
+        WIDE,
+        WIDE.astype(object),
+        WIDE.astype("U9"),
+        WIDE.astype(float)[:1],
+        np.asfortranarray(WIDE),
+        np.ma.array(WIDE),
+        pd.DataFrame(WIDE),
+        pl.DataFrame(WIDE),
+        np.arange(30)[None],  # a history that somebody reshaped
+    ],
+)
+def test_wide_tables_without_names_are_in_doubt(table):
+    with pytest.raises((ValueError, TypeError), match=r"columns without names|has str|has text"):
+        read_interactions(table)
+    with pytest.raises((ValueError, TypeError), match=r"columns without names|has str|has text"):
+        read_interactions(table, user_column=0, item_column=1)
+
+
+def test_the_time_of_a_wide_table_is_passed():
+    read = read_interactions(WIDE, time_column=3)
+    assert read.times.tolist() == WIDE[:, 3].tolist()
+    read = read_interactions(pd.DataFrame(WIDE), user_column=1, item_column=0, time_column=3)
+    assert (read.users.tolist(), read.items.tolist()) == ([242, 302], [196, 186])
 
 
 def test_an_array_has_no_column_names():
@@ -158,7 +305,13 @@ def test_an_array_has_no_column_names():
         (np.ones((3, 1)), ValueError, r"1 feature\(s\) \(shape=\(3, 1\)\) while a minimum of 2"),
         (pl.DataFrame({"user": [1]}), ValueError, r"1 feature\(s\) \(shape=\(1, 1\)\)"),
         ([], ValueError, r"0 sample\(s\) while a minimum of 1"),
-        (np.ones(3), ValueError, "Reshape your data"),
+        (np.ones(3), ValueError, r"Reshape your data.*goes in a list, \[history\]"),
+        (pd.Series([1, 2]), ValueError, "Reshape your data"),
+        (5, TypeError, r"got int 5: one value goes in a list, \[5\]. The model remembers no users"),
+        ({1, 2}, TypeError, "got set: a set has no order"),
+        (iter([1]), TypeError, r"got list_iterator: .*pass list\(\.\.\.\)"),
+        ({1: [2, 3]}, TypeError, r"list\(x.values\(\)\) if histories"),
+        ("x" * 10**5, TypeError, r"got str 'x{46}\.\.\.: one value goes"),
         (np.ones((2, 2, 2)), ValueError, "dim 3"),
         (np.ones((2, 2)) * 1j, ValueError, "Complex data not supported"),
         (sparse.csr_array(np.eye(3)), TypeError, "Sparse data was passed.*column_stack"),
@@ -171,7 +324,7 @@ def test_an_array_has_no_column_names():
         (np.array([[1, 2**64]], dtype=object), ValueError, "outside int64"),
         (np.array([["a", 1], ["b", "c"]], dtype=object), TypeError, r"1 \(item\).*int and str"),
         (np.array([[1.0, 2.0], [1.0, np.inf]]), ValueError, r"1 \(item\), row 1: inf is not"),
-        (np.array([["a", "b", "3"]]), TypeError, r"2 \(time\) has dtype <U1.*use a dataframe"),
+        (np.array([["a", "b", "3"]]), TypeError, r"2 \(time\) has text such as '3'.*time_column"),
         (pl.DataFrame({"user": [[1]], "item": [1]}), TypeError, r"List\(Int64\)"),
         (pl.DataFrame({"user": [{"a": 1}], "item": [1]}), TypeError, "Struct"),
         (pd.DataFrame({"user": [[1]], "item": [1]}), TypeError, "got list"),
@@ -192,25 +345,33 @@ def test_tables_that_cannot_be_read(interactions, error, text):
         read_interactions(interactions)
 
 
+def dtype_of(values):
+    return object if isinstance(values, list) and type(values[0]) is dt.datetime else None
+
+
 @pytest.mark.parametrize(
     ("times", "error", "text"),
     [
-        (["2020-01-01"], TypeError, r"'time' \(time\) holds objects of type str"),
+        (["2020-01-01"], TypeError, r"'time' \(time\) has str such as '2020-.*pd.to_datetime\("),
+        (pd.period_range("2020", periods=1, freq="M"), TypeError, "Period such as"),
+        ([Decimal(1)], TypeError, "Decimal such as"),
         ([True], TypeError, "has dtype bool"),
-        ([dt.time(1)], TypeError, "objects of type time"),
+        ([dt.time(1)], TypeError, "has time such as"),
         ([np.inf], ValueError, "row 0: inf is not finite"),
         ([2**64], ValueError, "does not hold times"),
         (
-            pd.Series([dt.datetime(2020, 1, 1, tzinfo=dt.UTC)], dtype=object),
+            [dt.datetime(2020, 1, 1, tzinfo=dt.UTC), dt.datetime(2020, 1, 1)],
             TypeError,
-            "datetime with a time zone",
+            "some datetimes with a time zone and some without",
         ),
         ([dt.timedelta(1)], TypeError, "timedelta64"),
     ],
 )
 def test_times_that_cannot_be_read(times, error, text):
     with pytest.raises(error, match=text):
-        read_interactions(pd.DataFrame({"user": [1], "item": [1], "time": times}))
+        read_interactions(
+            pd.DataFrame({"user": 1, "item": 1, "time": pd.Series(times, dtype=dtype_of(times))})
+        )
 
 
 # -- Missing values and masked rows ----------------------------------------------------------
@@ -304,6 +465,21 @@ ROWS = np.array([[1, 10], [1, 20], [2, 30]])
         (pd.Series([1, 0, 1], index=[9, 8, 7]), {}, [1, -1, 1], "binary"),
         (pl.Series([1, 0, 1]), {}, [1, -1, 1], "binary"),
         (pa.chunked_array([[1, 0], [1]]), {}, [1, -1, 1], "binary"),
+        (pa.array([1, 0, 1]), {}, [1, -1, 1], "binary"),
+        (np.ma.array([1, 0, 1]), {}, [1, -1, 1], "binary"),
+        (pd.Categorical([1, 0, 1], categories=[-1, 0, 1]), {}, [1, 0, 1], "signed"),
+        (pd.Series([1, 1, 1], dtype=pd.CategoricalDtype([-1, 1])), {}, [1, 1, 1], "signed"),
+        (pd.Categorical([1, 0, 1], categories=[0, 1]), {}, [1, -1, 1], "binary"),
+        (pd.Categorical([1, 1, 1], categories=[0, 1]), {}, [1, 1, 1], "binary"),
+        (
+            pd.Categorical([1, 0, 1], categories=[-1, 0, 1]),
+            {"feedback_coding": "binary"},
+            [1, -1, 1],
+            "binary",
+        ),
+        ([Decimal("4.5"), Decimal(3), 4], {"positive_threshold": 4}, [1, -1, 1], "graded"),
+        ([Fraction(9, 2), 3, 4.0], {"positive_threshold": 4}, [1, -1, 1], "graded"),
+        ([True, False, True], {"feedback_coding": "graded"}, [1, -1, 1], "graded"),
     ],
 )
 def test_feedback_is_read_as(feedback, arguments, signs, coding):
@@ -328,6 +504,12 @@ def test_feedback_is_read_as(feedback, arguments, signs, coding):
         ([1, 0], {}, ValueError, "inconsistent numbers of samples: 3 interactions, 2 feedback"),
         (np.ones((3, 2)), {}, ValueError, "1d array"),
         (5, {}, ValueError, "1d array"),
+        (np.ma.array([1, 0, 1], mask=[0, 0, 1]), {}, ValueError, "row 2: the value is missing"),
+        ({0, 1}, {}, TypeError, "feedback must be a list.* no order"),
+        ("abc", {}, TypeError, "feedback must be a list"),
+        ([1, 0, 10**400], {"positive_threshold": 4}, ValueError, "too large"),
+        (np.array([1, 0, 1j]), {}, TypeError, "must be booleans or numbers"),
+        ([1, 0, 1], {"positive_threshold": 10**400}, ValueError, "finite number or a pair"),
         ([5, 3, 4], {"positive_threshold": (4, 3)}, ValueError, "needs low < high, got"),
         ([5, 3, 4], {"positive_threshold": (4, 4)}, ValueError, "needs low < high, got"),
         ([5, 3, 4], {"positive_threshold": (1, 2, 3)}, ValueError, "finite number or a pair"),
@@ -359,6 +541,9 @@ def test_large_finite_numbers_are_finite():
         [[10, 20], [], [30]],
         ((10, 20), (), (30,)),
         [np.array([10, 20]), np.array([], dtype=int), pl.Series([30])],
+        [pd.Series([10, 20], index=[7, 3]), pd.Index([], dtype=int), pa.array([30])],
+        [range(10, 30, 10), (), deque([30])],
+        [pd.array([10, 20], dtype="Int8"), [], {30: "x"}.keys()],
     ],
 )
 def test_a_list_of_histories(histories):
@@ -376,7 +561,10 @@ def test_a_list_of_histories(histories):
 def test_histories_may_be_empty():
     built = build_histories(read_interactions([[], []]), ItemVocabulary([1]), duplicates="last")
     assert built.offsets.tolist() == [0, 0, 0]
+    with pytest.raises(ValueError, match=r"0 sample\(s\).*all 2 histories are empty"):
+        check_not_empty(read_interactions([[], []]))
     read = read_interactions([[], [1, 2, 1], []])
+    check_not_empty(read)
     built = build_histories(read, ItemVocabulary([1, 2]), duplicates="last")
     assert built.items.tolist() == [1, 0]
     assert built.offsets.tolist() == [0, 0, 2, 2]
@@ -389,6 +577,18 @@ def test_histories_may_be_empty():
         (["ab", "c"], None, TypeError, "entry 0 is 'ab'"),
         ([[1], 2], None, TypeError, "entry 1 is 2"),
         ([[1], [2, None]], None, ValueError, "history 1, position 1: the item is missing"),
+        ([[1], pd.array([2, None], dtype="Int8")], None, ValueError, "history 1, position 1: the"),
+        ([[1], np.ma.array([2, 3], mask=[0, 1])], None, ValueError, "history 1, position 1: the"),
+        ([[1], {2, 3}], None, TypeError, "entry 1 is a set, which has no order"),
+        ([["u", 10], ["v", 20]], None, TypeError, "int and str.* If these are rows"),
+        ([[[1], [2, 3]]], None, TypeError, "got list"),
+        ([["a"], ["\ud800"]], None, ValueError, r"the id '\\ud800' holds a lone surrogate"),
+        ([[10**400]], None, ValueError, "outside int64"),
+        ([[1j]], None, TypeError, "complex"),
+        ([[("a", [1])]], None, TypeError, "unhashable"),
+        ([[Decimal("sNaN"), Decimal(1)]], None, TypeError, "signaling"),
+        ([[Decimal("NaN")]], None, ValueError, "history 0, position 0: the item is missing"),
+        ([["a"], "b" * 10**5], None, TypeError, r"entry 1 is 'b{46}\.\.\.\. Wrap"),
         ([[1.0], [2, np.inf]], None, TypeError, "float and int"),
         ([[1.0], [np.inf]], None, ValueError, "history 1, position 0: inf is not finite"),
         ([[1], ["a"]], None, TypeError, "int and str"),
@@ -412,6 +612,22 @@ def test_one_history():
     assert (items.tolist(), signs.tolist()) == ([BIG, 3], [1, 1])
     items, signs = read_history(pl.Series([3]), [0], feedback_coding="signed")
     assert (items.tolist(), signs.tolist()) == ([3], [0])
+    for history in (
+        range(2, 4),
+        pd.Index([2, 3]),
+        pd.Series([2, 3], index=[1, 0]),
+        pd.Categorical([2, 3]),
+        pd.array([2, 3], dtype="UInt16"),
+        pa.array([2, 3]),
+        pa.array([2, 3]).dictionary_encode(),
+        deque([2, 3]),
+        {2: "a", 3: "b"}.keys(),
+        {"a": 2, "b": 3}.values(),
+        np.ma.array([2, 3]),
+    ):
+        assert is_history(history)
+        items, signs = read_history(history, history, positive_threshold=3)
+        assert (items.tolist(), signs.tolist()) == ([2, 3], [-1, 1])
     items, signs = read_history([], [])
     assert len(items) == len(signs) == 0
 
@@ -428,8 +644,19 @@ def test_one_history():
             "position 1 is missing",
         ),
         ("abc", None, TypeError, "history must be a list"),
-        ({1, 2}, None, TypeError, "history must be a list"),
-        (None, None, ValueError, "history must be 1-D"),
+        ({1, 2}, None, TypeError, "history must be .* a set has no order"),
+        (None, None, TypeError, "got NoneType: pass an empty list"),
+        ("K23", None, TypeError, r"\['K23'\]. The model remembers no users: pass the user's items"),
+        ({"a": 1}, None, TypeError, "got dict"),
+        ((item for item in "ab"), None, TypeError, r"generator: .*pass list\("),
+        ([{"item": 1}], None, TypeError, r"rows of \(user, item"),
+        (pd.Series([[1, 2], [3]]), None, TypeError, r"got list.*each is a history, .*to_list\(\)"),
+        (pl.Series([[1, 2], [3]]), None, TypeError, r"List\(Int64\).*pass series.to_list\(\)"),
+        (pa.chunked_array([[[1, 2], [3]]]), None, TypeError, r"pass series.to_list\(\)"),
+        (deque([1, "a"]), None, TypeError, "int and str"),
+        (np.ma.array([1, 2], mask=[0, 1]), None, ValueError, "position 1 is missing"),
+        (np.array([1.0, np.inf]), None, ValueError, "history, position 1: inf is not finite"),
+        (["x" * 10**5, 1], None, TypeError, "int and str"),
         ([[1], [2]], None, TypeError, "got list"),
         ([1, 2], [1], ValueError, "2 interactions, 1 feedback"),
         ([1, 2], [0, 4], ValueError, "position 1: 4 is not among"),
@@ -447,9 +674,357 @@ def test_what_is_a_table_and_what_a_history():
         assert not is_history(table)
     for history in ([1, 2], ("a",), [], np.array([1]), pd.Series([1]), pl.Series([1])):
         assert is_history(history)
-    for histories in ([[1], [2]], [[]], ([1],), [np.array([1])]):
+    for histories in (
+        [[1], [2]],
+        [[]],
+        ([1],),
+        [np.array([1])],
+        [pd.Series([1])],
+        [pd.Index(["a"])],
+        [range(3), [1]],
+        [pa.array([1])],
+    ):
         assert not is_table(histories)
         assert not is_history(histories)
+
+
+Pair = namedtuple("Pair", "user item")
+
+
+def rows_of_a_database(row_factory):
+    connection = sqlite3.connect(":memory:")
+    connection.row_factory = row_factory
+    rows = connection.execute("select 1 as user, 10 as item union select 2, 20").fetchall()
+    connection.close()
+    return rows
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        [(1, 10, 100), (1, 11, 101)],
+        [("u", 10, 100)],
+        ((1, 10), (2, 20)),
+        [Pair(1, 10), Pair(2, 20)],
+        list(np.array([(1, 10), (2, 20)], dtype="i8,i8")),
+        rows_of_a_database(None),
+        rows_of_a_database(sqlite3.Row),
+    ],
+)
+def test_a_list_of_rows_is_no_list_of_histories(rows):
+    with pytest.raises(TypeError, match=r"look like rows.*pd.DataFrame\(rows.*list\(history\)"):
+        read_interactions(rows, [1] * len(rows))
+
+
+def test_a_list_of_records_is_no_list_of_histories():
+    with pytest.raises(TypeError, match=r"list of dict\. .*pd.DataFrame\(rows"):
+        read_interactions([{"user": 1, "item": 2}])
+
+
+def test_arrays_of_two_dimensions_are_no_histories():
+    with pytest.raises(TypeError, match="entry 1 is array"):
+        read_interactions([[1], np.ones((2, 2))])
+
+
+@pytest.mark.parametrize(
+    "histories",
+    [[[1, 10, 100], [1, 11, 101]], [(1, 10), (1, 11, 12)], [(1,), (2,)], [(1, 2), [3, 4]]],
+)
+def test_lists_and_tuples_of_ids_stay_histories(histories):
+    read = read_interactions(histories)
+    assert read.users.tolist() == [at for at, ids in enumerate(histories) for _ in ids]
+    assert read.items.tolist() == [item for ids in histories for item in ids]
+
+
+# -- Times of one history --------------------------------------------------------------------
+
+DAYS = pd.to_datetime(["2020-01-01 01:00", "2020-01-02 01:00"])  # midnight in UTC, in Berlin
+BERLIN = dt.timezone(dt.timedelta(hours=1))
+
+
+@pytest.mark.parametrize(
+    "times",
+    [
+        DAYS.tz_localize("Europe/Berlin"),
+        pd.Series(DAYS.tz_localize("Europe/Berlin"), index=[4, 2]),
+        pd.Series(DAYS.tz_localize("Europe/Berlin")).astype(object),
+        list(DAYS.tz_localize("Europe/Berlin")),
+        DAYS.tz_localize("Europe/Berlin").array,
+        pl.Series(list(DAYS.to_pydatetime())).dt.replace_time_zone("Europe/Berlin"),
+        pa.array(DAYS.tz_localize("Europe/Berlin")),
+        [day.replace(tzinfo=BERLIN) for day in DAYS.to_pydatetime()],
+        [dt.datetime(2019, 12, 31, 12, tzinfo=dt.timezone(dt.timedelta(hours=-12))),
+         dt.datetime(2020, 1, 2, tzinfo=dt.UTC)],
+        DAYS.floor("D"),
+        list(DAYS.floor("D")),
+        [dt.date(2020, 1, 1), dt.date(2020, 1, 2)],
+        [dt.date(2020, 1, 1), dt.datetime(2020, 1, 2)],
+        pa.array([dt.date(2020, 1, 1), dt.date(2020, 1, 2)], pa.date64()),
+        np.array(["2020-01-01", "2020-01-02"], dtype="M8[D]"),
+        np.array(["2020-01-01", "2020-01-02"], dtype="M8[s]").astype(">M8[s]"),
+        np.array(["2020-01-01", "2020-01-02"], dtype="M8[12h]"),
+    ],
+)  # fmt: skip
+def test_datetimes_of_a_history(times):
+    values, unit = read_times(times, 2)
+    assert values.astype(f"M8[{unit}]").astype("M8[s]").tolist() == [
+        dt.datetime(2020, 1, 1),
+        dt.datetime(2020, 1, 2),
+    ]
+    assert time_units(unit) > 0
+
+
+@pytest.mark.parametrize("unit", ["Y", "M", "3M"])
+def test_months_and_years_become_days(unit):
+    times = np.array(["2020-01", "2024-01"], dtype=f"M8[{unit}]")
+    values, read_unit = read_times(times, 2)
+    assert (np.diff(values).tolist(), read_unit) == ([4 * 365 + 1], "D")
+    rows = np.empty(2, dtype=[("user", "i8"), ("item", "i8"), ("time", times.dtype)])
+    rows["time"] = times
+    read = read_interactions(rows)
+    days = np.diff(read.times) * time_units("D") / time_units(read.time_unit)
+    assert days.tolist() == [4 * 365 + 1]
+
+
+def test_nanoseconds_of_timestamps_are_kept():
+    assert read_times([pd.Timestamp(1), pd.Timestamp(2)], 2)[0].tolist() == [1, 2]
+
+
+def test_numbers_are_times():
+    for times in ([3, 5], range(3, 7, 2), pl.Series([3, 5]), pa.array([3, 5]), (3.0, 5.0)):
+        assert read_times(times, 2)[0].tolist() == [3, 5]
+
+
+@pytest.mark.parametrize(
+    ("times", "error", "text"),
+    [
+        (["2020-01-01", "2020-01-02"], TypeError, r"pd.to_datetime\(\.\.\.\)\.$"),
+        (np.array(["a", "b"]), TypeError, r"text such as 'a'.*pd.to_datetime\(\.\.\.\)\.$"),
+        (pl.Series(["a", "b"]), TypeError, r"pd.to_datetime\(\.\.\.\)\.$"),
+        (["x" * 10**5, "y"], TypeError, r"such as 'x{46}\.\.\.\. Times"),
+        ([1], ValueError, r"one entry per event of the history \(2\)"),
+        ([[1], [2]], TypeError, "has list such as"),
+        (np.ones((2, 1)), ValueError, "must be 1-D"),
+        ([1, None], ValueError, "missing at position 1"),
+        (np.ma.array([1, 2], mask=[1, 0]), ValueError, "missing at position 0"),
+        (pd.Series([1, None], dtype="UInt8"), ValueError, "missing at position 1"),
+        ([1.0, np.inf], ValueError, "times, position 1: inf"),
+        ([2, 1], ValueError, "must not fall"),
+        ({1, 2}, TypeError, "no order"),
+        (5, TypeError, r"\[5\]"),
+    ],
+)
+def test_times_of_a_history_that_cannot_be_read(times, error, text):
+    with pytest.raises(error, match=text):
+        read_times(times, 2)
+
+
+# -- Types of columns ------------------------------------------------------------------------
+
+NULLABLE = {
+    f"pandas {dtype}": lambda values, dtype=dtype: pd.DataFrame(
+        {"user": pd.array(values, dtype=dtype), "item": pd.array(values, dtype=dtype)}
+    )
+    for dtype in ("Int8", "UInt8", "Int16", "UInt16", "Int32", "UInt32", "Int64", "UInt64")
+} | {
+    f"{frame.__name__} {dtype}": lambda values, frame=frame, dtype=dtype: frame(
+        {"user": pa.array(values, dtype), "item": pa.array(values, dtype)}
+    )
+    for dtype in (pa.int8(), pa.uint8(), pa.int16(), pa.uint32(), pa.uint64())
+    for frame in (pa.table, pl.DataFrame)
+} | {
+    "pandas arrow": lambda values: pd.DataFrame(
+        dict.fromkeys(["user", "item"], pd.array(values, dtype=pd.ArrowDtype(pa.uint8())))
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("frame", NULLABLE.values(), ids=NULLABLE)
+def test_integers_of_every_width_may_be_missing(frame):
+    read = read_interactions(frame([100, None, 0, 127]))
+    assert read.rows.tolist() == [0, 2, 3]
+    assert read.users.tolist() == read.items.tolist() == [100, 0, 127]
+    assert read.item_ids.dtype == np.int64
+
+
+UUIDS = [uuid.UUID(int=9), uuid.UUID(int=2)]
+STORED = {
+    "uuid": (pa.array([one.bytes for one in UUIDS], pa.uuid()), UUIDS),
+    "string_view": (pa.array(["b", "a"], pa.string_view()), ["b", "a"]),
+    "large_string": (pa.array(["b", "a"], pa.large_string()), ["b", "a"]),
+    "binary": (pa.array([b"b", b"a"]), [b"b", b"a"]),
+    "binary_view": (pa.array([b"b", b"a"], pa.binary_view()), [b"b", b"a"]),
+    "decimal": (pa.array([Decimal("1.5"), Decimal(1)]), [Decimal("1.5"), Decimal("1.0")]),
+    "dictionary": (pa.array([BIG, 5]).dictionary_encode(), [BIG, 5]),
+    "dictionary of text": (pa.array(["b", "a"]).dictionary_encode(), ["b", "a"]),
+    "json": (pa.ExtensionArray.from_storage(pa.json_(), pa.array(["2", "1"])), ["2", "1"]),
+}
+
+
+@pytest.mark.parametrize(("stored", "ids"), STORED.values(), ids=STORED)
+@pytest.mark.parametrize("gap", [False, True])
+def test_ids_are_what_is_meant_not_what_is_stored(stored, ids, gap):
+    if gap:
+        stored = pa.chunked_array([stored, pa.nulls(1, stored.type)])
+    table = pa.table({"user": stored, "item": stored})
+    for frame in (table, table.to_pandas(types_mapper=pd.ArrowDtype)):
+        read = read_interactions(frame)
+        assert read.users.tolist() == read.items.tolist() == ids
+        assert ItemVocabulary(read.item_ids).encode(ids).min() == 0
+        assert ItemVocabulary.from_ids(ids).encode(frame["item"]).tolist()[:2] == [1, 0]
+    if not gap:
+        assert read_history(stored)[0].tolist() == ids
+        assert read_history(table["item"])[0].tolist() == ids
+
+
+PERIODS = pa.Table.from_pandas(
+    pd.DataFrame({"user": [1], "item": pd.period_range("2020-01", periods=1, freq="M")})
+)
+
+
+@pytest.mark.parametrize(
+    ("table", "text"),
+    [
+        (PERIODS, r"'item' \(item\) has dtype pandas.period, which cannot be read"),
+        (PERIODS.to_pandas(types_mapper=pd.ArrowDtype), "pandas.period"),
+        (PERIODS.rename_columns(["item", "user"]), r"'user' \(user\) has dtype pandas.period"),
+        (
+            PERIODS.append_column("time", PERIODS["item"]).set_column(1, "item", [[1]]),
+            r"'time' \(time\) has dtype pandas.period",
+        ),
+        (
+            pa.table(
+                [[1], [2]],
+                schema=pa.schema(
+                    [
+                        pa.field("user", pa.int64()),
+                        pa.field("item", pa.int64(), metadata={"ARROW:extension:name": "my.id"}),
+                    ]
+                ),
+            ),
+            "extension type my.id, which this pyarrow does not know",
+        ),
+        (
+            pa.table({"user": [1], "item": pa.array([1], pa.duration("s"))}),
+            "has dtype timedelta64",
+        ),
+        (pa.table({"user": [1], "item": pa.array([[1]])}), "List"),
+        (pl.DataFrame({"user": [1], "item": pl.Series([2**70], dtype=pl.Int128)}), "Int128"),
+    ],
+)
+def test_types_that_are_refused(table, text):
+    with pytest.raises(TypeError, match=text):
+        read_interactions(table)
+
+
+@pytest.mark.parametrize(
+    ("values", "missing"),
+    [
+        ([[7, 30, 1], [9, 9, 9], [5, 20, 2]], False),
+        ([[7.5, 30, 1], [9, 9, 9], [5, 20, 2]], False),
+        ([["a", "b", 1], ["c", "d", 9], ["e", "f", 2]], False),
+        ([[7, 30, 1], [9, 9, 9], [5, 20, 2]], True),
+    ],
+)
+def test_a_mask_says_what_is_missing(values, missing):
+    dtype = object if isinstance(values[0][0], str) else None
+    array = np.ma.array(np.array(values, dtype=dtype), mask=[[0] * 3, [1] * 3, [0] * 3])
+    copy = array.copy()
+    if missing:
+        array.mask[1, 0] = False
+        with pytest.raises(ValueError, match=r"column 1 \(item\), row 1: the value is missing"):
+            read_interactions(array)
+        return
+    read = read_interactions(array, np.ma.array([1, 5, 0], mask=[0, 1, 0]))
+    assert read.rows.tolist() == [0, 2]
+    assert read.users.tolist() == [values[0][0], values[2][0]]
+    assert read.times.tolist() == [1, 2]
+    assert read.signs.tolist() == [1, -1]
+    assert_array_equal(array.mask, copy.mask)
+    assert_array_equal(array.data, copy.data)
+    masker = RareItemMasker(min_users_per_item=1, min_items_per_user=1)
+    assert masker.fit_transform(array)[2].tolist() == values[2]
+
+
+# -- What holds named columns, but is no frame -----------------------------------------------
+
+
+class Relation:
+    """Speaks the interface of Arrow, as a relation of DuckDB does, and nothing else."""
+
+    def __init__(self, table):
+        self.table = table
+
+    def __arrow_c_stream__(self, requested_schema=None):
+        return self.table.__arrow_c_stream__(requested_schema)
+
+
+BATCH = pa.record_batch({"item": [2, 3], "user": ["a", "b"], "time": [8, 9]})
+RECORDS = np.array([(2, "a", 8), (3, "b", 9)], dtype=[("item", "i8"), ("user", "U1"),
+                                                      ("time", ">i4")])  # fmt: skip
+NAMED = {
+    "relation": lambda: Relation(pa.Table.from_batches([BATCH])),
+    "batch": lambda: BATCH,
+    "reader": lambda: pa.RecordBatchReader.from_batches(BATCH.schema, [BATCH]),
+    "struct": BATCH.to_struct_array,
+    "structured array": lambda: RECORDS,
+    "records": lambda: RECORDS.view(np.recarray),
+}
+
+
+@pytest.mark.parametrize("make", NAMED.values(), ids=NAMED)
+def test_what_has_names_is_read_by_name(make):
+    assert is_table(make())
+    assert not is_history(make())
+    for table in (make(), as_frame(make())):
+        read = read_interactions(table)
+        assert read.users.tolist() == ["a", "b"]
+        assert read.items.tolist() == [2, 3]
+        assert read.times.tolist() == [8, 9]
+    assert is_frame(as_frame(make()))
+    table = as_frame(make()) if isinstance(make(), pa.RecordBatchReader) else make()
+    assert SequenceBuilder().fit_transform(table).tolist() == [["a", 2, 0], ["b", 3, 0]]
+
+
+def test_answers_are_of_the_kind_that_was_passed():
+    columns = {"user": np.array([1]), "item": np.array(["a"], dtype=object)}
+    for make in (NAMED["relation"], NAMED["batch"], NAMED["reader"]):
+        assert table_like(make(), columns).equals(pa.table({"user": [1], "item": ["a"]}))
+    assert table_like(RECORDS, columns).dtype.names == ("user", "item")
+    assert isinstance(table_like(pl.DataFrame(), columns), pl.DataFrame)
+
+
+def test_as_frame_lets_all_else_be():
+    for same in (pd.DataFrame(), pl.DataFrame(), np.ones((2, 2)), [[1]], pd.Series([1]), "a", None):
+        assert as_frame(same) is same
+
+
+def test_arrow_without_pyarrow(monkeypatch):
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    with pytest.raises(TypeError, match="takes pyarrow: install it, or pass a pandas or polars"):
+        read_interactions(Relation(BATCH))
+
+
+def test_arrow_that_is_no_table():
+    with pytest.raises(TypeError, match="cannot be read as a table by pyarrow"):
+        read_interactions(Relation(pa.chunked_array([[1]])))
+
+
+@pytest.mark.parametrize("backend", ["pandas", "polars", "pyarrow"])
+def test_any_library_of_frames_holds_a_structured_array(backend, monkeypatch):
+    monkeypatch.setattr(interactions, "find_spec", lambda name: name == backend or None)
+    read = read_interactions(RECORDS.astype([("item", ">i8"), ("user", ">U1"), ("time", ">M8[m]")]))
+    assert read.users.tolist() == ["a", "b"]
+    assert read.items.tolist() == [2, 3]
+    assert (read.times.tolist(), read.time_unit) == ([480_000, 540_000], "ms")
+    monkeypatch.setattr(interactions, "find_spec", lambda name: None)
+    with pytest.raises(TypeError, match="takes pandas, polars or pyarrow: install one"):
+        read_interactions(RECORDS)
+
+
+def test_masked_fields_of_a_structured_array():
+    records = np.ma.array(RECORDS, mask=[(0, 0, 0), (1, 1, 1)])
+    assert read_interactions(records).rows.tolist() == [0]
 
 
 # -- Histories -------------------------------------------------------------------------------
