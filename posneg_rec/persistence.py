@@ -9,6 +9,7 @@ format loads for ever; one of a newer format says which version of the library i
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime
 from itertools import pairwise
@@ -61,13 +62,11 @@ _PLAIN = (
     "positive_threshold",
     "excludes_seen",
     "precision",
-    "history",
-    "n_features_in",
-    "feature_names_in",
 )
-# What is written of an estimator that transforms, without the underscore.
 _COLUMNS_IN = ("n_features_in", "feature_names_in")
 _PASSTHROUGH = "passthrough"
+# The options of a pipeline, but for its memory: what is in that folder is pickled.
+_PIPELINE = ("verbose", "transform_input")
 # What a file says of classes beyond their parameters and columns.
 _FURTHER_KEYS = {_RECOMMENDER: {"ids", "fitted_on"}, "RareItemMasker": {"ids"}}
 
@@ -126,11 +125,14 @@ def write_pipeline(file: File, pipeline: Any, kinds: Mapping[str, type]) -> None
         record, of_step = _record(kind, estimator)
         steps.append({"name": name, "class": kind} | record)
         arrays |= {f"{place}/{key}": value for key, value in of_step.items()}
-    options = {
-        name: value
-        for name, value in pipeline.get_params(deep=False).items()
-        if name not in ("steps", "memory")
-    }
+    if pipeline.memory is not None:
+        warnings.warn(
+            f"memory={pipeline.memory!r:.50} is a folder of this machine and left out of the model "
+            "file; set it again after loading.",
+            UserWarning,
+            stacklevel=3,
+        )
+    options = {name: getattr(pipeline, name) for name in _PIPELINE}
     head = _head("pipeline") | {"params": _params_to_json(options), "steps": steps}
     archive.write(file, head, arrays)
 
@@ -162,8 +164,9 @@ def _record(kind: str, estimator: Any) -> tuple[dict[str, Any], dict[str, NDArra
 def _record_of_model(
     params: dict[str, Any], fitted: FittedModel
 ) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
-    state = _columns_to_json({name: getattr(fitted, name) for name in _PLAIN})
-    state["positive_threshold"] = _to_json("positive_threshold", fitted.positive_threshold)
+    state = _columns_to_json({name: getattr(fitted, name) for name in _COLUMNS_IN})
+    state |= _params_to_json({name: getattr(fitted, name) for name in _PLAIN})
+    state["history"] = _params_to_json(fitted.history)
     ids, arrays = _ids_to_arrays(fitted.items)
     arrays |= {name: getattr(fitted, name) for name in ("likes", "dislikes", "gap_edges")}
     arrays |= {_WEIGHT + name: value for name, value in fitted.weights.items()}
@@ -179,7 +182,7 @@ def _record_of_model(
 def _columns_to_json(state: dict[str, Any]) -> dict[str, Any]:
     names, n = state["feature_names_in"], state["n_features_in"]
     return state | {
-        "feature_names_in": None if names is None else [str(name) for name in names],
+        "feature_names_in": None if names is None else [str.__str__(name) for name in names],
         "n_features_in": None if n is None else int(n),
     }
 
@@ -202,7 +205,7 @@ def _plain(name: str, value: Any, part: Any) -> Any:
     if isinstance(part, Integral):
         return int(part)
     if isinstance(part, str):
-        return str(part)
+        return str.__str__(part)  # exactly, where numpy.str_ would lose NULs at its end
     if isinstance(part, float | np.floating) and np.isfinite(part):
         return float(part)
     raise TypeError(
@@ -218,7 +221,7 @@ def _ids_to_arrays(ids: NDArray[Any]) -> tuple[str, dict[str, NDArray[Any]]]:
         return ids.dtype.name, {"items": ids}
     if all(isinstance(value, str) for value in ids):
         # Strings with halves of pairs, which are no Unicode, come back as they were.
-        texts = [str(value).encode("utf-8", "surrogatepass") for value in ids]
+        texts = [value.encode("utf-8", "surrogatepass") for value in ids]
         offsets = np.cumsum([0, *map(len, texts)], dtype=np.int64)
         return "str", {"items": np.frombuffer(b"".join(texts), np.uint8), "item_offsets": offsets}
     if all(isinstance(value, UUID) for value in ids):
@@ -299,14 +302,23 @@ def read_pipeline(
         stored = header["steps"]
         if not isinstance(stored, list) or not stored:
             reader.refuse("has no steps")
-        arrays = [_Arrays(reader, reader.names, f"{place}/") for place in range(len(stored))]
-        if set().union(*(part.names for part in arrays)) != reader.names:
-            reader.refuse("holds arrays of no step")
+        arrays: dict[str, set[str]] = {f"{place}/": set() for place in range(len(stored))}
+        for array in reader.names:
+            prefix, slash, name = array.partition("/")
+            if prefix + slash not in arrays:
+                reader.refuse(f"holds an array of no step, {array!r:.60}")
+            arrays[prefix + slash].add(name)
         steps = [
-            _step(reader, kinds, record, part) for record, part in zip(stored, arrays, strict=True)
+            _step(reader, kinds, record, _Arrays(reader, names, prefix))
+            for record, (prefix, names) in zip(stored, arrays.items(), strict=True)
         ]
-        params = _params(reader, header["params"])
-        return _made(reader, kind, {"steps": steps, "memory": None} | params)
+        titles = [title for title, _ in steps]
+        if len(set(titles)) < len(steps) or any("__" in title or not title for title in titles):
+            reader.refuse("has steps whose names are empty, not distinct or hold '__'")
+        if any(hasattr(step, "fitted_") for _, step in steps[:-1]):
+            reader.refuse("has a recommender that is not the last step")
+        params = _params(reader, _keys(reader, header["params"], set(_PIPELINE)))
+        return _made(reader, kind, {"steps": steps} | params, complete=False)
 
 
 def _open(reader: Reader, content: str) -> int:
@@ -336,12 +348,10 @@ def _open(reader: Reader, content: str) -> int:
 
 
 class _Arrays:
-    """The arrays of one estimator in a file, each taken once."""
+    """The arrays of one estimator in a file, of names that begin with a prefix there."""
 
     def __init__(self, reader: Reader, names: Collection[str], prefix: str = "") -> None:
-        self._reader, self._prefix = reader, prefix
-        self.names = {name for name in names if name.startswith(prefix)}
-        self._left = {name.removeprefix(prefix) for name in self.names}
+        self._reader, self._prefix, self._left = reader, prefix, set(names)
 
     def take(self, name: str, dtype: str, shape: tuple[int, ...] | None = None) -> NDArray[Any]:
         self._left.discard(name)
@@ -377,8 +387,9 @@ def _estimator(
 ) -> _Estimator:
     """Make the fitted estimator that a record describes."""
     is_model = "fitted_on" in record
+    expected = set(_COLUMNS_IN) | (set(_PLAIN) | {"history"} if is_model else set())
     estimator: Any = _made(reader, kind, _params(reader, record["params"]))
-    state = dict(_keys(reader, record["state"], set(_PLAIN if is_model else _COLUMNS_IN)))
+    state = dict(_keys(reader, record["state"], expected))
     if is_model:
         state |= _params(reader, {"positive_threshold": state["positive_threshold"]})
         items = _ids(reader, record["ids"], arrays)
@@ -468,7 +479,7 @@ def _ids(reader: Reader, kind: Any, arrays: _Arrays, *, may_be_empty: bool = Fal
 def _strings(reader: Reader, text: NDArray[Any], offsets: NDArray[Any]) -> NDArray[np.object_]:
     if text.ndim != 1 or offsets.ndim != 1 or len(offsets) == 0:
         reader.refuse("has item ids of the wrong shape")
-    if offsets[0] != 0 or offsets[-1] != len(text) or (np.diff(offsets) < 0).any():
+    if offsets[0] != 0 or offsets[-1] != len(text) or (offsets[1:] < offsets[:-1]).any():
         reader.refuse("has item ids whose offsets do not cut up their text")
     data, cuts = text.tobytes(), offsets.tolist()
     try:
@@ -707,10 +718,10 @@ def _from_format_1(reader: Reader, kind: type[_Estimator]) -> _Estimator:
         params["positive_threshold"] = tuple(params["positive_threshold"])
     estimator: Any = _made(reader, kind, params, complete=False)
 
-    table = weights.get("item_embedding")
-    if method == "joint" and "gap_embedding" not in weights and table is not None:
+    if method == "joint" and "gap_embedding" not in weights:
         # The first of these models read no times: any vector added to all events alike is 0.
-        weights["gap_embedding"] = np.zeros((N_GAP_TAGS, *table.shape[1:]), np.float32)
+        dim = weights["sign_embedding"].size // 3  # never more than the file has numbers
+        weights["gap_embedding"] = np.zeros((N_GAP_TAGS, dim), np.float32)
     found = header["state"]
     if not isinstance(found, dict):
         reader.refuse("has no state")

@@ -250,7 +250,8 @@ class RecommenderPipeline(Pipeline):
             If a step is none of this library and not "passthrough", or holds ids or parameters
             of a kind that needs pickle; use ``joblib.dump`` then.
         """
-        check_is_fitted(self)
+        for _, _, step in self._iter():
+            check_is_fitted(step)
         persistence.write_pipeline(file, self, _saved_classes())
 
     @classmethod
