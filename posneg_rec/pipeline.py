@@ -234,14 +234,14 @@ class RecommenderPipeline(Pipeline):
             dropped.add("_skl_callbacks")
         return {name: value for name, value in state.items() if name not in dropped}
 
-    def save(self, file: persistence.File) -> None:
+    def save(self, path: persistence.File) -> None:
         """Write the fitted pipeline to a file without pickle, readable by any later version.
 
         `memory`, a folder of this machine, is left out.
 
         Parameters
         ----------
-        file : path-like or binary file object
+        path : path-like or binary file object
             ``pipeline.posneg``, say. An existing file is replaced in one step.
 
         Raises
@@ -252,15 +252,15 @@ class RecommenderPipeline(Pipeline):
         """
         for _, _, step in self._iter():
             check_is_fitted(step)
-        persistence.write_pipeline(file, self, _saved_classes())
+        persistence.write_pipeline(path, self, _saved_classes())
 
     @classmethod
-    def load(cls, file: persistence.File, *, mmap: bool = False) -> Self:
+    def load(cls, path: persistence.File, *, mmap: bool = False) -> Self:
         """Read a pipeline that :meth:`save` wrote; nothing in the file is executed.
 
         Parameters
         ----------
-        file : path-like or binary file object
+        path : path-like or binary file object
         mmap : bool, default=False
             As in :meth:`ContrastiveSeqRecommender.load`.
 
@@ -274,7 +274,7 @@ class RecommenderPipeline(Pipeline):
             If the file is no model file, damaged, made by a newer version or made up; a
             ValueError.
         """
-        return persistence.read_pipeline(file, cls, _saved_classes(), mmap=mmap)
+        return persistence.read_pipeline(path, cls, _saved_classes(), mmap=mmap)
 
 
 def _saved_classes() -> dict[str, type]:

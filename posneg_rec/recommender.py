@@ -814,12 +814,12 @@ class ContrastiveSeqRecommender(CallbackSupportMixin, BaseEstimator):
 
     # --------------------------------------------------------------------------------- persisting
 
-    def save(self, file: persistence.File) -> None:
+    def save(self, path: persistence.File) -> None:
         """Write the fitted model to a file without pickle, readable by any later version.
 
         Parameters
         ----------
-        file : path-like or binary file object
+        path : path-like or binary file object
             ``model.posneg``, say. An existing file is replaced in one step.
 
         Raises
@@ -828,15 +828,15 @@ class ContrastiveSeqRecommender(CallbackSupportMixin, BaseEstimator):
             If item ids or parameters are of a kind that needs pickle; use ``joblib.dump`` then.
         """
         self._checked()
-        persistence.write_model(file, self)
+        persistence.write_model(path, self)
 
     @classmethod
-    def load(cls, file: persistence.File, *, mmap: bool = False) -> Self:
+    def load(cls, path: persistence.File, *, mmap: bool = False) -> Self:
         """Read a model that :meth:`save` wrote; nothing in the file is executed.
 
         Parameters
         ----------
-        file : path-like or binary file object
+        path : path-like or binary file object
         mmap : bool, default=False
             Map the arrays of a file on disk into memory, so that all processes of a host share
             one copy of them.
@@ -851,7 +851,7 @@ class ContrastiveSeqRecommender(CallbackSupportMixin, BaseEstimator):
             If the file is no model file, damaged, made by a newer version or made up; a
             ValueError.
         """
-        return persistence.read_model(file, cls, mmap=mmap)
+        return persistence.read_model(path, cls, mmap=mmap)
 
     def __sklearn_is_fitted__(self) -> bool:
         """Tell whether there are weights to recommend with."""

@@ -227,7 +227,7 @@ def test_parameters_of_numpy_are_written_as_plain_numbers(tmp_path):
     loaded = ContrastiveSeqRecommender.load(tmp_path / "model.posneg")
     found = {name: getattr(loaded, name) for name in chosen}
     assert found == {name: values[0] for name, values in chosen.items()}
-    assert [type(value) for value in found.values()] == [int, int, float, bool, str]
+    assert [type(value) for value in found.values()] == [int, int, int, float, bool, str]
     assert type(loaded.fitted_.n_heads) is int and type(loaded.fitted_.method) is str
 
 
