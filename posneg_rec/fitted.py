@@ -104,7 +104,8 @@ class FittedModel:
     def __getstate__(self) -> dict[str, Any]:
         """Leave out users and what is made on demand."""
         names = {f.name for f in fields(self)} - {"last_seen"}
-        return {name: getattr(self, name) for name in names} | {"last_seen": None}
+        # Mapped arrays as copies: joblib would send the file's name, which may soon name another.
+        return {name: _unmapped(getattr(self, name)) for name in names} | {"last_seen": None}
 
     @property
     def n_iter(self) -> int:
@@ -410,6 +411,12 @@ class FittedModel:
                 f"got {exclude_seen!r:.50}."
             )
         return bool(exclude_seen)
+
+
+def _unmapped(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _unmapped(part) for name, part in value.items()}
+    return np.array(value) if isinstance(value, np.memmap) else value
 
 
 def _scorer_class(device: str, n_scores: int) -> Callable[..., serving.Scorer]:

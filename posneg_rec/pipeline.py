@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import narwhals.stable.v2 as nw
 import numpy as np
@@ -14,6 +14,7 @@ from sklearn.pipeline import Pipeline
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
+from posneg_rec import persistence
 from posneg_rec._sklearn import final_estimator_has, name_estimators
 from posneg_rec.ids import ItemVocabulary
 from posneg_rec.interactions import (
@@ -290,6 +291,57 @@ class RecommenderPipeline(Pipeline):
         if self.__sklearn_is_fitted__():
             dropped.add("_skl_callbacks")
         return {name: value for name, value in state.items() if name not in dropped}
+
+    def save(self, path: persistence.File) -> None:
+        """Write the fitted pipeline to a file without pickle, readable by any later version.
+
+        `memory`, a folder of this machine, is left out.
+
+        Parameters
+        ----------
+        path : path-like or binary file object
+            ``pipeline.posneg``, say. An existing file is replaced in one step.
+
+        Raises
+        ------
+        TypeError
+            If a step is none of this library and not "passthrough", or holds ids or parameters
+            of a kind that needs pickle; use ``joblib.dump`` then.
+        """
+        for _, _, step in self._iter():
+            check_is_fitted(step)
+        persistence.write_pipeline(path, self, _saved_classes())
+
+    @classmethod
+    def load(cls, path: persistence.File, *, mmap: bool = False) -> Self:
+        """Read a pipeline that :meth:`save` wrote; nothing in the file is executed.
+
+        Parameters
+        ----------
+        path : path-like or binary file object
+        mmap : bool, default=False
+            As in :meth:`ContrastiveSeqRecommender.load`.
+
+        Returns
+        -------
+        RecommenderPipeline
+
+        Raises
+        ------
+        posneg_rec.persistence.ModelFileError
+            If the file is no model file, damaged, made by a newer version or made up; a
+            ValueError.
+        """
+        return persistence.read_pipeline(path, cls, _saved_classes(), mmap=mmap)
+
+
+def _saved_classes() -> dict[str, type]:
+    """Return the classes that may be steps in a model file, by name."""
+    from posneg_rec.preprocessing import RareItemMasker, SequenceBuilder
+    from posneg_rec.recommender import ContrastiveSeqRecommender
+
+    kinds = (ContrastiveSeqRecommender, RareItemMasker, SequenceBuilder)
+    return {kind.__name__: kind for kind in kinds}
 
 
 def _histories(events: Interactions) -> Histories:

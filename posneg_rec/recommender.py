@@ -9,8 +9,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from numbers import Integral, Real
-from os import PathLike
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -805,12 +804,12 @@ class ContrastiveSeqRecommender(CallbackSupportMixin, BaseEstimator):
 
     # --------------------------------------------------------------------------------- persisting
 
-    def save(self, path: str | PathLike[str]) -> None:
+    def save(self, path: persistence.File) -> None:
         """Write the fitted model to a file without pickle, readable by any later version.
 
         Parameters
         ----------
-        path : path-like
+        path : path-like or binary file object
             ``model.posneg``, say. An existing file is replaced in one step.
 
         Raises
@@ -818,24 +817,31 @@ class ContrastiveSeqRecommender(CallbackSupportMixin, BaseEstimator):
         TypeError
             If item ids or parameters are of a kind that needs pickle; use ``joblib.dump`` then.
         """
-        persistence.write_model(path, self.get_params(), self._checked())
+        self._checked()
+        persistence.write_model(path, self)
 
     @classmethod
-    def load(cls, path: str | PathLike[str]) -> ContrastiveSeqRecommender:
+    def load(cls, path: persistence.File, *, mmap: bool = False) -> Self:
         """Read a model that :meth:`save` wrote; nothing in the file is executed.
 
         Parameters
         ----------
-        path : path-like
+        path : path-like or binary file object
+        mmap : bool, default=False
+            Map the arrays of a file on disk into memory, so that all processes of a host share
+            one copy of them.
 
         Returns
         -------
         ContrastiveSeqRecommender
+
+        Raises
+        ------
+        posneg_rec.persistence.ModelFileError
+            If the file is no model file, damaged, made by a newer version or made up; a
+            ValueError.
         """
-        params, fitted = persistence.read_model(path)
-        model = cls(**params)
-        model.fitted_ = fitted
-        return model
+        return persistence.read_model(path, cls, mmap=mmap)
 
     def __sklearn_is_fitted__(self) -> bool:
         """Tell whether there are weights to recommend with."""
