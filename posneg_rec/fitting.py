@@ -216,8 +216,9 @@ def _target_weights(
         return None
     rows = np.broadcast_to(np.float32(0), (events.n_rows, 1))
     weights = check_sample_weight(sample_weight, rows, dtype=np.float64, ensure_non_negative=True)
-    shares: NDArray[np.float32] = weights / max(weights.max(), np.finfo(np.float64).tiny)
-    return shares.astype(np.float32)
+    largest = max(weights[events.rows].max(), np.finfo(np.float64).tiny)
+    shares: NDArray[np.float32] = np.minimum(weights / largest, 1).astype(np.float32)
+    return shares
 
 
 def _excludes_seen(

@@ -29,7 +29,8 @@ ALLOWED = {
     "serving": {"sequences"},
     "accelerated": {"nn", "sequences", "serving"},
     "fitted": {"ids", "interactions", "sequences", "serving"},
-    "persistence": {"fitted", "sequences"},
+    "archive": set(),
+    "persistence": {"archive", "sequences", "serving"},
     "fitting": {
         "_sklearn",
         "fitted",
@@ -48,7 +49,15 @@ ALLOWED = {
         "model_selection",
         "persistence",
     },
-    "pipeline": {"_sklearn", "ids", "interactions", "metrics", "model_selection", "sequences"},
+    "pipeline": {
+        "_sklearn",
+        "ids",
+        "interactions",
+        "metrics",
+        "model_selection",
+        "persistence",
+        "sequences",
+    },
 }
 WITH_TORCH = {"nn", "losses", "training", "objectives", "accelerated"}
 WITH_SKLEARN = {
