@@ -469,7 +469,8 @@ def read_table(
         times, masks["time"], unit = as_times(
             *as_column(raw["time"], labels["time"]),
             labels["time"],
-            advice=", or name another column with time_column",
+            advice=", or name another column with time_column"
+            + ("" if names is not None else " (an array of text holds only text: use a frame)"),
         )
     if not named and time_column is None and n_columns > len(ROLES):
         _check_width(table)
@@ -599,6 +600,11 @@ def as_table(interactions: Any, *, n_columns: int = 2) -> Any:
             "Reshape your data: interactions are rows of (user, item[, time]), got "
             f"{len(table)} values in one dimension. A history to learn from goes in a list, "
             "[history]."
+        )
+    if not (isinstance(table, list | tuple) or hasattr(table, "__array__")):
+        raise TypeError(
+            "interactions must be a pandas, polars or pyarrow table, a 2-D array or a list of "
+            f"histories, got {_full_name(table)}."
         )
     return check_array(
         table,
