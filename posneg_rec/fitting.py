@@ -11,12 +11,18 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from posneg_rec._sklearn import check_sample_weight
+from posneg_rec.columns import ROLES
 from posneg_rec.fitted import FittedModel
 from posneg_rec.ids import ItemVocabulary
-from posneg_rec.interactions import ROLES, Interactions, build_histories, read_interactions
+from posneg_rec.interactions import (
+    Interactions,
+    build_histories,
+    check_not_empty,
+    read_interactions,
+)
 from posneg_rec.metrics import gain
 from posneg_rec.model_selection import LastSeen
-from posneg_rec.sequences import Histories, gap_edges
+from posneg_rec.sequences import Histories, gap_edges, shorten
 
 if TYPE_CHECKING:
     from posneg_rec.training import EpochLog, Weights
@@ -85,6 +91,16 @@ def fit_model(
         events = before.read(interactions, feedback, columns)
         vocabulary = before.vocabulary.extended(events.item_ids)
     n_items = len(vocabulary)
+    check_not_empty(events)
+    if feedback is None and events.ignored:
+        name = shorten(events.ignored[0])
+        warnings.warn(
+            f"No feedback was passed, so everything counts as liked, and the column {name} is not "
+            f"read. If it holds how each event was received, pass it as feedback: "
+            f"fit(interactions, interactions[{name}]).",
+            UserWarning,
+            stacklevel=5,
+        )
     weights = _target_weights(sample_weight, events)
     histories = build_histories(events, vocabulary)
     rng = _generator(params["random_state"], before.n_iter if before else 0)

@@ -5,29 +5,35 @@ In front of this module everything speaks raw ids; behind it everything works on
 
 from __future__ import annotations
 
-import re
-import sys
-from collections.abc import Iterator, KeysView, Mapping, Sequence, Set, ValuesView
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from importlib import import_module
 from importlib.util import find_spec
 from itertools import chain
-from math import isfinite
-from numbers import Integral, Number, Real
+from numbers import Number
 from typing import Any, Literal
 
 import narwhals.stable.v2 as nw
 import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
-from sklearn.utils.validation import check_array, column_or_1d
+from sklearn.utils.validation import check_array
 
+from posneg_rec.columns import (
+    ROLES,
+    are_names,
+    check_columns_left,
+    check_width,
+    column_positions,
+    feedback_columns,
+    index_advice,
+    index_names_of,
+)
+from posneg_rec.feedback import read_signs
 from posneg_rec.ids import (
-    MISSING_ID,
     ItemVocabulary,
     Mask,
     Where,
-    all_finite,
     as_column,
     as_ids,
     as_objects,
@@ -35,14 +41,15 @@ from posneg_rec.ids import (
     complete_ids,
     described,
     either,
-    kind_of,
-    missing_objects,
+    is_vector,
     name_position,
     name_row,
     sorted_unique,
+    unmasked,
+    values_of,
     why_no_column,
 )
-from posneg_rec.sequences import Histories, event_order, is_last, offsets_of, preview, shorten
+from posneg_rec.sequences import Histories, event_order, is_last, offsets_of, shorten
 
 __all__ = [
     "ROLES",
@@ -61,8 +68,6 @@ __all__ = [
     "read_times",
     "table_like",
 ]
-
-ROLES = ("user", "item", "time")
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,6 +94,8 @@ class Interactions:
         How feedback was read: all liked, 0 as disliked, 0 as neutral, by threshold.
     time_unit : str or None
         NumPy's unit of a datetime column ("ns", "us", ...), None for plain numbers.
+    ignored : tuple
+        Columns named like feedback, which is never read from a table.
     """
 
     user_codes: NDArray[np.integer]
@@ -101,6 +108,7 @@ class Interactions:
     n_rows: int
     feedback_coding: str
     time_unit: str | None = None
+    ignored: tuple[Any, ...] = ()
 
     @property
     def rows(self) -> NDArray[np.int64]:
@@ -157,7 +165,7 @@ def as_frame(interactions: Any) -> Any:
     >>> list(as_frame(rows).columns)
     ['user', 'item']
     """
-    if isinstance(interactions, list | tuple) or is_frame(interactions) or _is_vector(interactions):
+    if isinstance(interactions, list | tuple) or is_frame(interactions) or is_vector(interactions):
         return interactions
     if isinstance(interactions, np.ndarray):
         return interactions if interactions.dtype.names is None else _from_records(interactions)
@@ -211,7 +219,7 @@ def _from_records(records: NDArray[Any]) -> Any:
     """Make a frame of a structured array."""
     if records.ndim != 1:
         raise ValueError(f"A structured array of rows must be 1-D, got shape {records.shape}.")
-    columns = {name: _for_frames(_unmasked(records[name])) for name in records.dtype.names or ()}
+    columns = {name: _for_frames(unmasked(records[name])) for name in records.dtype.names or ()}
     for backend in ("pandas", "polars", "pyarrow"):
         if find_spec(backend):
             return nw.from_dict(columns, backend=backend).to_native()
@@ -228,20 +236,6 @@ def _for_frames(column: NDArray[Any]) -> NDArray[Any]:
         return column
     unit, _ = np.datetime_data(column.dtype)
     return column.astype(f"M8[{unit if unit in ('us', 'ns') else 'ms'}]")
-
-
-def _unmasked(array: Any) -> NDArray[Any]:
-    """Write the mask of a masked array into it: what is masked is missing."""
-    mask, values = np.ma.getmaskarray(array), np.asarray(array)
-    if not mask.any():
-        return values
-    if values.dtype.kind == "f":
-        return np.where(mask, np.nan, values)
-    if values.dtype.kind == "i":
-        return np.where(mask, MISSING_ID, values.astype(np.int64))
-    values = values.astype(object)
-    values[mask] = None
-    return values
 
 
 def table_like(interactions: Any, columns: dict[str, NDArray[Any]]) -> Any:
@@ -263,29 +257,8 @@ def table_like(interactions: Any, columns: dict[str, NDArray[Any]]) -> Any:
 def is_history(interactions: Any) -> bool:
     """Tell one history, a flat list or 1-D array of item ids, from a table or list of histories."""
     if isinstance(interactions, list | tuple):
-        return not any(map(_is_vector, interactions[:1]))
-    return _is_vector(interactions)
-
-
-def _is_vector(values: Any) -> bool:
-    """Tell a list, 1-D array, series, index, range, ... from one value and from a table."""
-    if isinstance(values, str | bytes | bytearray | int | float) or values is None:
-        return False
-    if isinstance(values, Sequence | KeysView | ValuesView):
-        return True
-    if isinstance(values, np.ndarray):
-        return values.ndim == 1 and values.dtype.names is None
-    if nw.dependencies.is_into_series(values):
-        return True
-    if getattr(values, "ndim", None) == 1:  # an index, an array of pandas, a tensor
-        return hasattr(values, "__array__")
-    pyarrow = sys.modules.get("pyarrow")
-    # An array of structs is a table, as a record batch is.
-    return (
-        pyarrow is not None
-        and isinstance(values, pyarrow.Array)
-        and not isinstance(values, pyarrow.StructArray)
-    )
+        return not any(map(is_vector, interactions[:1]))
+    return is_vector(interactions)
 
 
 def read_interactions(
@@ -348,7 +321,7 @@ def read_interactions(
         check_not_empty(table)
     else:
         table, feedback, where = _read_histories(interactions, feedback)
-    signs, coding = _read_signs(
+    signs, coding = read_signs(
         feedback, table.kept, table.n_rows, positive_threshold, feedback_coding, where
     )
     return replace(table, signs=signs, feedback_coding=coding)
@@ -391,7 +364,7 @@ def read_history(
     if isinstance(history, list | tuple) and history and isinstance(history[0], Mapping):
         _check_no_rows(history)
     items = complete_ids(history, "history")
-    signs, _ = _read_signs(
+    signs, _ = read_signs(
         feedback,
         None,
         len(items),
@@ -444,17 +417,17 @@ def read_table(
     explicit = {"user": user_column, "item": item_column, "time": time_column}
     table = as_table(interactions)
     names: list[Any] | None = None
-    index_names = _index_names(table)
+    index_names = index_names_of(table)
     if is_frame(table):
         table = _eager(table)
         names = list(table.columns)
         if table.shape[1] < 2 or table.shape[0] < 1:
-            _raise_too_small(table.shape, _index_advice(index_names, ROLES))
+            _raise_too_small(table.shape, index_advice(index_names, ROLES))
     n_rows, n_columns = table.shape
     positions = column_positions(names, n_columns, explicit, index_names)
-    named = names is not None and _are_names(names)
+    named = names is not None and are_names(names)
     if named:
-        _check_columns_left(table, positions)
+        check_columns_left(table, positions)
     labels = {
         role: f"column {place if names is None else shorten(names[place])} ({role})"
         for role, place in positions.items()
@@ -473,13 +446,26 @@ def read_table(
             + ("" if names is not None else " (an array of text holds only text: use a frame)"),
         )
     if not named and time_column is None and n_columns > len(ROLES):
-        _check_width(table)
+        check_width(table)
     kept = _kept_rows(masks, labels)
     if kept is not None:
         users, items = users[kept], items[kept]
         times = None if times is None else times[kept]
     liked = np.ones(len(users), dtype=np.int8)
-    return Interactions(users, user_ids, items, item_ids, times, liked, kept, n_rows, "liked", unit)
+    ignored = feedback_columns(names, positions.values()) if named and names is not None else []
+    return Interactions(
+        users,
+        user_ids,
+        items,
+        item_ids,
+        times,
+        liked,
+        kept,
+        n_rows,
+        "liked",
+        unit,
+        tuple(ignored),
+    )
 
 
 def _eager(frame: Any) -> nw.DataFrame[Any]:
@@ -593,8 +579,8 @@ def as_table(interactions: Any, *, n_columns: int = 2) -> Any:
             f"{_NO_USERS if isinstance(table, str | bytes | Number) else ''}"
         )
     if isinstance(table, np.ma.MaskedArray):
-        table = _unmasked(table)
-    if _is_vector(table) and not isinstance(table, list | tuple):
+        table = unmasked(table)
+    if is_vector(table) and not isinstance(table, list | tuple):
         # What scikit-learn goes on to say here would make one row of a history.
         raise ValueError(
             "Reshape your data: interactions are rows of (user, item[, time]), got "
@@ -623,273 +609,7 @@ def _raise_too_small(shape: tuple[int, int], advice: str) -> None:
     )
 
 
-# -- Columns ---------------------------------------------------------------------------------
-
-
-def _names(words: str, suffixes: str = "") -> frozenset[str]:
-    """Join each word with nothing and with each suffix."""
-    return frozenset(word + end for word in words.split() for end in ("", *suffixes.split()))
-
-
-_ID = "s id ids idx index ix key code no nr num number uuid guid hash mbid"
-_USER_WORDS = (
-    "account borrower buyer client consumer cust customer employee guest learner listener member "
-    "patient patron person player profile reader reviewer shopper student subscriber usr viewer "
-    "visitor"
-)
-_ITEM_WORDS = (
-    "ad album anime app article artist beer book business content course dish doc document "
-    "episode film game good hotel job joke listing location merchandise movie music news offer "
-    "page paper place playlist podcast poi post prod product question recipe restaurant series "
-    "show song story track venue vid video wine"
-)
-_TIME_WORDS = "time times timestamp timestamps datetime datetimes date dates dt ts tstamp"
-_HAPPENED = (
-    "action added bought checkin click clicked consumed created creation epoch event happened "
-    "interaction listened listening logged occurred order ordered play played posix posted "
-    "purchase purchased rate rated rating read recorded request review reviewed seen session "
-    "server start started submitted transaction unix unixreview utc view viewed visit visited "
-    "watch watched"
-)
-_SPANS = {"playtime", "watchtime", "viewtime", "readtime", "clicktimes", "playtimes"}
-
-# What columns are called, in lower case and with letters and digits only. Of the names of a role
-# the first group that occurs in a table decides; two columns of that group are in doubt.
-_COLUMN_NAMES: dict[str, tuple[frozenset[str], ...]] = {
-    "user": (
-        _names("user", _ID) | {"uid", "u"},
-        _names(_USER_WORDS, _ID) - _names(_USER_WORDS, "s"),
-        _names(_USER_WORDS, "s"),
-        _names("username login email session cookie device household sequence", _ID),
-    ),
-    "item": (
-        _names("item", _ID) | {"iid", "i"},
-        (_names(_ITEM_WORDS, _ID) - _names(_ITEM_WORDS, "s"))
-        | _names("asin parentasin isbn isbn13 sku ean gtin upc"),
-        _names(_ITEM_WORDS, "s"),
-        frozenset(
-            word + end for word in ("item", *_ITEM_WORDS.split()) for end in ("name", "title")
-        )
-        | {"title"},
-    ),
-    "time": (
-        _names(_TIME_WORDS, "ms us ns s sec utc") | {"t", "when"},
-        frozenset(
-            joined
-            for happened in _HAPPENED.split()
-            for word in (*_TIME_WORDS.split(), "at", "on")
-            for joined in (happened + word, word + happened)
-        )
-        - _SPANS
-        | {"tdat"},
-        _names("day week month step"),
-    ),
-}
-
-
-def _key(name: Any) -> str:
-    return "".join(filter(str.isalnum, str(name).casefold()))
-
-
-def _rank(name: Any, role: str) -> int | None:
-    """Tell which group of a role's names a column belongs to; None for none of them."""
-    forms = [name]
-    if isinstance(name, str):
-        # What comes before is a transformer of scikit-learn or a table in SQL, what comes after
-        # is RecBole's type.
-        bare = re.sub(r":(token|float)(_seq)?$", "", name)
-        forms += [bare, bare.rpartition("__")[2], bare.rpartition(".")[2]]
-    for form in map(_key, forms):
-        for rank, names in enumerate(_COLUMN_NAMES[role]):
-            if form in names:
-                return rank
-    return None
-
-
-def _best(names: Sequence[Any], role: str) -> list[Any]:
-    """Return those of the names that say the role most clearly."""
-    ranks = [_rank(name, role) for name in names]
-    best = min((rank for rank in ranks if rank is not None), default=None)
-    return [name for name, rank in zip(names, ranks, strict=True) if rank == best is not None]
-
-
-def _are_names(names: list[Any]) -> bool:
-    """Tell names that say something from numbers, whoever wrote them (``0``, ``column_0``)."""
-    texts = [name for name in names if isinstance(name, str | tuple)]
-    if len(texts) < len(names):
-        return bool(texts)
-    matches = [re.fullmatch(r"(\D*)(\d+)", name) for name in names if isinstance(name, str)]
-    found = [match for match in matches if match is not None]
-    if len(found) < len(names):
-        return True
-    stems, numbers = {match[1] for match in found}, [int(match[2]) for match in found]
-    (stem, *others) = stems
-    if others or any(_rank(stem, role) is not None for role in ROLES):
-        return True
-    # Other numbers alone may be the first row of a file without names.
-    n = len(numbers)
-    return not stem and sorted(numbers) not in (list(range(n)), list(range(1, n + 1)))
-
-
-def column_positions(
-    names: list[Any] | None,
-    n_columns: int,
-    explicit: dict[str, str | int | None],
-    index_names: Sequence[Any] = (),
-) -> dict[str, int]:
-    """Find the columns: as told, else by name, of columns without names by position.
-
-    Parameters
-    ----------
-    names : list or None
-        Names of the columns, None if they have none.
-    n_columns : int
-    explicit : dict
-        Of each role, the name or position that the caller passed, or None.
-    index_names : sequence, default=()
-        What pandas' index is called, for the advice in an error.
-
-    Returns
-    -------
-    dict of str to int
-        Positions of user, item and, if there is one, time, in this order.
-
-    Raises
-    ------
-    ValueError
-        If it is in doubt which column is the user or the item.
-    """
-    told = {
-        role: _told_position(names, n_columns, role, wanted)
-        for role, wanted in explicit.items()
-        if wanted is not None
-    }
-    if len(set(told.values())) < len(told):
-        raise ValueError(
-            f"user, item and time must be different columns, got {told}: pass user_column, "
-            "item_column and time_column."
-        )
-    found = (
-        _positions_by_name(names, told, index_names)
-        if names is not None and _are_names(names)
-        else _default_positions(n_columns, told)
-    )
-    return {role: found[role] for role in ROLES if role in found}
-
-
-def _default_positions(n_columns: int, told: dict[str, int]) -> dict[str, int]:
-    positions = dict(told)
-    for default, role in enumerate(ROLES[:n_columns]):
-        if role in told:
-            continue
-        if default not in positions.values():
-            positions[role] = default
-        elif role != "time":
-            raise ValueError(f"no column is left for the {role}: pass {role}_column.")
-    return positions
-
-
-def _positions_by_name(
-    names: list[Any], told: dict[str, int], index_names: Sequence[Any]
-) -> dict[str, int]:
-    positions = dict(told)
-    free = [name for place, name in enumerate(names) if place not in told.values()]
-    for role in ROLES:
-        if role in told:
-            continue
-        candidates = _best(free, role)
-        if len(candidates) > 1:
-            raise ValueError(
-                f"columns {' and '.join(map(shorten, candidates))} both name the {role}: pass "
-                f"{role}_column."
-            )
-        if candidates:
-            positions[role] = names.index(candidates[0])
-    if "time" not in positions and "user" in positions:
-        positions |= _builders_position(names, free, positions["user"])
-    unclear = [role for role in ("user", "item") if role not in positions]
-    if unclear:
-        raise ValueError(
-            f"no column is known for the {' and the '.join(unclear)} among {preview(names, 10)}: "
-            "pass user_column=..., item_column=... and, if there is one, time_column=..."
-            + _index_advice(index_names, unclear)
-        )
-    return positions
-
-
-def _builders_position(names: list[Any], free: list[Any], user: int) -> dict[str, int]:
-    """Find the position in a sequence, which is the time in what a SequenceBuilder returns."""
-    if not _key(names[user]).endswith("sequence"):
-        return {}
-    positions = [name for name in free if _key(name).endswith("position")]
-    return {"time": names.index(positions[0])} if positions else {}
-
-
-def _index_names(frame: Any) -> list[Any]:
-    """Name what pandas keeps beside the columns; other frames have no index."""
-    names = getattr(getattr(frame, "index", None), "names", None) or ()
-    return [name for name in names if name is not None]
-
-
-def _index_advice(index_names: Sequence[Any], roles: Sequence[str]) -> str:
-    held = [name for name in index_names if any(_rank(name, role) is not None for role in roles)]
-    if not held:
-        return ""
-    return f" ({', '.join(map(shorten, held))} is in the index: pass interactions.reset_index())"
-
-
-def _check_columns_left(frame: nw.DataFrame[Any], positions: dict[str, int]) -> None:
-    """Refuse to leave times unread only because no column is named so."""
-    if "time" in positions:
-        return
-    native = frame.to_native()
-    if advice := _index_advice(_index_names(native), ["time"]):
-        raise ValueError(f"no column is named like a time{advice}.")
-    if getattr(getattr(native, "index", None), "inferred_type", "") == "datetime64":
-        raise ValueError(
-            "no column is named like a time, but the index holds datetimes: pass "
-            "interactions.reset_index(names='time'), or reset_index(drop=True)."
-        )
-    for place, (name, dtype) in enumerate(frame.schema.items()):
-        if place not in positions.values() and dtype in (nw.Datetime, nw.Date):
-            raise ValueError(
-                f"no column is named like a time, but {shorten(name)} holds datetimes: pass "
-                f"time_column={shorten(name)}, or leave that column out."
-            )
-
-
-def _check_width(table: Any) -> None:
-    """Refuse columns without names that are more than a user, an item and a time."""
-    # The third may as well be a rating, and the time the fourth. Only a matrix of numbers of one
-    # digit passes, which has too few ids to be of use to anyone: scikit-learn's checks of
-    # estimators fit such matrices, in every width.
-    try:
-        numbers = [as_column(table[:, at], "")[0].astype(float) for at in range(table.shape[1])]
-        if np.abs(numbers).max() < 10:
-            return
-    except (TypeError, ValueError, OverflowError):  # no numbers
-        pass
-    raise ValueError(
-        f"interactions has {table.shape[1]} columns without names, of which user, item and time "
-        "are read: pass user_column=0, item_column=1 and time_column=..., pass a frame with "
-        "names, or leave the other columns out. (One history is a flat list or a 1-D array.)"
-    )
-
-
-def _told_position(names: list[Any] | None, n_columns: int, role: str, wanted: str | int) -> int:
-    if isinstance(wanted, Integral) and not isinstance(wanted, bool):
-        if 0 <= wanted < n_columns:
-            return int(wanted)
-        raise ValueError(f"{role}_column={wanted} is no position in {n_columns} columns.")
-    if names is None:
-        raise ValueError(
-            f"{role}_column={shorten(wanted)} is a name, but an array has only positions."
-        )
-    if names.count(wanted) != 1:
-        raise ValueError(
-            f"{role}_column={shorten(wanted)} is not one of the columns {preview(names, 10)}."
-        )
-    return names.index(wanted)
+# -- Lists of histories -----------------------------------------------------------------------
 
 
 def _read_histories(
@@ -974,7 +694,7 @@ def _lists_of(lists: Any, name: str) -> Sequence[Any]:
     ):
         return lists  # as it mostly is, and what follows takes its time
     for position, entry in enumerate(lists):
-        if not _is_vector(entry):
+        if not is_vector(entry):
             if isinstance(entry, Set):
                 raise TypeError(
                     f"{name}: entry {position} is a set, which has no order: pass a list."
@@ -984,155 +704,11 @@ def _lists_of(lists: Any, name: str) -> Sequence[Any]:
                 f"is {shorten(entry)}. Wrap a single history in a list; turn a list of rows into "
                 "a frame or an array."
             )
-    return [
-        entry if isinstance(entry, list | tuple) else _values_of(entry, name) for entry in lists
-    ]
-
-
-def _values_of(entry: Any, name: str) -> NDArray[Any]:
-    values, missing = as_column(entry, name)
-    if missing is None:
-        return values
-    values = values.astype(object)
-    values[missing] = None
-    return values
+    return [entry if isinstance(entry, list | tuple) else values_of(entry, name) for entry in lists]
 
 
 def _lengths(lists: Sequence[Any]) -> NDArray[np.int64]:
     return np.fromiter(map(len, lists), dtype=np.int64, count=len(lists))
-
-
-# -- Feedback --------------------------------------------------------------------------------
-
-
-def _read_signs(
-    feedback: Any,
-    kept: NDArray[np.int64] | None,
-    n_rows: int,
-    positive_threshold: float | tuple[float, float] | None,
-    feedback_coding: str | None,
-    where: Where,
-) -> tuple[NDArray[np.int8], str]:
-    """Return the sign of each kept row and the coding in which the feedback was read."""
-    threshold = _check_threshold(positive_threshold)
-    # A coding that was found before outlives feedback that shows none, and what a type says
-    # outlives values that happen not to occur.
-    remembered = None if feedback_coding == "liked" else feedback_coding
-    remembered = remembered or _declared_coding(feedback)
-    if feedback is None:
-        n_kept = n_rows if kept is None else len(kept)
-        return np.ones(n_kept, dtype=np.int8), remembered or "liked"
-    values = _feedback_column(feedback)
-    if len(values) != n_rows:
-        raise ValueError(
-            f"Found input variables with inconsistent numbers of samples: {n_rows} "
-            f"interactions, {len(values)} feedback values."
-        )
-    if kept is not None:
-        values = values[kept]
-
-    def place(position: int) -> str:
-        return where(position if kept is None else int(kept[position]))
-
-    values = _feedback_numbers(values, place)
-    if values.dtype.kind == "b":
-        return np.where(values, 1, -1).astype(np.int8), remembered or "binary"
-    if threshold is not None:
-        low, high = threshold
-        return (values >= high).astype(np.int8) - (values < low).astype(np.int8), "graded"
-
-    liked, disliked, zero = values == 1, values == -1, values == 0
-    other = ~(liked | disliked | zero)
-    allowed = "booleans, {0, 1} or {-1, 0, 1}"
-    if remembered == "binary":
-        other |= disliked
-        allowed = "{0, 1}, the feedback seen in fit"
-    if other.any():
-        first = int(np.argmax(other))
-        raise ValueError(
-            f"feedback, {place(first)}: {shorten(values[first].item())} is not among {allowed}. "
-            "For graded feedback pass positive_threshold, the value from which an item is liked."
-        )
-    if disliked.any() or remembered == "signed":
-        return liked.astype(np.int8) - disliked.astype(np.int8), "signed"
-    if zero.any():
-        return liked.astype(np.int8) - zero.astype(np.int8), "binary"
-    return liked.astype(np.int8), remembered or "liked"
-
-
-def _feedback_column(feedback: Any) -> NDArray[Any]:
-    if isinstance(feedback, str | Set | Mapping | Iterator) or (
-        _is_vector(feedback) and not isinstance(feedback, list | tuple)
-    ):
-        return _values_of(feedback, "feedback")
-    if isinstance(feedback, np.ma.MaskedArray):
-        feedback = _unmasked(feedback.astype(object))
-    return column_or_1d(feedback, warn=True, input_name="feedback")
-
-
-def _declared_coding(feedback: Any) -> str | None:
-    """Tell what 0 means by the categories of pandas, of which some may not occur."""
-    categories = getattr(getattr(feedback, "dtype", None), "categories", None)
-    declared = set() if categories is None else set(categories)
-    if declared in ({-1, 0, 1}, {-1, 0}, {-1, 1}):
-        return "signed"
-    return "binary" if declared == {0, 1} else None
-
-
-def _check_threshold(
-    threshold: float | tuple[float, float] | None,
-) -> tuple[float, float] | None:
-    if threshold is None:
-        return None
-    pair = threshold if isinstance(threshold, tuple | list) else (threshold, threshold)
-    if len(pair) != 2 or not all(map(_is_finite, pair)):
-        raise ValueError(
-            "positive_threshold must be a finite number or a pair (low, high) of such, got "
-            f"{shorten(threshold)}."
-        )
-    if pair is threshold and not pair[0] < pair[1]:
-        raise ValueError(
-            f"positive_threshold=(low, high) needs low < high, got {shorten(threshold)}."
-        )
-    return pair[0], pair[1]
-
-
-def _is_finite(bound: Any) -> bool:
-    try:
-        return isinstance(bound, Real) and not isinstance(bound, bool) and isfinite(bound)
-    except OverflowError:  # an integer beyond all floats
-        return False
-
-
-def _feedback_numbers(values: NDArray[Any], where: Where) -> NDArray[Any]:
-    """Check feedback to be booleans or finite numbers."""
-    if values.dtype.kind == "O":
-        missing = missing_objects(values)
-        if missing is not None and missing.any():
-            raise ValueError(
-                f"feedback, {where(int(np.argmax(missing)))}: the value is missing (NaN or None)."
-            )
-        kinds = set(map(kind_of, set(map(type, values))))
-        if kinds == {"bool"}:
-            return values.astype(bool)
-        if kinds <= {"int", "float", "Decimal", "Fraction"}:
-            try:
-                values = values.astype(np.float64)
-            except (OverflowError, ValueError) as error:
-                raise ValueError(f"feedback holds a number that is too large: {error}.") from error
-        else:
-            raise TypeError(
-                f"feedback holds {' and '.join(sorted(kinds))}; it must be booleans or numbers."
-            )
-    if values.dtype.kind not in "biuf":
-        raise TypeError(f"feedback has dtype {values.dtype}; it must be booleans or numbers.")
-    if values.dtype.kind == "f" and not all_finite(values):
-        first = int(np.argmin(np.isfinite(values)))
-        raise ValueError(
-            f"feedback, {where(first)}: {shorten(values[first].item())} (NaN or infinity) is no "
-            "feedback. Drop the row, or mask it."
-        )
-    return values
 
 
 # -- Histories -------------------------------------------------------------------------------

@@ -309,6 +309,14 @@ class _Objective:
             **self.options,
         )
 
+    def n_positions(self) -> int:
+        """Count the events that an epoch reads."""
+        longest = self.settings.max_len + 1
+        return sum(int(np.minimum(read.lengths, longest).sum()) for read in self._sequences())
+
+    def _sequences(self) -> tuple[PackedSequences, ...]:
+        raise NotImplementedError
+
 
 def _has_target(
     sequences: PackedSequences, weights: NDArray[np.float32] | None
@@ -347,6 +355,9 @@ class PNFRecObjective(_Objective):
 
     def _options(self) -> dict[str, bool]:
         return {"two_sided": self.settings.negative_weight > 0}
+
+    def _sequences(self) -> tuple[PackedSequences, ...]:
+        return self.liked, self.disliked
 
     def trainable_users(self) -> NDArray[np.int64]:
         """Return the users with a liked target or, if the negative encoder trains, a disliked one.
@@ -475,6 +486,9 @@ class JointObjective(_Objective):
         self.weights = (self.signs != 0).astype(np.float32)
         if weights is not None:
             self.weights *= weights
+
+    def _sequences(self) -> tuple[PackedSequences, ...]:
+        return (self.events,)
 
     def _options(self) -> dict[str, bool]:
         return {"shows_latest": len(self.trainable_users()) < FEW_USERS}

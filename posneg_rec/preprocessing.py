@@ -53,8 +53,7 @@ class SequenceBuilder(TransformerMixin, BaseEstimator):
     max_length : int, default=None
         Keep the last `max_length` events of a sequence. None: all.
     user_column, item_column, time_column : str or int, default=None
-        Name or position of a column. By default a frame's columns are found by the names user or
-        user_id, item or item_id, time or timestamp, and else taken from positions 0, 1 and 2.
+        Name or position of a column, as in :class:`~posneg_rec.ContrastiveSeqRecommender`.
         Without a time column, row order is time order, and there is none in the output.
 
     Attributes
@@ -222,8 +221,7 @@ class RareItemMasker(TransformerMixin, BaseEstimator):
     min_items_per_user : int, default=5
         Users that have fewer different items left are masked, in fit and transform alike.
     user_column, item_column, time_column : str or int, default=None
-        Name or position of a column. By default a frame's columns are found by the names user or
-        user_id, item or item_id, time or timestamp, and else taken from positions 0, 1 and 2.
+        Name or position of a column, as in :class:`~posneg_rec.ContrastiveSeqRecommender`.
 
     Attributes
     ----------

@@ -21,10 +21,11 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from posneg_rec import persistence
 from posneg_rec._sklearn import Interval, StrOptions, fit_context
+from posneg_rec.columns import ROLES
 from posneg_rec.fitted import FittedModel
 from posneg_rec.fitting import fit_model
 from posneg_rec.interactions import (
-    ROLES,
+    as_frame,
     build_histories,
     is_frame,
     is_history,
@@ -165,8 +166,10 @@ class ContrastiveSeqRecommender(CallbackSupportMixin, BaseEstimator):
         Patience of early stopping, in epochs. Averaged weights improve smoothly; without
         averaging take 10, as the paper does.
     user_column, item_column, time_column : str or int, default=None
-        Name or position of a column. By default a frame's columns are found by the names user or
-        user_id, item or item_id, time or timestamp, and else taken from positions 0, 1 and 2.
+        Name or position of a column. By default the columns of a frame are found by their names,
+        in any usual spelling (``user_id``, ``userId``, ``movieId``, ``timestamp``, ...); where
+        these leave a role in doubt, an error asks for it. Columns without names are user, item
+        and time by position.
     precision : {"auto", "bfloat16", "float32"}, default="auto"
         Number format of the matrix products in training; "auto" takes bfloat16 where the
         hardware multiplies it fast. Weights, sums and recommendations are float32 always.
@@ -444,6 +447,7 @@ class ContrastiveSeqRecommender(CallbackSupportMixin, BaseEstimator):
     def _fit(
         self, interactions: Any, feedback: Any, sample_weight: ArrayLike | None, *, partial: bool
     ) -> ContrastiveSeqRecommender:
+        interactions = as_frame(interactions)
         n_epochs = 1 if partial else self.max_epochs
         context = self._init_callback_context(max_subtasks=n_epochs)
         passed = {
@@ -550,7 +554,7 @@ class ContrastiveSeqRecommender(CallbackSupportMixin, BaseEstimator):
         history without a known item ("pnfrec": a known liked item) gets the popular and
         well-liked items. Equal scores rank by item code, the position in ``items_``.
         """
-        fitted = self._checked()
+        fitted, interactions = self._checked(), as_frame(interactions)
         if not (is_history(interactions) or is_frame(interactions)):
             # A frame's names say what its columns are; an array's positions need the fit's.
             self._check_columns(interactions)
@@ -637,7 +641,7 @@ class ContrastiveSeqRecommender(CallbackSupportMixin, BaseEstimator):
         array of shape (n_unknown,)
             Raw ids in sorted order.
         """
-        return self._checked().unknown_items(interactions, self._columns())
+        return self._checked().unknown_items(as_frame(interactions), self._columns())
 
     # ----------------------------------------------------------------------------------- scoring
 
@@ -690,7 +694,7 @@ class ContrastiveSeqRecommender(CallbackSupportMixin, BaseEstimator):
             In the order of the rows. Rank 1 is the top; a target that would never be recommended
             (unknown, or seen before) ranks after all items.
         """
-        fitted = self._checked()
+        fitted, interactions = self._checked(), as_frame(interactions)
         self._check_columns(interactions)
         events = fitted.read(interactions, feedback, self._columns())
         if problem := fitted.vocabulary.mismatch(events.item_ids):

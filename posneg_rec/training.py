@@ -37,6 +37,9 @@ Weights = dict[str, NDArray[np.float32]]
 # epochs), and a joint model shows the latest items. Of many users attention learns to find them:
 # on MovieLens-1M the model that is shown them overfits sooner.
 FEW_USERS, _MIN_STEPS = 2000, 32
+# Numbers in the states of a step, up to which one thread trains: more would save a third of the
+# time at best, and beside other work they wait for each other twenty times as long.
+_SMALL_STEP = 2**19
 
 
 @dataclass(frozen=True)
@@ -88,6 +91,9 @@ class Objective(Protocol):
 
     def trainable_users(self) -> NDArray[np.int64]:
         """Return the positions of the users with at least one target."""
+
+    def n_positions(self) -> int:
+        """Count the events that an epoch reads."""
 
     def losses(
         self,
@@ -265,22 +271,41 @@ def train(
         If the loss or a weight is not finite.
     """
     device = resolve_device(settings.device)
-    with _own_torch_state(device):
+    # By size, not by a stopwatch: sums over other shares of the threads round otherwise, and a fit
+    # is to repeat.
+    positions_a_step = objective.n_positions() / _n_batches(objective, settings)
+    one_thread = positions_a_step * settings.embedding_dim < _SMALL_STEP
+    with _own_torch_state(device, one_thread=one_thread):
         return _train(
             objective, n_items, settings, device, rng, initial_weights, validate, on_epoch
         )
 
 
+def _n_batches(objective: Objective, settings: Settings) -> int:
+    n_users = len(objective.trainable_users())
+    n_batches = -(-n_users // settings.batch_size)
+    if n_users < FEW_USERS:
+        n_batches = max(n_batches, min(_MIN_STEPS, n_users))
+    return max(1, n_batches)
+
+
 @contextmanager
-def _own_torch_state(device: torch.device) -> Iterator[None]:
+def _own_torch_state(device: torch.device, *, one_thread: bool) -> Iterator[None]:
     """Train the same whatever the caller has switched on or off in torch for this thread."""
-    with (
-        torch.inference_mode(False),
-        torch.enable_grad(),
-        torch.autocast(device.type, enabled=False),
-        torch.device("cpu"),
-    ):
-        yield
+    n_threads = torch.get_num_threads()
+    try:
+        if one_thread and n_threads > 1:
+            torch.set_num_threads(1)
+        with (
+            torch.inference_mode(False),
+            torch.enable_grad(),
+            torch.autocast(device.type, enabled=False),
+            torch.device("cpu"),
+        ):
+            yield
+    finally:
+        if torch.get_num_threads() != n_threads:
+            torch.set_num_threads(n_threads)
 
 
 def _train(
@@ -307,9 +332,7 @@ def _train(
     history: list[EpochLog] = []
     users = objective.trainable_users()
     n_epochs = settings.max_epochs if len(users) else 0
-    n_batches = -(-len(users) // settings.batch_size)
-    if len(users) < FEW_USERS:
-        n_batches = max(n_batches, min(_MIN_STEPS, len(users)))
+    n_batches = _n_batches(objective, settings)
     best_weights: Weights | None = None
     best_score, best_epoch = -np.inf, 0
     for epoch in range(1, n_epochs + 1):
