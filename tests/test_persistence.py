@@ -512,6 +512,17 @@ class OneWay(io.BytesIO):
         return False
 
 
+def test_files_beyond_what_32_bits_count(tmp_path, monkeypatch):
+    # What zip files do beyond 4 GiB they do here beyond a kilobyte.
+    monkeypatch.setattr(zipfile, "ZIP64_LIMIT", 1000)
+    path, model = tmp_path / "model.posneg", invented(list(range(1, 400)))
+    model.save(path)
+    monkeypatch.undo()
+    assert b"PK\6\6" in path.read_bytes()
+    for mmap in (False, True):
+        assert_same(model, ContrastiveSeqRecommender.load(path, mmap=mmap))
+
+
 # -- Mapped into memory ------------------------------------------------------------------------
 
 
