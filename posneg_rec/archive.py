@@ -12,7 +12,6 @@ from __future__ import annotations
 import errno
 import io
 import json
-import math
 import os
 import re
 import secrets
@@ -304,13 +303,11 @@ class Reader:
                 f"has an {label} of dtype {found!r} and shape {found_shape}, expected "
                 f"{dtype!r} and {'any' if shape is None else shape}"
             )
-        values = data[n_before:]
-        if math.prod(found_shape) * np.dtype(dtype).itemsize != len(values):
-            self.refuse(f"says that the {label} has shape {found_shape}, which does not fit it")
         try:
-            array = values.view(dtype).reshape(found_shape, order="F" if order == "True" else "C")
-        except ValueError:  # no numbers, and sizes that overflow
-            self.refuse(f"says that the {label} has shape {found_shape}")
+            array = data[n_before:].view(dtype)
+            array = array.reshape(found_shape, order="F" if order == "True" else "C")
+        except ValueError:  # also where the product of the sizes overflows
+            self.refuse(f"says that the {label} has shape {found_shape}, which does not fit it")
         if not (array.flags.aligned and array.flags.c_contiguous and array.dtype.isnative):
             array = np.array(array, dtype=array.dtype.newbyteorder("="), order="C")
         array.flags.writeable = False
