@@ -273,7 +273,7 @@ class FittedModel:
             "score": scores[found],
             "rank": rank[found],
         }
-        return table_like(interactions, answer)
+        return table_like(interactions, answer, columns)
 
     def score_items(
         self,

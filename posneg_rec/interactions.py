@@ -238,15 +238,28 @@ def _for_frames(column: NDArray[Any]) -> NDArray[Any]:
     return column.astype(f"M8[{unit if unit in ('us', 'ns') else 'ms'}]")
 
 
-def table_like(interactions: Any, columns: dict[str, NDArray[Any]]) -> Any:
-    """Put columns into a frame of the kind that `interactions` is, else a structured array."""
-    backend: Any = None
+def table_like(
+    interactions: Any,
+    columns: dict[str, NDArray[Any]],
+    explicit: Mapping[str, str | int | None] | None = None,
+) -> Any:
+    """Put columns into a frame of the kind that `interactions` is, else a structured array.
+
+    Of a table read with `explicit` columns (``user_column``, ...), users and items that were
+    categorical are so again, or they would not join with the table they come from.
+    """
     if is_frame(interactions):
-        backend = nw.from_native(interactions, eager_only=True).implementation
-    elif _speaks_arrow(interactions):
-        backend = "pyarrow"
-    if backend is not None:
-        return nw.from_dict(columns, backend=backend).to_native()
+        source = nw.from_native(interactions, eager_only=True)
+        answer = nw.from_dict(columns, backend=source.implementation)
+        if explicit is not None:
+            told = {role: explicit.get(f"{role}_column") for role in ROLES}
+            places = column_positions(list(source.columns), source.shape[1], told)
+            for role in ("user", "item"):
+                if source[:, places[role]].dtype == nw.Categorical:
+                    answer = answer.with_columns(nw.col(role).cast(nw.Categorical))
+        return answer.to_native()
+    if _speaks_arrow(interactions):
+        return nw.from_dict(columns, backend="pyarrow").to_native()
     dtype = [(name, values.dtype) for name, values in columns.items()]
     table = np.empty(len(next(iter(columns.values()))), dtype=dtype)
     for name, values in columns.items():

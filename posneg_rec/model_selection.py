@@ -20,8 +20,9 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.model_selection import BaseCrossValidator, GroupShuffleSplit
 from sklearn.utils import check_scalar
 
+from posneg_rec.columns import ROLES
 from posneg_rec.ids import ItemVocabulary
-from posneg_rec.interactions import ROLES, Interactions, is_table, read_interactions
+from posneg_rec.interactions import Interactions, is_table, read_interactions
 from posneg_rec.sequences import Histories
 
 __all__ = [

@@ -16,10 +16,11 @@ from sklearn.utils.validation import check_is_fitted
 
 from posneg_rec import persistence
 from posneg_rec._sklearn import final_estimator_has, name_estimators
+from posneg_rec.columns import ROLES
 from posneg_rec.ids import ItemVocabulary
 from posneg_rec.interactions import (
-    ROLES,
     Interactions,
+    as_frame,
     build_histories,
     is_frame,
     is_history,
@@ -76,6 +77,7 @@ class RecommenderPipeline(Pipeline):
                 f"{type(X).__name__}: pass an array or frame, or fit the recommender alone on a "
                 "list of histories."
             )
+        X = as_frame(X)
         super().fit(X, y, **params)
         if self._transformers():
             # Of the users as they are passed: a SequenceBuilder makes sessions of them.
@@ -106,13 +108,14 @@ class RecommenderPipeline(Pipeline):
         UserWarning
             If the transformers mask all rows: then the answer is empty.
         """
+        interactions = as_frame(interactions)
         transformed = self._transformed(interactions)
         if self._is_masked(interactions, transformed):
             return self._no_answer(interactions, k, **options)
         answer = self._final_estimator.recommend(transformed, k, **options)
         if isinstance(answer, tuple) or type(answer) is type(interactions):
             return answer
-        return table_like(interactions, _columns(answer))
+        return table_like(interactions, _columns(answer), self._columns_as_passed() or None)
 
     @available_if(final_estimator_has("score_items"))
     def score_items(self, history: Any, items: Any = None, **options: Any) -> Any:
@@ -129,7 +132,7 @@ class RecommenderPipeline(Pipeline):
         """Name unknown items, see :meth:`ContrastiveSeqRecommender.unknown_items`."""
         if not is_history(interactions) and is_table(interactions):
             # Untransformed: a RareItemMasker masks just what the recommender does not know.
-            interactions = self._read(interactions).item_ids
+            interactions = self._read(as_frame(interactions)).item_ids
         return self._final_estimator.unknown_items(interactions)
 
     @available_if(final_estimator_has("target_ranks"))
@@ -184,6 +187,7 @@ class RecommenderPipeline(Pipeline):
         UserWarning
             If the transformers mask all rows.
         """
+        interactions = as_frame(interactions)
         transformed = self._transformed(interactions)
         recommender = self._final_estimator
         options = {} if exclude_seen is None else {"exclude_seen": exclude_seen}

@@ -12,9 +12,9 @@ from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from posneg_rec._sklearn import Interval, StrOptions, check_feature_names_in, fit_context
+from posneg_rec.columns import ROLES
 from posneg_rec.ids import MISSING_ID, ItemVocabulary, as_objects
 from posneg_rec.interactions import (
-    ROLES,
     Interactions,
     as_table,
     build_histories,

@@ -17,10 +17,12 @@ ALLOWED = {
     "_sklearn": set(),
     "sequences": set(),
     "ids": {"sequences"},
-    "interactions": {"ids", "sequences"},
-    "preprocessing": {"_sklearn", "ids", "interactions", "sequences"},
+    "columns": {"ids", "sequences"},
+    "feedback": {"ids", "sequences"},
+    "interactions": {"columns", "feedback", "ids", "sequences"},
+    "preprocessing": {"_sklearn", "columns", "ids", "interactions", "sequences"},
     "metrics": {"_sklearn", "ids", "interactions"},
-    "model_selection": {"ids", "interactions", "sequences"},
+    "model_selection": {"columns", "ids", "interactions", "sequences"},
     "datasets": {"_sklearn"},
     "nn": {"sequences"},
     "losses": {"nn"},
@@ -33,6 +35,7 @@ ALLOWED = {
     "persistence": {"archive", "sequences", "serving"},
     "fitting": {
         "_sklearn",
+        "columns",
         "fitted",
         "ids",
         "interactions",
@@ -42,6 +45,7 @@ ALLOWED = {
     },
     "recommender": {
         "_sklearn",
+        "columns",
         "fitted",
         "fitting",
         "interactions",
@@ -51,6 +55,7 @@ ALLOWED = {
     },
     "pipeline": {
         "_sklearn",
+        "columns",
         "ids",
         "interactions",
         "metrics",
@@ -63,6 +68,7 @@ WITH_TORCH = {"nn", "losses", "training", "objectives", "accelerated"}
 WITH_SKLEARN = {
     "_sklearn",
     "datasets",
+    "feedback",
     "fitting",
     "interactions",
     "metrics",

@@ -9,8 +9,6 @@ import tracemalloc
 import uuid
 from collections import deque, namedtuple
 from decimal import Decimal
-from fractions import Fraction
-from itertools import combinations
 
 import numpy as np
 import pandas as pd
@@ -21,13 +19,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 from scipy import sparse
-from sklearn.exceptions import DataConversionWarning
 from tables import BIG, EVENTS, FRAMES, LAW, MASKED, as_object_array
 
 from posneg_rec import interactions
 from posneg_rec.ids import ItemVocabulary
 from posneg_rec.interactions import (
-    _COLUMN_NAMES,
     as_frame,
     build_histories,
     check_not_empty,
@@ -121,179 +117,6 @@ def test_datetimes_become_integers_of_their_unit(times):
     assert read.time_unit == "us"
     assert np.diff(read.times).tolist() == [-86_400_000_000]
     assert read.times[1] == 1_577_836_800_000_000
-
-
-def test_columns_are_found_by_name_then_by_position():
-    frame = pd.DataFrame(
-        {"timestamp": [3], "noise": [None], "item_id": [2], "rating": [5], "user_id": [1]}
-    )
-    read = read_interactions(frame)
-    assert (read.users, read.items, read.times) == (1, 2, 3)
-    # What SequenceBuilder writes: one known name, the rest by position.
-    read = read_interactions(pd.DataFrame({"sequence": [1], "item": [2], "position": [3]}))
-    assert (read.users, read.items, read.times) == (1, 2, 3)
-    read = read_interactions(pd.DataFrame([[1, 2, 3]]))
-    assert (read.users, read.items, read.times) == (1, 2, 3)
-    array = np.array([[3, 2, 1]])
-    read = read_interactions(array, user_column=2, item_column=1, time_column=0)
-    assert (read.users, read.items, read.times) == (1, 2, 3)
-    read = read_interactions(frame, user_column="rating")
-    assert (read.users, read.items, read.times) == (5, 2, 3)
-    assert read_interactions(array, user_column=2).times is None
-
-
-@pytest.mark.parametrize(
-    ("columns", "arguments", "text"),
-    [
-        ({"a": [1], "b": [2]}, {"user_column": "c"}, r"user_column='c' is not one of .*\[a, b\]"),
-        ({"a": [1], "b": [2]}, {"time_column": 2}, "time_column=2 is no position in 2 columns"),
-        ({"a": [1], "b": [2]}, {"user_column": "b"}, r"the item among \[a, b\]: .*item_column="),
-        ({"a": [1], "b": [2]}, {"user_column": 0, "item_column": "a"}, "must be different columns"),
-        ({"user": [1], "user_id": [2], "item": [3]}, {}, "'user' and 'user_id' both name the user"),
-        ({"date": [1], "time": [2], "user": [1], "item": [2]}, {}, "'time' both name the time"),
-        (
-            {"who": [1], "what": [2]},
-            {},
-            r"the user and the item among \[who, what\]: pass user_col",
-        ),
-        ({"who": [1], "item": [2], "time": [3]}, {}, r"the user among \[who, item, time\]"),
-        ({"user": [1], "what": [2], "time": [3]}, {}, r"the item among \[user, what, time\]"),
-        ({"user_0": [1], "user_1": [2]}, {}, r"among \[user_0, user_1\]"),
-        ({"196": [1], "242": [2], "3": [3]}, {}, r"among \[196, 242, 3\]"),  # a row read as names
-        (
-            {"user": [1], "item": [2], "seen": [dt.datetime(2020, 1, 1)]},
-            {},
-            "'seen' holds datetimes: pass time_column='seen', or leave",
-        ),
-        ({"q" * 1000: [1], "b": [2]}, {}, r"among \[q{47}\.\.\., b\]"),
-    ],
-)
-def test_columns_that_cannot_be_told(columns, arguments, text):
-    with pytest.raises(ValueError, match=text):
-        read_interactions(pd.DataFrame(columns), **arguments)
-
-
-SPELLINGS = {
-    ("user_id", "item_id", "weight", "datetime"): (0, 1, 3),
-    ("movieId", "userId", "timestamp"): (1, 0, 2),
-    ("rating", "userId", "movieId", "timestamp"): (1, 2, 3),
-    ("keep__item", "keep__user", "keep__time"): (1, 0, 2),
-    ("remainder__ITEM_ID", "remainder__USER_ID"): (1, 0, None),
-    ("Event Time", "User ID", "Product-ID"): (1, 2, 0),
-    ("asin", "parent", "uid"): (2, 0, None),
-    ("created_at", "track", "customerNumber"): (2, 1, 0),
-    ("reviewerID", "asin", "overall", "unixReviewTime"): (0, 1, 3),
-    ("rating:float", "item_id:token", "user_id:token", "timestamp:float"): (2, 1, 3),
-    ("m.id", "movie.id", "user.id"): (2, 1, None),
-    ("title", "movieId", "username", "user", "date"): (3, 1, 4),  # ids come before names
-    ("session_id", "user_id", "item_id", "time"): (1, 2, 3),
-    ("Time", "ItemId", "SessionId"): (2, 1, 0),
-    ("sequence", "item", "position"): (0, 1, 2),
-    ("seq__item", "seq__position", "seq__sequence"): (2, 0, 1),
-    ("sequence", "item", "time"): (0, 1, 2),
-    ("user", "item", "position"): (0, 1, None),  # on a page
-    ("user", "item", "play_time"): (0, 1, None),  # a duration
-    ("x0", "x1", "x2"): (0, 1, 2),
-    ("column_0", "column_1"): (0, 1, None),
-    ("col_7", "col_3"): (0, 1, None),
-    ("1", "2", "3"): (0, 1, 2),
-} | {
-    ("user", "item", name): (0, 1, None)
-    for name in ("rating", "stars", "label", "liked", "score", "feedback", "weight", "y", "genre")
-}
-
-
-@pytest.mark.parametrize("frame", [pd.DataFrame, pl.DataFrame, pa.table])
-@pytest.mark.parametrize(("names", "places"), SPELLINGS.items(), ids=map(str, SPELLINGS))
-def test_names_decide(frame, names, places):
-    read = read_interactions(frame({name: [10 * place] for place, name in enumerate(names)}))
-    times = None if read.times is None else int(read.times[0]) // 10
-    assert (read.users[0] // 10, read.items[0] // 10, times) == places
-
-
-def test_no_name_is_of_two_roles():
-    of_role = {role: set().union(*groups) for role, groups in _COLUMN_NAMES.items()}
-    for one, other in combinations(of_role.values(), 2):
-        assert not one & other
-    for name in set().union(*of_role.values()):
-        assert name == name.casefold()
-        assert name.isalnum()
-
-
-def test_names_of_several_levels():
-    columns = pd.MultiIndex.from_tuples([("item", "id"), ("user", ""), ("time", "")])
-    read = read_interactions(pd.DataFrame([[2, 1, 3]], columns=columns))
-    assert (read.users, read.items, read.times) == (1, 2, 3)
-
-
-def test_columns_that_are_passed_win():
-    frame = pd.DataFrame({"user": [1], "item": [2], "time": [3], "other": [4]})
-    read = read_interactions(frame, user_column="other")
-    assert (read.users, read.items, read.times) == (4, 2, 3)
-    read = read_interactions(frame, item_column=0, user_column=1, time_column="other")
-    assert (read.users, read.items, read.times) == (2, 1, 4)
-    read = read_interactions(frame.rename(columns={"user": "who"}), user_column="who")
-    assert (read.users, read.items, read.times) == (1, 2, 3)
-
-
-@pytest.mark.parametrize(
-    ("index", "columns", "text"),
-    [
-        (pd.Index([5], name="user"), ["item"], r"'user' is in the index: pass .*reset_index\(\)"),
-        (pd.Index([5], name="userId"), ["item", "time"], "'userId' is in the index"),
-        (pd.Index([5], name="ts"), ["user", "item"], "'ts' is in the index"),
-        (pd.to_datetime(["2020-01-01"]), ["user", "item"], r"reset_index\(names='time'\)"),
-        (
-            pd.MultiIndex.from_tuples([(1, 2)], names=["user", "n"]),
-            ["item", "rating"],
-            "'user' is in the index",
-        ),
-    ],
-)
-def test_what_is_in_the_index_is_not_overlooked(index, columns, text):
-    with pytest.raises(ValueError, match=text):
-        read_interactions(pd.DataFrame([[1] * len(columns)], index=index, columns=columns))
-
-
-def test_two_columns_of_one_name():
-    with pytest.raises(ValueError, match="two columns of interactions have one name"):
-        read_interactions(pd.DataFrame([[1, 2, 3]], columns=["user", "item", "item"]))
-
-
-WIDE = np.array([[196, 242, 3, 881250949], [186, 302, 5, 891717742]])
-
-
-@pytest.mark.parametrize(
-    "table",
-    [
-        WIDE,
-        WIDE.astype(object),
-        WIDE.astype("U9"),
-        WIDE.astype(float)[:1],
-        np.asfortranarray(WIDE),
-        np.ma.array(WIDE),
-        pd.DataFrame(WIDE),
-        pl.DataFrame(WIDE),
-        np.arange(30)[None],  # a history that somebody reshaped
-    ],
-)
-def test_wide_tables_without_names_are_in_doubt(table):
-    with pytest.raises((ValueError, TypeError), match=r"columns without names|has str|has text"):
-        read_interactions(table)
-    with pytest.raises((ValueError, TypeError), match=r"columns without names|has str|has text"):
-        read_interactions(table, user_column=0, item_column=1)
-
-
-def test_the_time_of_a_wide_table_is_passed():
-    read = read_interactions(WIDE, time_column=3)
-    assert read.times.tolist() == WIDE[:, 3].tolist()
-    read = read_interactions(pd.DataFrame(WIDE), user_column=1, item_column=0, time_column=3)
-    assert (read.users.tolist(), read.items.tolist()) == ([242, 302], [196, 186])
-
-
-def test_an_array_has_no_column_names():
-    with pytest.raises(ValueError, match="user_column='user' is a name, but an array has only"):
-        read_interactions(np.ones((2, 3)), user_column="user")
 
 
 @pytest.mark.parametrize(
@@ -431,107 +254,6 @@ def test_nothing_but_masked_rows_is_an_error(table):
 
 
 # -- Feedback --------------------------------------------------------------------------------
-
-ROWS = np.array([[1, 10], [1, 20], [2, 30]])
-
-
-@pytest.mark.parametrize(
-    ("feedback", "arguments", "signs", "coding"),
-    [
-        (None, {}, [1, 1, 1], "liked"),
-        ([True, False, True], {}, [1, -1, 1], "binary"),
-        ([1, 0, 1], {}, [1, -1, 1], "binary"),
-        ([0, 0, 0], {}, [-1, -1, -1], "binary"),
-        ([1, 1, 1], {}, [1, 1, 1], "liked"),
-        ([1, -1, 1], {}, [1, -1, 1], "signed"),
-        ([1, 0, -1], {}, [1, 0, -1], "signed"),
-        ([1.0, 0.0, -1.0], {}, [1, 0, -1], "signed"),
-        ([5, 3, 4], {"positive_threshold": 4}, [1, -1, 1], "graded"),
-        ([5, 3, 2], {"positive_threshold": (3, 5)}, [1, 0, -1], "graded"),
-        ([0, 1, 0], {"positive_threshold": 0.5}, [-1, 1, -1], "graded"),
-        ([True, False, True], {"positive_threshold": 4}, [1, -1, 1], "binary"),
-        ([0, 0, 0], {"feedback_coding": "signed"}, [0, 0, 0], "signed"),
-        ([1, 0, 1], {"feedback_coding": "signed"}, [1, 0, 1], "signed"),
-        ([1, 1, 1], {"feedback_coding": "signed"}, [1, 1, 1], "signed"),
-        (None, {"feedback_coding": "signed"}, [1, 1, 1], "signed"),
-        ([True, False, True], {"feedback_coding": "signed"}, [1, -1, 1], "signed"),
-        ([1, 0, 1], {"feedback_coding": "binary"}, [1, -1, 1], "binary"),
-        ([1, 1, 1], {"feedback_coding": "binary"}, [1, 1, 1], "binary"),
-        ([1, 0, 1], {"feedback_coding": "liked"}, [1, -1, 1], "binary"),
-        ([True, False, True], {"feedback_coding": "liked"}, [1, -1, 1], "binary"),
-        ([1, -1, 1], {"feedback_coding": "liked"}, [1, -1, 1], "signed"),
-        (np.array([1, 0, 1], dtype=np.uint8), {}, [1, -1, 1], "binary"),
-        (np.array([1, 0, 1], dtype=object), {}, [1, -1, 1], "binary"),
-        (np.array([True, False, True], dtype=object), {}, [1, -1, 1], "binary"),
-        (pd.Series([True, False, True], dtype="boolean"), {}, [1, -1, 1], "binary"),
-        (pd.Series([1, 0, 1], index=[9, 8, 7]), {}, [1, -1, 1], "binary"),
-        (pl.Series([1, 0, 1]), {}, [1, -1, 1], "binary"),
-        (pa.chunked_array([[1, 0], [1]]), {}, [1, -1, 1], "binary"),
-        (pa.array([1, 0, 1]), {}, [1, -1, 1], "binary"),
-        (np.ma.array([1, 0, 1]), {}, [1, -1, 1], "binary"),
-        (pd.Categorical([1, 0, 1], categories=[-1, 0, 1]), {}, [1, 0, 1], "signed"),
-        (pd.Series([1, 1, 1], dtype=pd.CategoricalDtype([-1, 1])), {}, [1, 1, 1], "signed"),
-        (pd.Categorical([1, 0, 1], categories=[0, 1]), {}, [1, -1, 1], "binary"),
-        (pd.Categorical([1, 1, 1], categories=[0, 1]), {}, [1, 1, 1], "binary"),
-        (
-            pd.Categorical([1, 0, 1], categories=[-1, 0, 1]),
-            {"feedback_coding": "binary"},
-            [1, -1, 1],
-            "binary",
-        ),
-        ([Decimal("4.5"), Decimal(3), 4], {"positive_threshold": 4}, [1, -1, 1], "graded"),
-        ([Fraction(9, 2), 3, 4.0], {"positive_threshold": 4}, [1, -1, 1], "graded"),
-        ([True, False, True], {"feedback_coding": "graded"}, [1, -1, 1], "graded"),
-    ],
-)
-def test_feedback_is_read_as(feedback, arguments, signs, coding):
-    read = read_interactions(ROWS, feedback, **arguments)
-    assert read.signs.tolist() == signs
-    assert read.signs.dtype == np.int8
-    assert read.feedback_coding == coding
-
-
-@pytest.mark.parametrize(
-    ("feedback", "arguments", "error", "text"),
-    [
-        ([1, 5, 4], {}, ValueError, "row 1: 5 is not among .* pass positive_threshold"),
-        ([0.5, 0, 1], {}, ValueError, "row 0: 0.5 is not among"),
-        ([1, -1, 0], {"feedback_coding": "binary"}, ValueError, r"row 1: -1 .* \{0, 1\}.* in fit"),
-        ([1, 2, 0], {"feedback_coding": "signed"}, ValueError, "row 1: 2 is not among"),
-        ([1, np.nan, 0], {}, ValueError, r"row 1: nan \(NaN"),
-        ([1, np.inf, 0], {"positive_threshold": 1}, ValueError, "row 1: inf"),
-        ([1, None, 0], {}, ValueError, "row 1: the value is missing"),
-        (["a", "b", "c"], {}, TypeError, "must be booleans or numbers"),
-        (np.array([True, 1, "a"], dtype=object), {}, TypeError, "bool and int and str"),
-        ([1, 0], {}, ValueError, "inconsistent numbers of samples: 3 interactions, 2 feedback"),
-        (np.ones((3, 2)), {}, ValueError, "1d array"),
-        (5, {}, ValueError, "1d array"),
-        (np.ma.array([1, 0, 1], mask=[0, 0, 1]), {}, ValueError, "row 2: the value is missing"),
-        ({0, 1}, {}, TypeError, "feedback must be a list.* no order"),
-        ("abc", {}, TypeError, "feedback must be a list"),
-        ([1, 0, 10**400], {"positive_threshold": 4}, ValueError, "too large"),
-        (np.array([1, 0, 1j]), {}, TypeError, "must be booleans or numbers"),
-        ([1, 0, 1], {"positive_threshold": 10**400}, ValueError, "finite number or a pair"),
-        ([5, 3, 4], {"positive_threshold": (4, 3)}, ValueError, "needs low < high, got"),
-        ([5, 3, 4], {"positive_threshold": (4, 4)}, ValueError, "needs low < high, got"),
-        ([5, 3, 4], {"positive_threshold": (1, 2, 3)}, ValueError, "finite number or a pair"),
-        ([5, 3, 4], {"positive_threshold": np.nan}, ValueError, "finite number or a pair"),
-        ([5, 3, 4], {"positive_threshold": "4"}, ValueError, "finite number or a pair"),
-    ],
-)
-def test_feedback_that_cannot_be_read(feedback, arguments, error, text):
-    with pytest.raises(error, match=text):
-        read_interactions(ROWS, feedback, **arguments)
-
-
-def test_a_column_of_feedback_warns_as_scikit_learn_does():
-    with pytest.warns(DataConversionWarning, match="column-vector"):
-        assert read_interactions(ROWS, [[1], [0], [1]]).signs.tolist() == [1, -1, 1]
-
-
-def test_large_finite_numbers_are_finite():
-    values = np.array([[1e308, 1e308], [1.5e308, 1e308]])
-    assert read_interactions(values, [1e308, 1e308], positive_threshold=1).users[0] == 1e308
 
 
 # -- Lists of histories, and one history -----------------------------------------------------
@@ -985,7 +707,7 @@ def test_what_has_names_is_read_by_name(make):
         assert read.times.tolist() == [8, 9]
     assert is_frame(as_frame(make()))
     table = as_frame(make()) if isinstance(make(), pa.RecordBatchReader) else make()
-    assert SequenceBuilder().fit_transform(table).tolist() == [["a", 2, 0], ["b", 3, 0]]
+    assert SequenceBuilder().fit_transform(table).tolist() == [["a", 2, 8], ["b", 3, 9]]
 
 
 def test_answers_are_of_the_kind_that_was_passed():

@@ -138,7 +138,7 @@ IDS = {
     "str": ["a", "é\0", "", "d"],
     "uuid": [uuid.UUID(int=2**100 + i) for i in range(4)],
     "float": [0.1, 1.5, 2.0, 1e300],
-    "surrogates": ["\ud800", "a\udfff", "\U0001f600", "\ufeff"],
+    "beyond": ["\U0001f600", "\ufeff", "a\u0301", "\u00e1"],
 }
 
 
@@ -1183,9 +1183,8 @@ def test_no_string_of_a_file_is_rendered_as_markup():
     html += loaded._repr_mimebundle_()["text/html"]
     assert "<script>alert" not in html and "alert(" in html
     # And in a pipeline, where steps have names too.
-    masker = RareItemMasker(min_users_per_item=1, min_items_per_user=1, item_column=1).fit(
-        pd.DataFrame({MARKUP: [1, 2], "item": [MARKUP, "b"]})
-    )
+    masker = RareItemMasker(min_users_per_item=1, min_items_per_user=1, user_column=MARKUP)
+    masker.fit(pd.DataFrame({MARKUP: [1, 2], "item": [MARKUP, "b"]}))
     pipeline = RecommenderPipeline([(MARKUP, masker), (MARKUP + "2", loaded)])
     again = RecommenderPipeline.load(io.BytesIO(saved(pipeline)))
     assert again.steps[0][0] == MARKUP and again[0].feature_names_in_[0] == MARKUP
