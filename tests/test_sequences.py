@@ -110,7 +110,7 @@ def test_long_sorts_are_stable(dtype, span):
 
 
 @pytest.mark.parametrize("n_users", [1, 2, 3, 1000])
-@pytest.mark.parametrize("low", [-(2**62) - 9, -5, 0])
+@pytest.mark.parametrize("low", [-(2**62) - 9, -5, 0, 2**63 - 12])
 @pytest.mark.parametrize("distance", [2**53, 2**61, 2**62 - 1, 2**62, 2**62 + 1, 2**63 - 1])
 def test_keys_as_far_apart_as_int64_reaches_are_in_order(n_users, low, distance):
     # Where one word cannot hold the user beside the key, no sum of both may overflow.
@@ -120,6 +120,13 @@ def test_keys_as_far_apart_as_int64_reaches_are_in_order(n_users, low, distance)
     order = event_order(users, keys, np.bincount(users, minlength=n_users))
     assert_array_equal(order, np.lexsort((keys, users)))
     assert_array_equal(keys, before)
+
+
+@pytest.mark.parametrize("near", [1e-310, 0.7, 1.0, 3.0, 1e300])
+def test_neighbouring_floats_are_in_order(near):
+    up = near + np.spacing(near) * np.arange(4)
+    keys = np.concatenate([up, -up])[[7, 0, 3, 5, 2, 6, 1, 4]]
+    assert_array_equal(keys[_stable_argsort(keys)], np.sort(keys))
 
 
 def test_minus_zero_is_no_less_than_zero():
