@@ -6,12 +6,14 @@ import math
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
 
 from posneg_rec.losses import (
     Dislikes,
     Positions,
+    _row_maximum,
     composite_loss,
     contrastive_loss,
     feedback_loss,
@@ -160,6 +162,32 @@ def test_next_item_loss_by_hand():
     embedding = torch.tensor([[0.0], [math.log(3)]], dtype=torch.float64)
     loss = next_item_loss(hidden, embedding, torch.tensor([1]))
     assert float(loss) == pytest.approx(math.log(4 / 3))
+
+
+BELOW_ZERO = np.array([[-3.0, -1.0, -2.0]])
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+@example(BELOW_ZERO)
+@example(-BELOW_ZERO)
+@example(np.array([[-0.0, -1.0, -np.inf], [-1.0, 0.0, 1.0]]))
+@given(
+    hnp.arrays(float, st.tuples(st.integers(1, 3), st.integers(1, 4)), elements=st.floats(-9, 9))
+)
+def test_row_maximum_is_the_largest_number_of_a_row(dtype, rows):
+    x = torch.from_numpy(rows).to(dtype)
+    assert _row_maximum(x).tolist() == [max(row) for row in x.tolist()]
+
+
+@pytest.mark.parametrize("shape", [None, (1, 1)])
+@pytest.mark.parametrize("shift", [-5.0, -1.0, 1.0])
+def test_bfloat16_loss_by_hand_whatever_the_sign_of_the_logits(shift, shape):
+    # Two logits that differ by 2, and those of a second position by -2.
+    hidden = torch.tensor([[1.0, 1.0], [1.0, -1.0]], dtype=torch.bfloat16)
+    embedding = torch.tensor([[shift, 1.0], [shift, -1.0]], dtype=torch.bfloat16)
+    loss = next_item_loss(hidden, embedding, torch.tensor([0, 0]), chunk_shape=shape)
+    expected = (math.log(1 + math.exp(-2)) + math.log(1 + math.exp(2))) / 2
+    assert float(loss) == pytest.approx(expected, rel=0.01)
 
 
 @given(worlds(min_users=1), st.floats(-50, 50))

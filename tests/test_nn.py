@@ -320,6 +320,59 @@ def test_dropout_keeps_the_mean_drops_the_rate_and_leaves_the_global_state():
     assert torch.equal(torch.get_rng_state(), state)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("rate", [0.1, 0.25, 0.5, 0.9])
+def test_dropout_is_as_strong_as_it_says(rate, dtype):
+    """Within three standard errors, which are far below a hundredth of the rate."""
+    n = 2**21 + 3
+    y = dropout(torch.ones(n, dtype=dtype), rate, torch.Generator().manual_seed(0))
+    share = float((y == 0).double().mean())
+    assert share == pytest.approx(rate, abs=3 * (rate * (1 - rate) / n) ** 0.5 + 2**-17)
+    level = round(rate * 2**16)
+    scale = torch.tensor(2**16 / (2**16 - level), dtype=dtype)
+    assert torch.equal(y.unique(), torch.stack([torch.zeros_like(scale), scale]))
+
+
+@pytest.mark.parametrize("n", [0, 1, 3, 4, 5])
+def test_dropout_of_any_size_and_of_nearly_all_stays_finite(n):
+    x = torch.ones(n, 1, requires_grad=True)
+    for rate in (0.5, 0.999999999):
+        y = dropout(x, rate, torch.Generator().manual_seed(0))
+        assert y.shape == x.shape and torch.isfinite(y).all()
+    y = dropout(torch.ones(2**20), 0.999999999, torch.Generator().manual_seed(0))
+    assert y.unique().tolist() == [0.0, 2.0**16]  # the largest rate that leaves something
+    assert dropout(x, 2**-18, torch.Generator().manual_seed(0)) is x
+
+
+@pytest.mark.parametrize("rate", [0.0, 0.5])
+def test_like_logits_drop_only_when_they_get_a_generator(rate):
+    model = JointEncoder(
+        3,
+        8,
+        n_layers=0,
+        n_heads=1,
+        max_len=1,
+        dropout=rate,
+        generator=torch.Generator().manual_seed(0),
+    )
+    hidden, codes = (
+        torch.randn(20, 8, generator=torch.Generator().manual_seed(1)),
+        torch.arange(20) % 3,
+    )
+    generator = torch.Generator().manual_seed(2)
+    with torch.no_grad():
+        plain, again, dropped = (
+            model.like_logits(hidden, model.items(), codes, *source)
+            for source in ((), (None,), (generator,))
+        )
+        expected = model.like_logits(
+            dropout(hidden, rate, torch.Generator().manual_seed(2)), model.items(), codes
+        )
+    assert torch.equal(plain, again)
+    assert torch.equal(dropped, expected)
+    assert torch.equal(dropped, plain) == (rate == 0)
+
+
 def test_encoder_drops_only_when_it_gets_a_generator():
     model = SequenceEncoder(4, n_layers=1, n_heads=1, max_len=3, dropout=0.5)
     x, offsets = torch.randn(3, 4), offsets_of([3])

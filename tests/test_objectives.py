@@ -99,6 +99,24 @@ def test_random_windows_are_full_runs_of_events(lists, length, seed):
         assert len(taken) == min(length, len(lists[user]))
 
 
+@pytest.mark.parametrize("kind", [PNFRecObjective, JointObjective])
+@pytest.mark.parametrize("n_negatives", [None, 3])
+@pytest.mark.parametrize(
+    ("windows", "seen"),
+    [("recent", {(3, 4, 5)}), ("random", {(0, 1, 2), (1, 2, 3), (2, 3, 4), (3, 4, 5)})],
+)
+def test_batches_are_of_the_windows_that_are_asked_for(kind, n_negatives, windows, seen):
+    events = [(0, item, 1) for item in range(6)]
+    made = objective(events, kind, windows=windows, max_len=2, n_negatives=n_negatives)
+    model, rng = made.model(6, torch.Generator().manual_seed(0)), np.random.default_rng(0)
+    with mock.patch.object(
+        objectives, "_items_of_batch", wraps=objectives._items_of_batch
+    ) as taken:
+        for _ in range(60):
+            list(made.losses(model, np.array([0]), rng, None))
+    assert {tuple(call.args[3].tolist()) for call in taken.call_args_list} == seen
+
+
 def test_random_windows_reach_every_part_of_a_history():
     packed = PackedSequences.from_lists([list(range(10))])
     rng = np.random.default_rng(0)
@@ -135,6 +153,7 @@ def test_padding_ends_at_a_multiple_and_weighs_nothing(lists, longest, multiple)
         padded_to.offsets[-1] == len(padded_to.inputs)
         and np.diff(padded_to.offsets).max() <= longest
     )
+    assert set(padded_to.inputs[n:]) | set(padded_to.targets[n:]) <= set(windows.index)
     weights = padded_to.weights(np.arange(1, len(packed.values) + 1, dtype=np.float32))
     assert weights[:n].tolist() == (plain.targets + 1).tolist() and not weights[n:].any()
     assert padded_to.weights(None).tolist() == [1] * n + [0] * (len(weights) - n)
@@ -230,6 +249,18 @@ def test_past_contrast_shows_each_target_the_dislikes_before_it(monkeypatch):
     assert dislikes.n_visible.tolist() == [1, 1, 2]
 
 
+def test_past_contrast_counts_from_where_a_window_of_dislikes_starts(monkeypatch):
+    # Of user 0 three dislikes precede the one target, the latest of them in the window of two;
+    # of user 1 none does, and one is before the window.
+    rows = [(0, 0, 1), (0, 3, -1), (0, 4, -1), (0, 1, 1), (0, 5, -1), (0, 2, 1), (0, 0, -1)]
+    rows += [(1, 1, 1), (1, 2, 1), (1, 3, -1), (1, 4, -1), (1, 5, -1)]
+    made = objective(rows, contrastive_negatives="past", max_len=1)
+    ((_, positive, _, dislikes, *_),) = batch_of(monkeypatch, made, "composite_loss")
+    assert positive.targets.tolist() == [2, 2]
+    assert dislikes.items.tolist() == [5, 0, 4, 5]
+    assert dislikes.n_visible.clamp(0).tolist() == [1, 0]
+
+
 @pytest.mark.parametrize(
     ("a", "b", "has_negative", "has_dislikes"),
     [(0.3, 0.2, True, True), (0.3, 0, True, False), (0, 0.2, False, True), (0, 0, False, False)],
@@ -252,6 +283,24 @@ def test_joint_targets_are_the_next_event_and_its_sign(monkeypatch):
     assert feedback[1].tolist() == [1, 1, -1, 1, 0, 1]
     expected = pytest.approx(np.array([1, 1, 1, 1, 0, 1]) / 5)  # weights of a mean
     assert items[4].tolist() == feedback[2].tolist() == expected
+
+
+def test_windows_hide_all_their_times_or_none(monkeypatch):
+    n_users, n_events = 1000, 5
+    users = np.repeat(np.arange(n_users), n_events)
+    rows = np.column_stack([users, users % 6, np.arange(len(users))])  # a unit apart
+    histories = build_histories(read_interactions(rows), ItemVocabulary.from_ids(rows[:, 1]))
+    made = JointObjective(histories, with_settings(), gap_edges=np.array([0.5, 2.0]))
+    assert made.gap_tags[:6].tolist() == [0, 3, 3, 3, 3, 0]
+    monkeypatch.setattr(objectives, "_POSITIONS_MULTIPLE", 1)
+    model = made.model(6, torch.Generator().manual_seed(0))
+    with mock.patch.object(model, "embed_events", wraps=model.embed_events) as read:
+        list(made.losses(model, np.arange(n_users), np.random.default_rng(0), None))
+    tags = np.concatenate([call.args[3].numpy() for call in read.call_args_list]).reshape(-1, 4)
+    hidden = ~tags.any(1)
+    assert len(tags) == n_users
+    assert (tags[~hidden] == [0, 3, 3, 3]).all()
+    assert hidden.mean() == pytest.approx(0.1, abs=0.03)  # three standard errors
 
 
 BOTH = pytest.mark.parametrize("kind", [PNFRecObjective, JointObjective])
@@ -285,6 +334,21 @@ def test_sampled_steps_move_only_the_items_they_touch(kind):
     moved = (start["item_embedding"] != end["item_embedding"]).any(1)
     assert moved[:6].all() and moved.sum() <= 6 + 3
     assert np.isfinite(history[0].losses["loss"])
+
+
+@BOTH
+@pytest.mark.parametrize("n_negatives", [1, 3])
+@pytest.mark.parametrize("batch_size", [1, 3])
+def test_batches_that_lack_the_first_event_train(kind, n_negatives, batch_size):
+    # The very first event's item has the last code of many, and hardly a batch draws it.
+    rows = [
+        (user, 1000 if (user, t) == (0, 0) else 10 * user + t, 1)
+        for user in range(9)
+        for t in range(4)
+    ]
+    made = objective(rows, kind, n_negatives=n_negatives, batch_size=batch_size)
+    _, history = run(made, n_items=2000)
+    assert len(history) == 3 and all(np.isfinite(log.losses["loss"]) for log in history)
 
 
 @BOTH

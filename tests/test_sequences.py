@@ -15,7 +15,15 @@ from posneg_rec.interactions import (
     build_histories,
     read_interactions,
 )
-from posneg_rec.sequences import PackedSequences, _stable_argsort, latest_of_each_sign
+from posneg_rec.sequences import (
+    Histories,
+    PackedSequences,
+    _stable_argsort,
+    event_order,
+    gap_edges,
+    gap_tags,
+    latest_of_each_sign,
+)
 
 lists_of_ints = st.lists(st.lists(st.integers(-5, 5), max_size=6), max_size=6)
 
@@ -101,6 +109,34 @@ def test_long_sorts_are_stable(dtype, span):
         assert_array_equal(_stable_argsort(keys[:n]), np.argsort(keys[:n], kind="stable"))
 
 
+@pytest.mark.parametrize("n_users", [1, 2, 3, 1000])
+@pytest.mark.parametrize("low", [-(2**62) - 9, -5, 0, 2**63 - 12])
+@pytest.mark.parametrize("distance", [2**53, 2**61, 2**62 - 1, 2**62, 2**62 + 1, 2**63 - 1])
+def test_keys_as_far_apart_as_int64_reaches_are_in_order(n_users, low, distance):
+    # Where one word cannot hold the user beside the key, no sum of both may overflow.
+    keys = np.array([low, min(low + distance, 2**63 - 1), low + 1, low], dtype=np.int64)
+    users = np.array([n_users - 1, n_users - 1, 0, 0])
+    before = keys.copy()
+    order = event_order(users, keys, np.bincount(users, minlength=n_users))
+    assert_array_equal(order, np.lexsort((keys, users)))
+    assert_array_equal(keys, before)
+
+
+@pytest.mark.parametrize("near", [1e-310, 0.7, 1.0, 3.0, 1e300])
+def test_neighbouring_floats_are_in_order(near):
+    up = near + np.spacing(near) * np.arange(4)
+    keys = np.concatenate([up, -up])[[7, 0, 3, 5, 2, 6, 1, 4]]
+    assert_array_equal(keys[_stable_argsort(keys)], np.sort(keys))
+
+
+def test_minus_zero_is_no_less_than_zero():
+    keys = np.array([0.0, 1.0, -0.0, 0.0, -1.0, -0.0])
+    assert _stable_argsort(keys).tolist() == [4, 0, 2, 3, 5, 1]
+    order = event_order(np.array([1, 0, 1, 1, 1, 1]), keys, np.array([1, 5]))
+    assert order.tolist() == [1, 4, 0, 2, 3, 5]
+    assert np.signbit(keys).tolist() == [False, False, True, False, True, True]  # as it was
+
+
 def small_histories():
     table = np.array([[8, 1], [7, 1], [7, 9], [7, 2], [9, 9]])
     return build_histories(read_interactions(table, [1, -1, 1, 1, 0]), ItemVocabulary([1, 2]))
@@ -130,6 +166,68 @@ def test_histories_of_one_sign():
     neutral, events = small_histories().of_sign(0)
     assert neutral.to_lists() == [[], [], [-1]]
     assert events.tolist() == [4]
+
+
+def histories_at(times, lengths, time_unit=None):
+    n, offsets = len(times), np.cumsum([0, *lengths])
+    codes = np.zeros(n, np.int64)
+    signs = np.ones(n, np.int8)
+    users = np.arange(len(lengths))
+    return Histories(users, codes, signs, np.array(times), np.arange(n), offsets, time_unit)
+
+
+@pytest.mark.parametrize(
+    ("time_unit", "per_unit"), [(None, 1), ("s", 1), ("ms", 0.001), ("D", 86400)]
+)
+@pytest.mark.parametrize("dtype", [np.int64, np.float64])
+def test_gaps_are_between_events_of_one_user(time_unit, per_unit, dtype):
+    times = np.array([10, 10, 15, 900, 7, 9], dtype=dtype)
+    # Users without events stand before, between and after the others.
+    events = histories_at(times, [0, 3, 0, 1, 2, 0], time_unit)
+    gaps = np.array([np.nan, 0, 5, np.nan, np.nan, 2])
+    assert_array_equal(events.gaps(), gaps * per_unit)
+    assert events.gap_tags(np.array([2.0, 3.0]) * per_unit).tolist() == [0, 1, 4, 0, 0, 2]
+    assert events.gap_tags(np.empty(0)).tolist() == [0] * 6
+
+
+@given(st.lists(st.lists(st.integers(-9, 9), max_size=4), max_size=5))
+def test_first_event_of_each_user_alone_has_no_gap(lists):
+    users = [sorted(times) for times in lists]
+    events = histories_at([t for user in users for t in user], list(map(len, users)))
+    expected = [
+        np.nan if place == 0 else user[place] - user[place - 1]
+        for user in users
+        for place in range(len(user))
+    ]
+    assert_array_equal(events.gaps(), np.array(expected, dtype=float))
+
+
+def test_events_without_times_have_no_gaps():
+    events = Histories.of_one(np.arange(3), np.ones(3, np.int8))
+    assert events.gaps() is None
+    assert events.gap_tags(np.ones(9)).tolist() == [0, 0, 0]
+    assert gap_edges(None).shape == (0,)
+
+
+def test_gap_tags_by_hand():
+    gaps = np.array([np.nan, -1.0, 0.0, 1e-9, 10.0, 10.1, 50.0, 50.1])
+    assert gap_tags(gaps, np.array([10.0, 50.0])).tolist() == [0, 1, 1, 2, 2, 3, 3, 4]
+
+
+def test_edges_of_gaps_span_what_occurs_at_equal_ratios():
+    edges = gap_edges(np.arange(1.0, 1002.0))
+    assert edges[[0, -1]] == pytest.approx([11, 1000])  # all but a hundredth and a thousandth
+    assert edges[1:] / edges[:-1] == pytest.approx([(1000 / 11) ** (1 / 8)] * 8)
+
+
+@given(st.lists(st.floats(0.01, 1e6), max_size=9), st.integers(0, 200), st.integers(0, 9))
+def test_zero_and_unknown_gaps_move_no_edge(positive, n_zeros, n_unknown):
+    gaps = np.array([*[0.0] * n_zeros, *positive, *[np.nan] * n_unknown])
+    edges = gap_edges(gaps)
+    assert_array_equal(edges, gap_edges(np.array(positive)))
+    assert edges.shape == (9,)
+    if not positive:
+        assert edges.tolist() == [1.0] * 9
 
 
 @given(st.lists(st.lists(st.sampled_from([-1, 0, 1]), max_size=6), max_size=5))

@@ -317,8 +317,11 @@ def scorers(draw, kind):
     k=st.integers(1, N_ITEMS + 2),
     tile_scores=st.integers(1, 40),
     tile_queries=st.integers(1, 6),
+    long_list=st.sampled_from([0, 1]),  # every list from whole rows, none
 )
-def test_any_tiles_give_what_all_scores_at_once_give(kind, data, k, tile_scores, tile_queries):
+def test_any_tiles_give_what_all_scores_at_once_give(
+    kind, data, k, tile_scores, tile_queries, long_list
+):
     asked = data.draw(scorers(kind))
     exact = plain_scores(asked)
     n_queries = len(exact)
@@ -333,6 +336,7 @@ def test_any_tiles_give_what_all_scores_at_once_give(kind, data, k, tile_scores,
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(serving, "_TILE_SCORES", tile_scores)
         patch.setattr(serving, "_TILE_QUERIES", tile_queries)
+        patch.setattr(serving, "_LONG_LIST", long_list)
         patch.setattr(serving, "_MAX_ROW_SCORES", tile_queries * N_ITEMS)
         codes, scores = asked.top_k(k)
         rows = [asked.row(query) for query in range(n_queries)]
@@ -362,6 +366,33 @@ def wide_scorer(n_queries, n_items):
     queries = serving.Queries(inputs, np.arange(n_queries), seen)
     counts = np.ones(n_items, np.int64)
     return serving.Scorer(ready(JointEncoder, parameters), counts, counts, queries)
+
+
+def test_long_lists_and_short_ones_are_heads_of_one_ranking(monkeypatch):
+    n_items = 160
+    asked = wide_scorer(n_queries=5, n_items=n_items)
+    # Scores of a few values alone, in float32 without rounding: most of them are ties.
+    asked.model.items[:] = np.arange(n_items)[:, None] % 7 == np.arange(8)
+    asked._states = np.eye(8, dtype=np.float32)[:5]
+    asked.aversion = 0.0
+    monkeypatch.setattr(serving, "_TILE_SCORES", 5 * 33)
+    whole = []
+    monkeypatch.setattr(
+        asked,
+        "_whole_rows",
+        lambda block: whole.append(block) or type(asked)._whole_rows(asked, block),
+    )
+    everything, scores = asked.top_k(n_items)
+    for query, row in enumerate(everything):
+        liked = np.flatnonzero(np.arange(n_items) % 7 == query)
+        rest = np.setdiff1d(np.arange(n_items), liked)
+        assert row.tolist() == [*liked, *rest]
+    for k in (1, 9, 10, 11, 30, 159, 161):
+        whole.clear()
+        codes, best = asked.top_k(k)
+        assert bool(whole) == (k > n_items / 16)
+        np.testing.assert_array_equal(codes, everything[:, :k])
+        np.testing.assert_allclose(best, scores[:, :k], rtol=1e-6)
 
 
 def test_no_array_holds_all_queries_by_all_items(monkeypatch):

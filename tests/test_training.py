@@ -8,7 +8,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from test_objectives import BOTH, EVENTS, objective, run
+from test_objectives import BOTH, EVENTS, objective, run, with_settings
 
 from posneg_rec import training
 from posneg_rec.objectives import PNFRecObjective
@@ -83,6 +83,77 @@ def test_batch_without_any_dislike_trains(kind):
 def test_loss_that_is_not_finite_says_when_and_what_to_lower():
     with pytest.raises(FloatingPointError, match=r"epoch 1 .*learning_rate \(now 1e\+38\)"):
         run(objective(EVENTS, learning_rate=1e38))
+
+
+class Single(torch.nn.Module):
+    """One number that starts at 0."""
+
+    def __init__(self):
+        super().__init__()
+        self.x = torch.nn.Parameter(torch.zeros(1))
+
+
+class Minimised:
+    """An objective of one user, whose losses, part by part, are functions of one number."""
+
+    terms = ()
+
+    def __init__(self, *parts):
+        self.parts = parts
+
+    def model(self, n_items, generator):
+        return Single()
+
+    def trainable_users(self):
+        return np.arange(1)
+
+    def losses(self, model, users, rng, generator):
+        for part in self.parts:
+            yield (part(model.x).sum(),)
+
+
+def minimise(*parts, **settings):
+    made, rng = Minimised(*parts), np.random.default_rng(0)
+    weights, history = training.train(made, 1, with_settings(**settings), rng=rng)
+    return float(weights["x"][0]), [log.losses["loss"] for log in history]
+
+
+@pytest.mark.parametrize("ema_decay", [0.0, 0.9])
+@pytest.mark.parametrize(
+    ("loss", "learning_rate"),
+    [
+        (lambda x: torch.sqrt(x) * 0, 0.01),  # a gradient of 0 times infinity
+        (lambda x: x, 1e39),  # a step beyond what float32 reaches
+    ],
+)
+def test_weight_that_is_not_finite_ends_a_fit_whose_losses_are(loss, learning_rate, ema_decay):
+    assert loss(torch.zeros(1)) == 0
+    with pytest.raises(FloatingPointError, match=r"epoch 1 \(\{'loss': 0\.0\}\)"):
+        minimise(loss, max_epochs=1, learning_rate=learning_rate, ema_decay=ema_decay)
+
+
+@pytest.mark.parametrize(("ema_decay", "share"), [(0.0, 1.0), (0.5, 0.9), (0.95, 0.9)])
+def test_average_counts_the_weights_after_the_step(ema_decay, share):
+    # Adam's first step is the learning rate, against the gradient.
+    x, losses = minimise(lambda x: 3 * x, max_epochs=1, ema_decay=ema_decay)
+    assert x == pytest.approx(-0.01 * share, rel=1e-5)
+    assert losses == [0.0]  # of the weights before the step
+
+
+def test_a_step_follows_all_parts_of_its_batch_and_no_other():
+    seen = []
+
+    def part(factor):
+        def loss(x):
+            seen.append((round(x.item(), 4), None if x.grad is None else x.grad.item()))
+            return factor * x + 1
+
+        return loss
+
+    x, losses = minimise(part(2), part(-5), max_epochs=2)
+    assert seen == [(0, None), (0, 2), (0.01, None), (0.01, 2)]
+    assert x == pytest.approx(0.02, rel=1e-4)
+    assert losses == pytest.approx([2, 2 - 0.03])
 
 
 @BOTH
@@ -188,6 +259,19 @@ def test_average_moves_by_the_decay_and_faster_at_first(sparse):
         share = max(9 / (step + 9), 0.5)
         expected[rows] += share * (value - expected[rows])
     np.testing.assert_allclose(average.to_numpy()["item_embedding"], expected, rtol=1e-6)
+
+
+def test_average_of_decay_zero_is_a_copy_of_the_last_weights():
+    model = Row()
+    average = training._Average(model, 0.0)
+    for value in (1.0, 4.0):
+        with torch.no_grad():
+            model.item_embedding.fill_(value)
+        average.update()
+    kept = average.to_numpy()["item_embedding"]
+    with torch.no_grad():
+        model.item_embedding.fill_(7.0)
+    assert kept.dtype == np.float32 and (kept == 4.0).all()
 
 
 def test_rare_rows_are_averaged_over_their_own_steps():

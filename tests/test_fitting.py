@@ -1,0 +1,177 @@
+"""What a fit holds out, validates by, and takes over from the model that it goes on from."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tiny import X, Y, tiny
+
+from posneg_rec import fitting
+from posneg_rec.fitted import FittedModel
+from posneg_rec.sequences import Histories
+
+
+def histories(lengths, signs=None):
+    """Users with so many events, all liked if nothing else is said."""
+    n = sum(lengths)
+    return Histories(
+        users=np.arange(len(lengths)),
+        items=np.arange(n),
+        signs=np.ones(n, np.int8) if signs is None else np.array(signs, np.int8),
+        times=None,
+        rows=np.arange(n),
+        offsets=np.cumsum([0, *lengths]),
+    )
+
+
+def hold_out(events, fraction, n_items=100, seed=0, can_be_hit=None):
+    if can_be_hit is None:
+        can_be_hit = np.full(len(events.items), True)
+    rng = np.random.default_rng(seed)
+    return fitting._hold_out(events, can_be_hit, n_items, fraction, rng)
+
+
+def n_held_of(events, validation):
+    return [int(part.sum()) for part in np.split(validation.held, events.offsets[1:-1])]
+
+
+# ------------------------------------------------------------------------------ held out
+
+
+@pytest.mark.parametrize(
+    ("length", "n_held"), [(2, 1), (3, 1), (19, 9), (20, 10), (21, 10), (22, 10), (100, 10)]
+)
+def test_latest_half_of_a_user_is_held_out_but_no_more_than_ten(length, n_held):
+    events = histories([length, 1])  # nothing can be held out of one event
+    validation = next(found for seed in range(20) if (found := hold_out(events, 0.5, seed=seed)))
+    assert np.flatnonzero(validation.held).tolist() == list(range(length - n_held, length))
+    assert validation.targets.tolist() == list(range(length - n_held, length))
+    assert validation.users.tolist() == [0] * n_held
+
+
+@given(
+    st.lists(st.integers(1, 30), min_size=2, max_size=12), st.floats(0.01, 1.0), st.integers(0, 99)
+)
+def test_a_share_of_the_users_is_held_out_and_never_all(lengths, fraction, seed):
+    events = histories(lengths)
+    validation = hold_out(events, fraction, seed=seed)
+    most = min(math.ceil(fraction * len(lengths)), len(lengths) - 1)
+    if validation is None:
+        return
+    n_held = n_held_of(events, validation)
+    assert 0 < np.count_nonzero(n_held) <= most
+    for length, n in zip(lengths, n_held, strict=True):
+        assert n in (0, min(length // 2, 10))
+    if min(lengths) > 1:
+        assert np.count_nonzero(n_held) == most
+
+
+def test_likes_alone_are_targets_though_all_latest_events_are_held():
+    events = histories([6, 6], [1, -1, 1, -1, 0, 1] * 2)
+    validation = hold_out(events, 0.5)
+    (user,) = np.unique(validation.users)
+    assert np.flatnonzero(validation.held).tolist() == [6 * user + place for place in (3, 4, 5)]
+    assert validation.targets.tolist() == [6 * user + 5]
+
+
+def test_no_like_among_the_latest_events_is_no_validation():
+    assert hold_out(histories([4, 4], [1, 1, -1, 0] * 2), 0.5) is None
+
+
+@pytest.mark.parametrize(
+    ("n_items", "n_held"),
+    [
+        (1, 4090),  # 2**12 at most, in tens
+        (2**16, 4090),
+        (2**19, 510),  # 2**28 scores
+        (2**20, 250),
+        (2**24, 250),  # 2**8 events whatever they cost
+    ],
+)
+def test_held_events_of_all_users_together_have_a_limit(n_items, n_held):
+    events = histories([20] * 500)
+    validation = hold_out(events, 1.0, n_items=n_items)
+    assert validation.held.sum() == len(validation.targets) == n_held
+    assert set(n_held_of(events, validation)) == {0, 10}
+
+
+@pytest.mark.parametrize(("most", "n_held"), [(9, 0), (10, 10), (19, 10), (20, 20), (29, 20)])
+def test_a_user_beyond_the_limit_stays_in_training(monkeypatch, most, n_held):
+    monkeypatch.setattr(fitting, "_MAX_VALIDATION_TARGETS", most)
+    validation = hold_out(histories([40] * 4), 0.75)
+    assert (0 if validation is None else validation.held.sum()) == n_held
+
+
+def test_nothing_is_held_out_where_no_target_can_be_hit():
+    events = histories([4, 4])
+    with pytest.warns(UserWarning, match="All 2 events kept for early stopping repeat"):
+        assert hold_out(events, 0.5, can_be_hit=np.full(8, False)) is None
+    one = np.arange(8) % 4 == 3
+    assert hold_out(events, 0.5, can_be_hit=one).held.sum() == 2
+
+
+# ------------------------------------------------------------------------------ validation
+
+
+@pytest.mark.parametrize("aversion", [0.0, 2.5])
+def test_validation_score_is_the_ndcg_of_ten_of_the_held_out_likes(monkeypatch, aversion):
+    asked = []
+
+    def ranks(self, events, users, targets, **options):
+        asked.append((events.signs[targets], options))
+        return np.resize([1, 3, 11, 10], len(targets))
+
+    monkeypatch.setattr(FittedModel, "ranks", ranks)
+    model = tiny(dislike_aversion=aversion).fit(X, Y)
+    gains = np.resize([1, 1 / 2, 0, 1 / math.log2(11)], len(asked[0][0]))
+    assert len(gains) > 4
+    assert model.history_["validation_score"] == pytest.approx([gains.mean()] * 2)
+    for signs, options in asked:
+        assert (signs == 1).all() and options == {"dislike_aversion": aversion}
+
+
+# ------------------------------------------------------------------------------ going on
+
+
+def test_ranges_of_time_stay_as_the_first_fit_chose_them():
+    model = tiny().fit(X, Y)
+    edges = model.fitted_.gap_edges.copy()
+    slower = X.copy()
+    slower[:, 2] *= 1000
+    model.partial_fit(slower, Y)
+    np.testing.assert_array_equal(model.fitted_.gap_edges, edges)
+    relearned = tiny().fit(slower, Y).fitted_.gap_edges
+    np.testing.assert_allclose(relearned, 1000 * edges)
+
+
+def test_new_fit_forgets_the_ranges_of_time():
+    model = tiny().fit(X, Y)
+    edges = model.fitted_.gap_edges.copy()
+    slower = X.copy()
+    slower[:, 2] *= 1000
+    np.testing.assert_allclose(model.fit(slower, Y).fitted_.gap_edges, 1000 * edges)
+
+
+@pytest.mark.parametrize("objective", ["joint", "pnfrec"])
+@pytest.mark.parametrize("scale", [0.01, 100])
+def test_items_that_join_start_as_small_as_a_new_models(objective, scale):
+    model = tiny(objective=objective, learning_rate=1e-12).fit(X, Y)
+    for value in model.weights_.values():
+        value *= scale
+    n_before = len(model.items_)
+    fitted = model.weights_["item_embedding"].copy()
+    rows = X.copy()
+    rows[:, 1] += 1000 * (1 + rows[:, 0])  # nothing but items that nobody has met
+    model.partial_fit(rows, Y)
+    table = model.weights_["item_embedding"]
+    np.testing.assert_allclose(table[:n_before], fitted, rtol=1e-6, atol=1e-9)
+    joined = table[n_before:]
+    assert joined.size > 1000
+    assert joined.std() == pytest.approx(0.02, rel=0.1)
+    assert abs(joined.mean()) < 0.002
+    if objective == "joint":
+        np.testing.assert_allclose(model.weights_["item_taste"][n_before:], 0, atol=1e-9)
