@@ -24,6 +24,7 @@ ALLOWED = {
     "datasets": set(),
     "nn": {"sequences"},
     "losses": {"nn"},
+    "memory": {"sequences"},
     "training": {"losses", "nn", "sequences"},
     "serving": {"sequences"},
     "accelerated": {"nn", "sequences", "serving"},
