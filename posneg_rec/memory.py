@@ -165,7 +165,6 @@ def _item_weights(
             gains[near == item] = -1
             best = np.argpartition(-gains, width - 1)[:width] if len(near) > width else slice(None)
             best = np.arange(len(near))[best]
-            best = best[gains[best] > 0]
             neighbours[place, : len(best)] = near[best]
             targets[place, : len(best)] = products[best]
             before[place, : len(best)] = weights[best]
@@ -598,7 +597,7 @@ NEXT_WEIGHT = 4.0
 TASTE_WEIGHTS = TasteWeights(0.3, 1.75, 0.0)
 # What is learned is drawn towards them, by a normal distribution of so wide a scale: a few hundred
 # held-out events outweigh it, a handful does not.
-_NEXT_SCALES = np.array([0.5, 4.0, 0.5])
+_NEXT_SCALES = np.array([0.5, 2.0, 0.5])
 _TASTE_SCALES = np.array([0.2, 0.5, 0.5])
 
 
@@ -722,6 +721,6 @@ def _newton(
         # Far from the best weights a whole step may overshoot; no step is longer than the scales.
         step /= max(1.0, float(np.abs(step / scales).max()))
         weights += step
-        if np.abs(step / scales).max() < 1e-3:
+        if np.abs(step / scales).max() < 1e-2:
             break
     return weights.tolist()
