@@ -10,9 +10,9 @@ neighbours, found in the training events, and a history's items each add their w
   and ridge regression of what is left over on what the user's other items left over.
 
 All neighbours would take a matrix of items by items and its inverse; each item's own regression on
-its strongest neighbours takes memory and time that grow with the events, and on MovieLens-1M it
-predicts better than the closed form cut down to as many weights an item. Where every two items have
-met, and an item may have as many neighbours as there are, the two are the same.
+its strongest neighbours takes memory and time that grow with the events, and on MovieLens it ranks
+as well as the closed form cut down to as many weights an item. Where every two items have met, and
+an item may have as many neighbours as there are, the two are the same.
 
 A memory that has seen an event trusts itself too much there. How much it counts beside a model is
 learned from events that neither has seen: :func:`fit_next_weight`, :func:`fit_taste_weights`.
@@ -591,8 +591,9 @@ class TasteWeights(NamedTuple):
         return logits
 
 
-#: How much the memory counts where no events were held out to learn it from. On held-out events of
-#: MovieLens-100K, MovieLens-1M, MovieTweetings and Amazon Beauty the weights come out about these.
+#: How much the memory counts where no events were held out to learn it from. Learned are, on
+#: MovieLens-1M, MovieLens-100K and MovieTweetings, 3.6, 5.6 and 7.7 for what comes next (four ranks
+#: their later users about as well), and for taste 0.3 to 0.5 of the model and 1.4 to 2 of the memory.
 NEXT_WEIGHT = 4.0
 TASTE_WEIGHTS = TasteWeights(0.3, 1.75, 0.0)
 # What is learned is drawn towards them, by a normal distribution of so wide a scale: a few hundred
