@@ -593,7 +593,8 @@ class TasteWeights(NamedTuple):
 
 #: How much the memory counts where no events were held out to learn it from. Learned are, on
 #: MovieLens-1M, MovieLens-100K and MovieTweetings, 3.6, 5.6 and 7.7 for what comes next (four ranks
-#: their later users about as well), and for taste 0.3 to 0.5 of the model and 1.4 to 2 of the memory.
+#: for their later users about as well), and for taste 0.3 to 0.5 of the model and 1.4 to 2 of the
+#: memory.
 NEXT_WEIGHT = 4.0
 TASTE_WEIGHTS = TasteWeights(0.3, 1.75, 0.0)
 # What is learned is drawn towards them, by a normal distribution of so wide a scale: a few hundred
