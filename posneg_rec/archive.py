@@ -34,7 +34,7 @@ _ALIGNMENT = 64
 _SUFFIX, _HEADER = ".npy", "header"
 # More JSON than any model has; parsed, it can take some twenty times its size.
 _MAX_HEADER = 2**28
-_TYPES = ("<f4", "<f8", "<i8", "|u1")
+_TYPES = ("<f4", "<f8", "<i4", "<i8", "|u1")
 # What NumPy writes, byte for byte; to match it needs no parser that evaluates anything.
 _MAGIC = b"\x93NUMPY\x01\x00"
 _DESCRIPTION = re.compile(

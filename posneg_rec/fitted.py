@@ -30,6 +30,7 @@ from posneg_rec.interactions import (
     read_times,
     table_like,
 )
+from posneg_rec.memory import ItemMemory, WeighedMemory, fit_next_weight, fit_taste_weights
 from posneg_rec.sequences import Histories
 
 if TYPE_CHECKING:
@@ -71,6 +72,8 @@ class FittedModel:
         Of the matrix products in training.
     history : dict of str to list
         The log of all epochs.
+    memory : WeighedMemory or None
+        What the items of a history bring to mind beside what their order does.
     n_features_in : int or None
         Columns of the table seen in fit, None of a list of histories.
     feature_names_in : ndarray of str or None
@@ -90,6 +93,7 @@ class FittedModel:
     excludes_seen: bool
     precision: str
     history: dict[str, list[Any]] = field(repr=False)
+    memory: WeighedMemory | None = field(default=None, repr=False)
     n_features_in: int | None = None
     feature_names_in: NDArray[Any] | None = None
     last_seen: LastSeen | None = field(default=None, repr=False)
@@ -368,6 +372,37 @@ class FittedModel:
             ranks[part] = scorer.ranks(histories.items[stops[part]])
         return ranks
 
+    def weighed(
+        self, items: ItemMemory, histories: Histories, held: NDArray[np.bool_]
+    ) -> WeighedMemory:
+        """Learn from held-out events how much a memory is to count beside this model.
+
+        Parameters
+        ----------
+        items : ItemMemory
+            Of the training part.
+        histories : Histories
+            Training part and held-out events.
+        held : bool array of shape (n_events,)
+        """
+        stops = np.flatnonzero(held & (histories.items >= 0) & (histories.signs != 0))
+        users = np.searchsorted(histories.offsets, stops, side="right") - 1
+        targets, signs = histories.items[stops], histories.signs[stops]
+
+        def scorer_of(kept: NDArray[np.bool_]) -> serving.Scorer:
+            return self._scorer(
+                histories, users[kept], stops[kept], exclude_seen=None, dislike_aversion=0.0
+            )
+
+        told = scorer_of(np.full(len(stops), True)).tastes(items, targets)
+        taste_weights = fit_taste_weights(*told, signs)
+        liked = signs == 1
+        scorer = scorer_of(liked)
+        next_weight = fit_next_weight(
+            lambda block: scorer.parts(items, taste_weights, block), targets[liked]
+        )
+        return WeighedMemory(items, next_weight, taste_weights)
+
     def _scorer(
         self,
         histories: Histories,
@@ -400,6 +435,7 @@ class FittedModel:
             aversion=aversion,
             exclude_seen=self._excludes(exclude_seen),
             allowed=allowed,
+            memory=self.memory,
         )
 
     def _excludes(self, exclude_seen: bool | None) -> bool:

@@ -20,6 +20,7 @@ from posneg_rec.interactions import (
     check_not_empty,
     read_interactions,
 )
+from posneg_rec.memory import ItemMemory, WeighedMemory
 from posneg_rec.metrics import gain
 from posneg_rec.model_selection import LastSeen
 from posneg_rec.sequences import Histories, gap_edges, shorten
@@ -189,8 +190,19 @@ def fit_model(
         validate=None if validation is None else validate,
         on_epoch=lambda log, weights: on_epoch(log[-1], lambda: at(weights(), log)),
     )
+    memory = None
+    if log and params["item_memory"] and objective_class.has_memory:
+        learned = training if weights is None else training.select(weights[training.rows] > 0)
+        if before is not None:
+            if before.memory is not None:
+                items = ItemMemory.fit(learned, n_items, prior=before.memory.items)
+                memory = before.memory._replace(items=items)
+        else:
+            memory = WeighedMemory(ItemMemory.fit(learned, n_items))
+            if validation is not None:
+                memory = at(trained, log).weighed(memory.items, histories, validation.held)
     likes, dislikes = _counts(histories, n_items, weights, before)
-    fitted = replace(at(trained, log), likes=likes, dislikes=dislikes)
+    fitted = replace(at(trained, log), likes=likes, dislikes=dislikes, memory=memory)
     if feedback is not None or not log:
         _warn_of_what_was_not_learned(fitted, events, is_trained=bool(log))
     return fitted

@@ -44,6 +44,7 @@ __all__ = [
     "ItemWeights",
     "Recalled",
     "TasteWeights",
+    "WeighedMemory",
     "fit_next_weight",
     "fit_taste_weights",
 ]
@@ -597,6 +598,16 @@ class TasteWeights(NamedTuple):
 #: memory.
 NEXT_WEIGHT = 4.0
 TASTE_WEIGHTS = TasteWeights(0.3, 1.75, 0.0)
+
+
+class WeighedMemory(NamedTuple):
+    """A memory, and how much it counts beside a model."""
+
+    items: ItemMemory
+    next_weight: float = NEXT_WEIGHT
+    taste_weights: TasteWeights = TASTE_WEIGHTS
+
+
 # What is learned is drawn towards them, by a normal distribution of so wide a scale: a few hundred
 # held-out events outweigh it, a handful does not.
 _NEXT_SCALES = np.array([0.5, 2.0, 0.5])

@@ -262,6 +262,8 @@ class _Objective:
 
     terms: ClassVar[tuple[str, ...]]
     encoder: ClassVar[type[ItemModel]]
+    #: Whether an item memory stands beside the model.
+    has_memory: ClassVar[bool] = False
 
     def __init__(
         self,
@@ -472,6 +474,7 @@ class JointObjective(_Objective):
 
     terms = ("item_loss", "feedback_loss")
     encoder = JointEncoder
+    has_memory = True
 
     def _read(
         self,

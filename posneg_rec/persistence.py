@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 import posneg_rec
 from posneg_rec import archive
 from posneg_rec.archive import File, ModelFileError, Reader
+from posneg_rec.memory import ItemMemory, TasteWeights, WeighedMemory
 from posneg_rec.sequences import N_GAP_TAGS
 from posneg_rec.serving import METHODS
 
@@ -46,7 +47,17 @@ FORMAT = 2
 _Estimator = TypeVar("_Estimator")
 
 _HEAD = {"format", "content", "written_by", "written_at"}
-_WEIGHT = "weights/"
+_WEIGHT, _MEMORY = "weights/", "memory/"
+_MEMORY_ARRAYS = {
+    f"{part}.{name}": dtype
+    for part in ("next", "taste")
+    for name, dtype in (
+        ("offsets", "<i8"),
+        ("items", "<i4"),
+        ("weights", "<f4"),
+        ("evidence", "<f4"),
+    )
+} | {"levels": "<f4", "counts": "<f4"}
 _RECOMMENDER = "ContrastiveSeqRecommender"
 _CODINGS = ("liked", "binary", "signed", "graded")
 _PRECISIONS = ("float32", "bfloat16")
@@ -170,6 +181,15 @@ def _record_of_model(
     ids, arrays = _ids_to_arrays(fitted.items)
     arrays |= {name: getattr(fitted, name) for name in ("likes", "dislikes", "gap_edges")}
     arrays |= {_WEIGHT + name: value for name, value in fitted.weights.items()}
+    state["memory"] = None
+    if fitted.memory is not None:
+        state["memory"] = {
+            "mean": fitted.memory.items.mean,
+            "next_weight": fitted.memory.next_weight,
+            "taste_weights": list(fitted.memory.taste_weights),
+        }
+        own = fitted.memory.items.arrays()
+        arrays |= {_MEMORY + name: own[name] for name in _MEMORY_ARRAYS}
     counts = {
         "n_items": len(fitted.items),
         "n_liked": int(fitted.likes.sum()),
@@ -387,12 +407,13 @@ def _estimator(
 ) -> _Estimator:
     """Make the fitted estimator that a record describes."""
     is_model = "fitted_on" in record
-    expected = set(_COLUMNS_IN) | (set(_PLAIN) | {"history"} if is_model else set())
+    expected = set(_COLUMNS_IN) | (set(_PLAIN) | {"history", "memory"} if is_model else set())
     estimator: Any = _made(reader, kind, _params(reader, record["params"]))
     state = dict(_keys(reader, record["state"], expected))
     if is_model:
         state |= _params(reader, {"positive_threshold": state["positive_threshold"]})
         items = _ids(reader, record["ids"], arrays)
+        state["memory"] = _memory(reader, state["memory"], arrays, len(items))
         estimator.fitted_ = _fitted(
             reader,
             state,
@@ -547,6 +568,41 @@ def _fitted(
         reader.refuse("has gap_edges that are not positive and ascending")
     columns = {"n_features_in": n_features, "feature_names_in": names}
     return FittedModel(items=items, weights=weights, **state | columns | arrays)
+
+
+def _memory(reader: Reader, stored: Any, arrays: _Arrays, n_items: int) -> WeighedMemory | None:
+    """Make the memory that stands beside a model, if there is one."""
+    if stored is None:
+        return None
+    stored = _keys(reader, stored, {"mean", "next_weight", "taste_weights"})
+    taste_weights = stored["taste_weights"]
+    if not isinstance(taste_weights, list) or len(taste_weights) != len(TasteWeights._fields):
+        reader.refuse(f"has taste_weights={taste_weights!r:.50}, which are not three numbers")
+    numbers = [stored["mean"], stored["next_weight"], *taste_weights]
+    if not all(_is_number(number) for number in numbers):
+        reader.refuse("has weights of a memory that are no finite numbers")
+    taken = {name: arrays.take(_MEMORY + name, dtype) for name, dtype in _MEMORY_ARRAYS.items()}
+    for name, array in taken.items():
+        if array.dtype.kind == "f" and not np.isfinite(array).all():
+            reader.refuse(f"has a memory whose {name} are not finite")
+    for part in ("next", "taste"):
+        offsets, items = taken[f"{part}.offsets"], taken[f"{part}.items"]
+        if (
+            offsets.shape != (n_items + 1,)
+            or offsets[0] != 0
+            or (np.diff(offsets) < 0).any()
+            or not len(items) == offsets[-1] == len(taken[f"{part}.weights"])
+            or items.min(initial=0) < 0
+            or items.max(initial=-1) >= n_items
+            or taken[f"{part}.evidence"].shape != (n_items,)
+            or (taken[f"{part}.evidence"] < 0).any()
+        ):
+            reader.refuse(f"has a memory whose weights of {part} do not go together")
+    if not taken["levels"].shape == taken["counts"].shape == (n_items,):
+        reader.refuse(f"has a memory that is not of its {n_items} items")
+    memory = ItemMemory.from_arrays(taken | {"mean": np.array(float(stored["mean"]))})
+    weights = TasteWeights(*map(float, taste_weights))
+    return WeighedMemory(memory, float(stored["next_weight"]), weights)
 
 
 def _check_weights(

@@ -21,6 +21,12 @@ from typing import Any, ClassVar, NamedTuple, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from posneg_rec.memory import (
+    ItemMemory,
+    Recalled,
+    TasteWeights,
+    WeighedMemory,
+)
 from posneg_rec.sequences import (
     Histories,
     PackedSequences,
@@ -37,6 +43,7 @@ __all__ = [
     "PNFRecModel",
     "Queries",
     "Scorer",
+    "log_sigmoid",
     "of_one_length",
     "target_ranks",
     "top_k",
@@ -86,6 +93,7 @@ class Queries:
     inputs: Inputs
     rows: NDArray[np.int64]  # (Q,)
     seen: PackedSequences  # Q sequences of item codes
+    seen_signs: NDArray[np.int8]  # of each of its values
 
     @classmethod
     def before(
@@ -123,7 +131,16 @@ class Queries:
             offsets_of(last - first),
         )
         seen, first, last = events(known)
-        return cls(inputs, rows, PackedSequences.slices(histories.items[seen], first, last))
+        index = seen.take(ranges(first, last - first))
+        met = PackedSequences(histories.items[index], offsets_of(last - first))
+        return cls(inputs, rows, met, histories.signs[index])
+
+    def recall(self, memory: ItemMemory, queries: slice) -> Recalled:
+        """Let a memory read what some queries have met, all of it."""
+        offsets = self.seen.offsets[queries.start : queries.stop + 1]
+        events = slice(offsets[0], offsets[-1])
+        met = PackedSequences(self.seen.values[events], offsets - offsets[0])
+        return memory.recall(met, self.seen_signs[events])
 
 
 # -- Threads and products ----------------------------------------------------------------------
@@ -300,6 +317,17 @@ def _standardised(x: Array) -> Array:
     return centred
 
 
+def log_sigmoid(x: Array) -> Array:
+    """Turn logits into log probabilities, in place."""
+    # min(x, 0) - log(1 + exp(-|x|)), by functions that NumPy has vectorised.
+    rest = np.abs(x)
+    np.exp(np.negative(rest, out=rest), out=rest)
+    rest += 1
+    np.minimum(x, 0, out=x)
+    x -= np.log(rest, out=rest)
+    return x
+
+
 def _affine(x: Array, matrix: Array, bias: Array) -> Array:
     y = _product(x, matrix)
     y += bias
@@ -411,8 +439,8 @@ class Model:
             return logits
         return _product(states, np.ascontiguousarray(vectors.T))
 
-    def log_liked(self, states: Array, items: slice) -> Array:
-        """``log p(liked | next)``, (Q, n) from states (Q, d), of a model of likelihoods."""
+    def liked_logits(self, states: Array, items: slice) -> Array:
+        """Of being liked, (Q, n) from states (Q, d), of a model of likelihoods."""
         raise NotImplementedError
 
 
@@ -457,20 +485,14 @@ class JointModel(Model):
         vectors += self._tags[gap_tags, signs + 1]
         return vectors
 
-    def log_liked(self, states: Array, items: slice) -> Array:
-        """``log p(liked | next)``, (Q, n) from states (Q, d)."""
+    def liked_logits(self, states: Array, items: slice) -> Array:
+        """Of being liked, (Q, n) from states (Q, d)."""
         weights = self.weights
         x = _affine(states, weights["taste_query.weight"].T, weights["taste_query.bias"])
         level = _affine(states, weights["taste_level.weight"].T, weights["taste_level.bias"])
         x = self.logits(x, items)
         x += weights["item_taste"][items]
         x += level
-        # log sigmoid(x) = min(x, 0) - log(1 + exp(-|x|)), by functions that NumPy has vectorised.
-        rest = np.abs(x)
-        np.exp(np.negative(rest, out=rest), out=rest)
-        rest += 1
-        np.minimum(x, 0, out=x)
-        x -= np.log(rest, out=rest)
         return x
 
 
@@ -496,7 +518,8 @@ def _quietly(function: _Function) -> _Function:
 class Scorer:
     """The scores of all items for some queries.
 
-    Logits, or of a model of likelihoods ``log p(next) + aversion log p(liked | next)``. Where the
+    Logits, or of a model of likelihoods ``log p(next) + aversion log p(liked | next)``. A memory
+    adds what it knows to the logits of both. Where the
     encoder has nothing to read, the popular and well-liked score high.
 
     Parameters
@@ -511,6 +534,8 @@ class Scorer:
         Whether items that the query has seen score -inf.
     allowed : bool array of shape (N,), default=None
         All others score -inf.
+    memory : WeighedMemory, default=None
+        Of a model of likelihoods.
     """
 
     model: Model
@@ -520,6 +545,7 @@ class Scorer:
     aversion: float = 1.0
     exclude_seen: bool = True
     allowed: NDArray[np.bool_] | None = None
+    memory: WeighedMemory | None = None
 
     def __post_init__(self) -> None:
         """Encode what the queries read."""
@@ -593,6 +619,37 @@ class Scorer:
         row: Array = scores[0] - log_normaliser
         return row
 
+    def tastes(self, memory: ItemMemory, targets: NDArray[np.int64]) -> tuple[Array, Array]:
+        """Tell what model and memory make of each query's target being liked, (Q,) each.
+
+        They are a logit, and a score of :meth:`ItemMemory.recall`; to be weighed by
+        :func:`memory.fit_taste_weights`.
+        """
+        logits, scores = np.empty((2, len(targets)), dtype=np.float32)
+        everything = slice(0, len(self.likes))
+        for block in self._blocks(min(_TILE_QUERIES, _MAX_ROW_SCORES // len(self.likes))):
+            rows, own = np.arange(block.stop - block.start), targets[block]
+            states = self._states[self.queries.rows[block]]
+            logits[block] = self.model.liked_logits(states, everything)[rows, own]
+            scores[block] = self.queries.recall(memory, block).taste_scores()[rows, own]
+        return logits, scores
+
+    @_quietly
+    def parts(
+        self, memory: ItemMemory, taste_weights: TasteWeights, block: slice
+    ) -> tuple[Array, Array, Array]:
+        """Return what scores are made of, for some queries, as :func:`memory.fit_next_weight` asks.
+
+        Without a memory or aversion of the scorer's own, these are ``log p(next)`` of candidates,
+        what a memory makes of them, and ``log p(liked | next)`` of both, (Q, N) each.
+        """
+        scores, log_normaliser = self._whole_rows(block)
+        recalled = self.queries.recall(memory, block)
+        states = self._states[self.queries.rows[block]]
+        liked = self.model.liked_logits(states, slice(0, len(self.likes)))
+        liked = taste_weights.logit(liked, recalled.taste_scores())
+        return scores - log_normaliser[:, None], recalled.next_scores(), log_sigmoid(liked)
+
     def _blocks(self, size: int) -> list[slice]:
         n, size = len(self.queries.rows), max(1, size)
         return [slice(start, min(start + size, n)) for start in range(0, n, size)]
@@ -627,11 +684,14 @@ class Scorer:
         aversion = np.full((len(inputs), 1), self.aversion, dtype=np.float32)
         aversion[empty] = 0
         seen_rows, seen = self._seen(block)
+        recalled = None if self.memory is None else self.queries.recall(self.memory.items, block)
         n_items = len(self.likes)
         step = max(1, _TILE_SCORES // len(inputs))
         for start in range(0, n_items, step):
             items = slice(start, min(start + step, n_items))
             scores = self.model.logits(states, items)  # (Q, n)
+            if self.memory is not None and recalled is not None:
+                scores += self.memory.next_weight * recalled.next_scores(items)
             top = scores.max(1)
             if self.model.is_likelihood:
                 total = np.exp(scores - top[:, None]).sum(1)
@@ -648,7 +708,11 @@ class Scorer:
             if len(rows) < len(top):
                 scores = scores[rows]
             if self.model.is_likelihood and self.aversion:
-                scores += aversion[rows] * self.model.log_liked(states[rows], items)
+                liked = self.model.liked_logits(states[rows], items)
+                if self.memory is not None and recalled is not None:
+                    taste = recalled.taste_scores(items)[rows]
+                    liked = self.memory.taste_weights.logit(liked, taste)
+                scores += aversion[rows] * log_sigmoid(liked)
             yield rows, items, scores
         log_normaliser[empty] = 0
 
