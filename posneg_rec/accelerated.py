@@ -148,7 +148,7 @@ class AcceleratedScorer(Scorer):
                     weights = self.memory.taste_weights
                     taste = self._to(recalled.taste_scores())
                     liked = weights.model * liked + weights.memory * taste + weights.offset
-                scores.add_(F.logsigmoid(liked), alpha=self.aversion)
+                scores.add_(F.logsigmoid(liked + self.liked_shift), alpha=self.aversion)
         empty = np.flatnonzero(self._is_empty[queries])
         if len(empty):
             rows = self._to(empty)

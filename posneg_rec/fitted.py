@@ -42,6 +42,8 @@ Weights = dict[str, NDArray[np.float32]]
 
 # With so many scores to make it pays to make them on a CUDA device.
 _MANY_SCORES, _MANY_SCORES_WITHOUT_TORCH = 2**20, 2**28
+# Likes for each dislike in the data that the default aversion was chosen on, MovieLens-1M.
+_USUAL_ODDS = 0.55 / 0.45
 # Items met before, of all targets that are ranked at a time (32 MiB).
 _MAX_SEEN = 2**22
 
@@ -436,7 +438,18 @@ class FittedModel:
             exclude_seen=self._excludes(exclude_seen),
             allowed=allowed,
             memory=self.memory,
+            liked_shift=self._liked_shift,
         )
+
+    @property
+    def _liked_shift(self) -> float:
+        """What turns the odds of being liked into those where 45 % is disliked.
+
+        An aversion then means the same everywhere: where dislikes are rare, ``log p(liked)`` is
+        flat, and items that are disliked ten times as often as others would differ by nothing.
+        """
+        likes, dislikes = int(self.likes.sum()) + 1, int(self.dislikes.sum()) + 1
+        return float(np.log(_USUAL_ODDS) - np.log(likes / dislikes))
 
     def _excludes(self, exclude_seen: bool | None) -> bool:
         if exclude_seen is None:

@@ -536,6 +536,9 @@ class Scorer:
         All others score -inf.
     memory : WeighedMemory, default=None
         Of a model of likelihoods.
+    liked_shift : float, default=0.0
+        Added to the logits of being liked: the probability is that of a world in which the share
+        of dislikes is another.
     """
 
     model: Model
@@ -546,6 +549,7 @@ class Scorer:
     exclude_seen: bool = True
     allowed: NDArray[np.bool_] | None = None
     memory: WeighedMemory | None = None
+    liked_shift: float = 0.0
 
     def __post_init__(self) -> None:
         """Encode what the queries read."""
@@ -712,6 +716,7 @@ class Scorer:
                 if self.memory is not None and recalled is not None:
                     taste = recalled.taste_scores(items)[rows]
                     liked = self.memory.taste_weights.logit(liked, taste)
+                liked += np.float32(self.liked_shift)
                 scores += aversion[rows] * log_sigmoid(liked)
             yield rows, items, scores
         log_normaliser[empty] = 0
