@@ -66,6 +66,17 @@ def test_signs_part_and_dislikes_before_each_like_are_counted():
     assert made.disliked_weights.tolist() == [1, 3, 5]
 
 
+@pytest.mark.parametrize("kind", [PNFRecObjective, JointObjective])
+def test_weights_go_with_the_callers_rows_in_whatever_order(kind):
+    rows = np.array([(1, 0, 1), (0, 1, 1), (1, 2, 1), (0, 3, -1), (1, 4, -1), (0, 5, 1)])
+    made = objective(rows, kind, np.arange(6, dtype=np.float32))
+    if kind is PNFRecObjective:
+        assert made.liked_weights.tolist() == [1, 5, 0, 2]
+        assert made.disliked_weights.tolist() == [3, 4]
+    else:
+        assert made.weights.tolist() == [1, 3, 5, 0, 2, 4]
+
+
 def test_joint_events_keep_their_signs_and_neutral_ones_no_weight():
     events = [(0, 0, 1), (0, 3, 0), (0, 1, -1), (1, 2, 1)]
     made = objective(events, JointObjective, np.array([1, 2, 3, 4], dtype=np.float32))
@@ -439,14 +450,13 @@ def test_sampled_steps_move_only_the_items_they_touch(kind):
 @pytest.mark.parametrize("n_negatives", [1, 3])
 @pytest.mark.parametrize("batch_size", [1, 3])
 def test_batches_that_lack_the_first_event_train(kind, n_negatives, batch_size):
-    # The very first event's item has the last code of many, and hardly a batch draws it.
-    rows = [
-        (user, 1000 if (user, t) == (0, 0) else 10 * user + t, 1)
-        for user in range(9)
-        for t in range(4)
-    ]
+    # The very first event's item has the last code, and hardly a batch draws it: where a batch
+    # asks for its vector, there is none.
+    rows = [(user, 4 * user + t, 1) for user in range(12) for t in range(4)]
+    rows[0] = (0, 1000, 1)
     made = objective(rows, kind, n_negatives=n_negatives, batch_size=batch_size)
-    _, history = run(made, n_items=2000)
+    assert made.sampler.items[0] == made.sampler.items.max() == 47
+    _, history = run(made, n_items=48)
     assert len(history) == 3 and all(np.isfinite(log.losses["loss"]) for log in history)
 
 
