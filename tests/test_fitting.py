@@ -114,7 +114,83 @@ def test_nothing_is_held_out_where_no_target_can_be_hit():
     assert hold_out(events, 0.5, can_be_hit=one).held.sum() == 2
 
 
+# ------------------------------------------------------------------------------ counts, settings
+
+
+@pytest.mark.parametrize("n_items", [3, 5])
+@pytest.mark.parametrize(
+    ("weights", "likes", "dislikes"),
+    [
+        (None, [2, 1, 0], [0, 1, 1]),
+        ([0.0, 0.5, 0.0, 1e-9, 0.0, 0.2, 1.0], [1, 0, 0], [0, 0, 1]),
+    ],
+)
+def test_counts_are_of_likes_and_of_dislikes_of_weight(n_items, weights, likes, dislikes):
+    events = Histories(
+        users=np.arange(2),
+        items=np.array([0, 1, 1, 2, 0, 2]),
+        signs=np.array([1, -1, 1, -1, 1, 0], np.int8),
+        times=None,
+        rows=np.array([1, 2, 0, 3, 4, 6]),  # the caller's rows, one of which is left out
+        offsets=np.array([0, 3, 6]),
+    )
+    weights = None if weights is None else np.array(weights, np.float32)
+    counted = fitting._counts(events, n_items, weights, None)
+    more = [0] * (n_items - 3)
+    assert [part.tolist() for part in counted] == [likes + more, dislikes + more]
+
+
+@pytest.mark.parametrize(("n_repeats", "excludes"), [(0, True), (1, True), (2, False), (5, False)])
+def test_seen_items_are_left_out_unless_a_tenth_of_what_could_repeat_does(n_repeats, excludes):
+    events = histories([11, 11, 1, 0])  # in 20 events an item could be met again
+    repeats = np.arange(23) < n_repeats
+    assert fitting._excludes_seen("auto", events, repeats) is excludes
+    for stated in (True, False):
+        assert fitting._excludes_seen(stated, events, repeats) is stated
+
+
+def test_users_of_one_event_cannot_repeat():
+    assert fitting._excludes_seen("auto", histories([1, 1]), np.full(2, False)) is True
+
+
+def test_generator_is_our_own_and_differs_from_fit_to_fit():
+    def first(state, n_before):
+        return int(fitting._generator(state, n_before).integers(2**62))
+
+    assert first(7, 0) == first(np.int64(7), 0) == int(np.random.default_rng(7).integers(2**62))
+    numbers = [first(7, 0), first(7, 1), first(7, 2), first(8, 0), first(8, 1)]
+    assert len({*numbers, first(None, 0), first(None, 0)}) == 7
+    assert first(7, 2) == numbers[2]
+    state = np.random.RandomState(0)
+    assert first(state, 0) != first(state, 0)  # it goes on
+    assert first(np.random.RandomState(0), 0) == first(np.random.RandomState(0), 3)
+
+
 # ------------------------------------------------------------------------------ validation
+
+
+def test_ranges_of_time_and_counts_to_validate_by_are_of_the_training_part_alone(monkeypatch):
+    seen = []
+
+    def ranks(self, events, users, targets, **options):
+        seen.append((self, events))
+        return np.ones(len(targets))
+
+    gaps, choose = [], fitting.gap_edges
+    monkeypatch.setattr(fitting, "gap_edges", lambda found: gaps.append(found) or choose(found))
+    monkeypatch.setattr(FittedModel, "ranks", ranks)
+    # The latest half of each user is of items of its own.
+    rows = np.array(
+        [(u, 10 * late + t, 4 * late + t) for u in range(4) for late in (0, 1) for t in range(4)]
+    )
+    feedback = np.tile([1, -1, 1, 1], 8)
+    model = tiny(validation_fraction=0.75).fit(rows, feedback)
+    validating, events = seen[0]
+    assert len(events.items) == len(rows)  # what is ranked by is the whole past
+    assert np.isfinite(gaps[0]).sum() == 3 * 3 + 7
+    assert validating.likes.sum() + validating.dislikes.sum() == 4 * 4 + 4  # 3 of 4 users halved
+    assert model.fitted_.likes.tolist() == (4 * np.array([1, 0, 1, 1] * 2)).tolist()
+    assert model.fitted_.dislikes.tolist() == (4 * np.array([0, 1, 0, 0] * 2)).tolist()
 
 
 @pytest.mark.parametrize("aversion", [0.0, 2.5])

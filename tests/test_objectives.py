@@ -66,6 +66,17 @@ def test_signs_part_and_dislikes_before_each_like_are_counted():
     assert made.disliked_weights.tolist() == [1, 3, 5]
 
 
+@pytest.mark.parametrize("kind", [PNFRecObjective, JointObjective])
+def test_weights_go_with_the_callers_rows_in_whatever_order(kind):
+    rows = np.array([(1, 0, 1), (0, 1, 1), (1, 2, 1), (0, 3, -1), (1, 4, -1), (0, 5, 1)])
+    made = objective(rows, kind, np.arange(6, dtype=np.float32))
+    if kind is PNFRecObjective:
+        assert made.liked_weights.tolist() == [1, 5, 0, 2]
+        assert made.disliked_weights.tolist() == [3, 4]
+    else:
+        assert made.weights.tolist() == [1, 3, 5, 0, 2, 4]
+
+
 def test_joint_events_keep_their_signs_and_neutral_ones_no_weight():
     events = [(0, 0, 1), (0, 3, 0), (0, 1, -1), (1, 2, 1)]
     made = objective(events, JointObjective, np.array([1, 2, 3, 4], dtype=np.float32))
@@ -73,6 +84,40 @@ def test_joint_events_keep_their_signs_and_neutral_ones_no_weight():
     assert made.signs.tolist() == [1, 0, -1, 1]
     assert made.weights.tolist() == [1, 0, 3, 4]
     assert made.trainable_users().tolist() == [0]
+
+
+# Two likes; two dislikes after a like; an event of either sign; a neutral event.
+SEVERAL = [
+    (0, 0, 1),
+    (0, 1, 1),
+    (1, 2, 1),
+    (1, 3, -1),
+    (1, 4, -1),
+    (2, 5, 1),
+    (3, 5, -1),
+    (4, 0, 0),
+]
+
+
+@pytest.mark.parametrize(
+    ("kind", "negative_weight", "unweighted", "users"),
+    [
+        (PNFRecObjective, 0.3, [], [0, 1]),
+        (PNFRecObjective, 0.0, [], [0]),
+        (PNFRecObjective, 0.3, [0, 2, 3], [0, 1]),  # first events are no targets anyway
+        (PNFRecObjective, 0.3, [4], [0]),
+        (PNFRecObjective, 0.3, [1], []),  # no like to learn from: the dislikes are no use
+        (JointObjective, 0.3, [], [0, 1]),
+        (JointObjective, 0.0, [0, 2, 3], [0, 1]),
+        (JointObjective, 0.3, [1, 3, 4], []),
+    ],
+)
+def test_users_train_who_have_a_target_of_weight(kind, negative_weight, unweighted, users):
+    weights = np.ones(len(SEVERAL), np.float32)
+    weights[unweighted] = 0
+    for given_weights in [weights] if unweighted else [weights, None]:
+        made = objective(SEVERAL, kind, given_weights, negative_weight=negative_weight)
+        assert made.trainable_users().tolist() == users
 
 
 PACKED = st.lists(st.lists(st.integers(0, 9), max_size=6), min_size=1, max_size=5)
@@ -241,6 +286,71 @@ def test_window_contrast_uses_the_negative_encoders_inputs(monkeypatch):
     assert dislikes.n_visible is None
 
 
+def test_contrast_is_with_the_users_own_dislikes_in_whatever_order_the_encoders_read(monkeypatch):
+    # User 0 has fewer likes, user 1 fewer dislikes.
+    rows = [(0, 0, 1), (0, 1, 1), (0, 3, -1), (0, 4, -1), (0, 5, -1)]
+    rows += [(1, 0, 1), (1, 1, 1), (1, 2, 1), (1, 5, -1), (1, 3, -1)]
+    weights = np.arange(1, 11, dtype=np.float32)
+    ((_, positive, negative, dislikes, *_),) = batch_of(
+        monkeypatch, objective(rows, sample_weight=weights), "composite_loss"
+    )
+    assert positive.targets.tolist() == [1, 1, 2]
+    assert positive.weights.tolist() == pytest.approx(np.array([2, 7, 8]) / 17)
+    assert dislikes.items.tolist() == [3, 4, 5]
+    assert dislikes.offsets.tolist() == [0, 2, 3]
+    assert negative.targets.tolist() == [3, 4, 5]
+    assert negative.weights.tolist() == pytest.approx(np.array([10, 4, 5]) / 19)
+
+
+@pytest.mark.parametrize("kind", [PNFRecObjective, JointObjective])
+def test_batch_whose_targets_have_no_weight_costs_nothing(kind):
+    made = objective(EVENTS, kind, np.array([1, 0, 0, 0, 0, 1, 1, 1], dtype=np.float32))
+    model = made.model(6, torch.Generator().manual_seed(0))
+    ((loss, *terms),) = made.losses(model, np.array([0]), np.random.default_rng(0), None)
+    assert [loss.item(), *(term.item() for term in terms)] == [0] * (1 + len(terms))
+
+
+@pytest.mark.parametrize("kind", [PNFRecObjective, JointObjective])
+def test_draws_for_a_batch_are_also_of_its_dislikes(kind, monkeypatch):
+    made = objective([*EVENTS, (1, 4, 0)], kind)
+    ((*_, named, dislikes),) = batch_of(monkeypatch, made, "_items_of_batch")
+    assert set(named) == set(range(6))
+    assert dislikes.tolist() == [5, 3, 4]
+
+
+@pytest.mark.parametrize(
+    ("kind", "parts"),
+    [(PNFRecObjective, ["positive", "negative"]), (JointObjective, ["encoder", "like_logits"])],
+)
+def test_each_part_of_a_model_drops_by_the_generator(kind, parts):
+    made = objective(EVENTS, kind)
+    model = made.model(6, torch.Generator().manual_seed(0))
+    generator = torch.Generator().manual_seed(0)
+    calls = []
+    for name in parts:
+        part = getattr(model, name)
+        owner, method = (part, "forward") if isinstance(part, torch.nn.Module) else (model, name)
+        spy = mock.Mock(wraps=getattr(owner, method))
+        setattr(owner, method, spy)
+        calls.append(spy)
+    list(made.losses(model, np.arange(2), np.random.default_rng(0), generator))
+    for spy in calls:
+        (call,) = spy.call_args_list
+        assert call.args[-1] is generator
+
+
+def test_joint_encoder_is_shown_nothing_of_its_targets(monkeypatch):
+    made = objective(EVENTS, JointObjective)
+    monkeypatch.setattr(objectives, "_POSITIONS_MULTIPLE", 1)
+    model = made.model(6, torch.Generator().manual_seed(0))
+    with mock.patch.object(model, "embed_events", wraps=model.embed_events) as read:
+        list(made.losses(model, np.arange(2), np.random.default_rng(0), None))
+    ((_, codes, signs, _, latest),) = [call.args for call in read.call_args_list]
+    assert codes.tolist() == [5, 0, 0, 3, 1, 4]  # user 1's are fewer and go first
+    assert signs.tolist() == [-1, 1, 1, -1, 1, -1]
+    assert latest.tolist() == [[-1, 0], [1, 0], [2, -1], [2, 3], [4, 3], [4, 5]]
+
+
 def test_past_contrast_shows_each_target_the_dislikes_before_it(monkeypatch):
     made = objective(EVENTS, contrastive_negatives="past")
     ((_, positive, _, dislikes, *_),) = batch_of(monkeypatch, made, "composite_loss")
@@ -340,14 +450,13 @@ def test_sampled_steps_move_only_the_items_they_touch(kind):
 @pytest.mark.parametrize("n_negatives", [1, 3])
 @pytest.mark.parametrize("batch_size", [1, 3])
 def test_batches_that_lack_the_first_event_train(kind, n_negatives, batch_size):
-    # The very first event's item has the last code of many, and hardly a batch draws it.
-    rows = [
-        (user, 1000 if (user, t) == (0, 0) else 10 * user + t, 1)
-        for user in range(9)
-        for t in range(4)
-    ]
+    # The very first event's item has the last code, and hardly a batch draws it: where a batch
+    # asks for its vector, there is none.
+    rows = [(user, 4 * user + t, 1) for user in range(12) for t in range(4)]
+    rows[0] = (0, 1000, 1)
     made = objective(rows, kind, n_negatives=n_negatives, batch_size=batch_size)
-    _, history = run(made, n_items=2000)
+    assert made.sampler.items[0] == made.sampler.items.max() == 47
+    _, history = run(made, n_items=48)
     assert len(history) == 3 and all(np.isfinite(log.losses["loss"]) for log in history)
 
 
