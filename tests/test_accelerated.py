@@ -73,7 +73,7 @@ def test_states_are_those_of_the_plain_model(kind, n_heads, shows_latest, data, 
     lists = data.draw(st.lists(st.lists(EVENT, max_size=6), max_size=6))
     inputs = inputs_of(lists)
     nothing = PackedSequences.from_lists([[]] * len(lists))
-    queries = serving.Queries(inputs, np.arange(len(lists)), nothing)
+    queries = serving.Queries(inputs, np.arange(len(lists)), nothing, np.empty(0, np.int8))
     counts = np.ones(N_ITEMS, np.int64)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(accelerated, "_MAX_EVENTS", max_events)

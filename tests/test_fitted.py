@@ -476,3 +476,86 @@ def test_parameters_are_those_of_the_signature():
     for name in ContrastiveSeqRecommender().get_params():
         assert f" {name}" in text, name
     assert PARAMS.keys() <= ContrastiveSeqRecommender().get_params().keys()
+
+
+# -- The memory ------------------------------------------------------------------------------
+
+
+def pairs_world(n_users=200, n_items=60, seed=0):
+    """Who likes an even item likes the odd one after it, in any order; others come at random."""
+    rng = np.random.default_rng(seed)
+    rows = []
+    for user in range(n_users):
+        first = 2 * rng.choice(n_items // 2, size=4, replace=False)
+        items = rng.permutation(np.concatenate([first, first + 1]))
+        rows += [[user, item, time] for time, item in enumerate(items)]
+    return np.array(rows)
+
+
+def test_a_memory_knows_what_belongs_together_where_data_are_few():
+    world = pairs_world()
+    train, test = world[world[:, 0] < 150], world[world[:, 0] >= 150]
+    options = {"max_epochs": 6, "embedding_dim": 16, "learning_rate": 3e-3}
+    hits = {}
+    for memory in (False, True):
+        model = tiny(item_memory=memory, **options).fit(train)
+        assert (model.fitted_.memory is not None) is memory
+        hits[memory] = model.target_ranks(test).mean("hit_rate", k=1)
+    assert hits[True] > 0.5 and hits[False] < 0.2
+
+
+def test_a_memory_counts_by_what_was_held_out():
+    """Where nothing goes with anything, a memory of the training part is not believed."""
+    rng = np.random.default_rng(0)
+    rows = pairs_world()
+    noise = rows.copy()
+    noise[:, 1] = np.concatenate([rng.permutation(60)[:8] for _ in range(200)])
+    told, untold = (
+        tiny(validation_fraction=0.5).fit(world).fitted_.memory for world in (rows, noise)
+    )
+    assert told.next_weight > 2 * untold.next_weight >= 0
+
+
+def test_a_memory_sees_nothing_of_what_is_held_out_or_weighs_nothing():
+    rows = pairs_world(n_users=40)
+    weight = (rows[:, 0] < 20).astype(float)
+    model = tiny(early_stopping=False).fit(rows, sample_weight=weight)
+    seen = np.bincount(rows[rows[:, 0] < 20, 1], minlength=60)[model.items_]
+    assert model.fitted_.memory.items.counts.tolist() == seen.tolist()
+    held = tiny(validation_fraction=0.5).fit(rows).fitted_.memory.items.counts.sum()
+    assert held == len(rows) - 20 * 4
+    assert tiny(objective="pnfrec").fit(rows).fitted_.memory is None
+
+
+def test_a_memory_goes_on_with_new_events():
+    rows = pairs_world(n_users=60)
+    model = tiny().fit(rows)
+    before = model.fitted_.memory
+    later = rows + np.array([1000, 0, 0])
+    later[:, 1] = np.where(later[:, 1] == 59, 60, later[:, 1])  # an item joins
+    model.partial_fit(later)
+    after = model.fitted_.memory
+    assert after.items.n_items == 61 == len(model.items_)
+    assert after.items.counts.sum() == before.items.counts.sum() + len(later)
+    assert after[1:] == before[1:]
+    assert model.recommend([58], k=1)[0].tolist() == [60]
+
+
+# -- Rare dislikes ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("share", [0.02, 0.1])
+def test_what_is_disliked_is_avoided_however_rare_dislikes_are(share):
+    """One item in ten is disliked ten times as often as the others, whatever the level."""
+    rng = np.random.default_rng(0)
+    n_users, n_items = 400, 40
+    items = np.concatenate([rng.permutation(n_items)[:12] for _ in range(n_users)])
+    users = np.repeat(np.arange(n_users), 12)
+    bad = items % 10 == 0
+    chance = np.where(bad, min(10 * share / 1.9, 0.95), share / 1.9)
+    feedback = np.where(rng.random(len(items)) < chance, -1, 1)
+    rows = np.column_stack([users, items, np.arange(len(users))])
+    model = tiny(max_epochs=6, learning_rate=3e-3).fit(rows, feedback)
+    found = model.recommend(rows, k=5, feedback=feedback)["item"]
+    ignoring = model.recommend(rows, k=5, feedback=feedback, dislike_aversion=0)["item"]
+    assert (found % 10 == 0).mean() < (ignoring % 10 == 0).mean() / 2

@@ -16,6 +16,7 @@ from threadpoolctl import threadpool_info
 from tiny import X, Y, tiny
 
 from posneg_rec import serving
+from posneg_rec.memory import ItemMemory, ItemWeights, TasteWeights, WeighedMemory
 from posneg_rec.nn import JointEncoder, TwoSidedEncoder
 from posneg_rec.sequences import N_GAP_TAGS, Histories, PackedSequences
 
@@ -269,6 +270,12 @@ def plain_scores(asked):
         query = states @ w["taste_query.weight"].T + w["taste_query.bias"]
         level = states @ w["taste_level.weight"].T + w["taste_level.bias"]
         taste = query @ w["item_embedding"].T + w["item_taste"] + level
+        if asked.memory is not None:
+            recalled = asked.queries.recall(asked.memory.items, slice(0, len(scores)))
+            scores += asked.memory.next_weight * recalled.next_scores()
+            w_model, w_memory, offset = asked.memory.taste_weights
+            taste = w_model * taste + w_memory * recalled.taste_scores() + offset
+        taste += asked.liked_shift
         scores -= np.logaddexp.reduce(scores, axis=1, keepdims=True)
         scores -= asked.aversion * np.logaddexp(0, -taste)
     popularity = (LIKES + 1) / (LIKES + 1).sum() * (LIKES + 1) / (LIKES + DISLIKES + 2)
@@ -284,6 +291,28 @@ def masked(scores, asked):
     if asked.allowed is not None:
         scores[:, ~asked.allowed] = -np.inf
     return scores
+
+
+@st.composite
+def memories(draw):
+    """Memories whose sums are exact: few weights, all of them exact in binary."""
+
+    def weights_of_items():
+        pairs = draw(st.sets(st.tuples(*[st.integers(0, N_ITEMS - 1)] * 2), max_size=20))
+        rows, columns = np.array(sorted(pairs), dtype=np.int64).reshape(-1, 2).T
+        values = [draw(st.sampled_from([-1.0, 0.5, 2.0])) for _ in rows]
+        return ItemWeights(
+            np.searchsorted(rows, np.arange(N_ITEMS + 1)),
+            columns.astype(np.int32),
+            np.array(values, dtype=np.float32),
+            np.ones(N_ITEMS, np.float32),
+        )
+
+    levels = np.array([0.5, -0.25] * N_ITEMS, dtype=np.float32)[:N_ITEMS]
+    items = ItemMemory(weights_of_items(), weights_of_items(), levels, 0 * levels, 0.0)
+    # What a user's signs deviate by is no binary number: it counts, but where it does no tie.
+    taste = draw(st.sampled_from([TasteWeights(0.5, 0.0, 1.0), TasteWeights(0.5, 0.37, -1.0)]))
+    return WeighedMemory(items, draw(st.sampled_from([0.0, 2.0])), taste)
 
 
 @st.composite
@@ -306,6 +335,8 @@ def scorers(draw, kind):
         aversion=draw(st.sampled_from([0.0, 1.0, 4.0])),
         exclude_seen=draw(st.booleans()),
         allowed=draw(st.none() | hnp.arrays(bool, N_ITEMS)),
+        memory=draw(st.none() | memories()) if kind is JointEncoder else None,
+        liked_shift=draw(st.sampled_from([0.0, -2.0])),
     )
     asked._states = np.round(2 * asked._states) / 2  # sums without rounding, in any order
     return asked
@@ -329,7 +360,13 @@ def test_any_tiles_give_what_all_scores_at_once_give(
     states, everything = asked._states[asked.queries.rows], slice(0, N_ITEMS)
     deciding = asked.model.logits(states, everything)
     if asked.model.is_likelihood:
-        deciding += np.float32(asked.aversion) * asked.model.log_liked(states, everything)
+        liked = asked.model.liked_logits(states, everything)
+        if asked.memory is not None:
+            recalled = asked.queries.recall(asked.memory.items, slice(0, n_queries))
+            deciding += asked.memory.next_weight * recalled.next_scores()
+            liked = asked.memory.taste_weights.logit(liked, recalled.taste_scores())
+        liked += np.float32(asked.liked_shift)
+        deciding += np.float32(asked.aversion) * serving.log_sigmoid(liked)
     deciding[asked.queries.inputs.lengths[asked.queries.rows] == 0] = asked._fallback
     orders = [ranking(row) for row in masked(deciding, asked)]
     targets = np.array(data.draw(st.lists(st.integers(-1, 10), min_size=5, max_size=5)))[:n_queries]
@@ -363,7 +400,7 @@ def wide_scorer(n_queries, n_items):
     items = rng.integers(0, n_items, (n_queries, 3)).tolist()
     inputs = inputs_of([[(item, 1, 0) for item in history] for history in items])
     seen = PackedSequences.from_lists([[]] * n_queries)
-    queries = serving.Queries(inputs, np.arange(n_queries), seen)
+    queries = serving.Queries(inputs, np.arange(n_queries), seen, np.empty(0, np.int8))
     counts = np.ones(n_items, np.int64)
     return serving.Scorer(ready(JointEncoder, parameters), counts, counts, queries)
 
@@ -413,13 +450,13 @@ def test_no_array_holds_all_queries_by_all_items(monkeypatch):
 def test_tiles_that_cannot_improve_an_answer_are_not_finished(monkeypatch):
     asked = wide_scorer(n_queries=4, n_items=4000)
     monkeypatch.setattr(serving, "_TILE_SCORES", 4 * 20)
-    finished, log_liked = [], asked.model.log_liked
+    finished, liked_logits = [], asked.model.liked_logits
 
     def spy(states, items):
         finished.append(len(states))
-        return log_liked(states, items)
+        return liked_logits(states, items)
 
-    monkeypatch.setattr(asked.model, "log_liked", spy)
+    monkeypatch.setattr(asked.model, "liked_logits", spy)
     asked.top_k(2)
     assert finished[0] == 4 and sum(finished) < 4 * 200 / 2
 
