@@ -12,13 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.utils.validation import column_or_1d
 
+from posneg_rec.frames import is_vector, unmasked
 from posneg_rec.ids import (
     Where,
     all_finite,
-    is_vector,
     kind_of,
     missing_objects,
-    unmasked,
     values_of,
 )
 from posneg_rec.sequences import shorten

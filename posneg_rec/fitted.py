@@ -20,11 +20,11 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from posneg_rec import serving
+from posneg_rec.frames import is_history
 from posneg_rec.ids import ItemVocabulary
 from posneg_rec.interactions import (
     Interactions,
     build_histories,
-    is_history,
     read_history,
     read_interactions,
     read_times,

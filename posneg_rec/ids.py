@@ -15,6 +15,7 @@ import narwhals.stable.v2 as nw
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from posneg_rec.frames import MISSING_ID
 from posneg_rec.sequences import as_indices, preview, shorten
 
 __all__ = [
@@ -30,19 +31,15 @@ __all__ = [
     "complete_ids",
     "described",
     "either",
-    "is_vector",
     "kind_of",
     "missing_objects",
     "name_position",
     "name_row",
     "sorted_unique",
-    "unmasked",
     "values_of",
     "why_no_column",
 ]
 
-# NumPy stores NaT as the smallest int64, so one value says "missing" in ids and in times.
-MISSING_ID: int = int(np.iinfo(np.int64).min)
 
 # Below this size a lookup table costs nothing, however few ids there are.
 _SMALL_TABLE = 1 << 16
@@ -631,27 +628,6 @@ def either(one: Mask, other: Mask) -> Mask:
     return joined if joined is not None and joined.any() else None
 
 
-def is_vector(values: Any) -> bool:
-    """Tell a list, 1-D array, series, index, range, ... from one value and from a table."""
-    if isinstance(values, str | bytes | bytearray | int | float) or values is None:
-        return False
-    if isinstance(values, Sequence | KeysView | ValuesView):
-        return True
-    if isinstance(values, np.ndarray):
-        return values.ndim == 1 and values.dtype.names is None
-    if nw.dependencies.is_into_series(values):
-        return True
-    if getattr(values, "ndim", None) == 1:  # an index, an array of pandas, a tensor
-        return hasattr(values, "__array__")
-    pyarrow = sys.modules.get("pyarrow")
-    # An array of structs is a table, as a record batch is.
-    return (
-        pyarrow is not None
-        and isinstance(values, pyarrow.Array)
-        and not isinstance(values, pyarrow.StructArray)
-    )
-
-
 def values_of(entry: Any, name: str) -> NDArray[Any]:
     """Return one column of values, None where one is missing."""
     values, missing = as_column(entry, name)
@@ -659,18 +635,4 @@ def values_of(entry: Any, name: str) -> NDArray[Any]:
         return values
     values = values.astype(object)
     values[missing] = None
-    return values
-
-
-def unmasked(array: Any) -> NDArray[Any]:
-    """Write the mask of a masked array into it: what is masked is missing."""
-    mask, values = np.ma.getmaskarray(array), np.asarray(array)
-    if not mask.any():
-        return values
-    if values.dtype.kind == "f":
-        return np.where(mask, np.nan, values)
-    if values.dtype.kind == "i":
-        return np.where(mask, MISSING_ID, values.astype(np.int64))
-    values = values.astype(object)
-    values[mask] = None
     return values

@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from importlib import import_module
-from importlib.util import find_spec
 from itertools import chain
 from numbers import Number
 from typing import Any, Literal
@@ -30,6 +29,15 @@ from posneg_rec.columns import (
     index_names_of,
 )
 from posneg_rec.feedback import read_signs
+from posneg_rec.frames import (
+    as_frame,
+    full_name,
+    is_frame,
+    is_table,
+    is_vector,
+    speaks_arrow,
+    unmasked,
+)
 from posneg_rec.ids import (
     ItemVocabulary,
     Mask,
@@ -41,27 +49,19 @@ from posneg_rec.ids import (
     complete_ids,
     described,
     either,
-    is_vector,
     name_position,
     name_row,
     sorted_unique,
-    unmasked,
     values_of,
     why_no_column,
 )
 from posneg_rec.sequences import Histories, event_order, is_last, offsets_of, shorten
 
 __all__ = [
-    "ROLES",
     "Interactions",
-    "as_frame",
     "as_table",
     "build_histories",
     "check_not_empty",
-    "column_positions",
-    "is_frame",
-    "is_history",
-    "is_table",
     "read_history",
     "read_interactions",
     "read_table",
@@ -126,118 +126,6 @@ class Interactions:
         return self.item_ids.take(self.item_codes)
 
 
-def is_table(interactions: Any) -> bool:
-    """Tell a table, one row per interaction, from a list of histories, one entry per user."""
-    return not isinstance(interactions, list | tuple)
-
-
-def is_frame(interactions: Any) -> bool:
-    """Tell a pandas, polars or pyarrow table from anything else."""
-    return bool(nw.dependencies.is_into_dataframe(interactions))
-
-
-def as_frame(interactions: Any) -> Any:
-    """Turn what has named columns, but is no frame, into one; let all else be.
-
-    Parameters
-    ----------
-    interactions : object
-        What speaks Arrow's PyCapsule interface (a record batch or a reader of such, a relation of
-        DuckDB, a table of Ibis) becomes a pyarrow table, a structured array a frame of pandas,
-        polars or pyarrow, whichever is installed. A reader can be read only once, so callers
-        keep what comes back.
-
-    Returns
-    -------
-    object
-        A frame, or what was passed.
-
-    Raises
-    ------
-    TypeError
-        If the frame is lazy, or no library that could hold it is installed.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from posneg_rec.interactions import as_frame
-    >>> rows = np.array([("a", 1)], dtype=[("user", "U1"), ("item", "i8")])
-    >>> list(as_frame(rows).columns)
-    ['user', 'item']
-    """
-    if isinstance(interactions, list | tuple) or is_frame(interactions) or is_vector(interactions):
-        return interactions
-    if isinstance(interactions, np.ndarray):
-        return interactions if interactions.dtype.names is None else _from_records(interactions)
-    if _speaks_arrow(interactions):
-        return _from_arrow(interactions)
-    lazy = nw.from_native(interactions, pass_through=True)
-    if isinstance(lazy, nw.LazyFrame):
-        raise TypeError(
-            f"interactions is a lazy frame ({_full_name(interactions)}): pass "
-            f"interactions.{_COLLECT.get(lazy.implementation, 'collect')}()."
-        )
-    return interactions
-
-
-# What makes a frame in memory of a lazy one.
-_COLLECT = {
-    nw.Implementation.DASK: "compute",
-    nw.Implementation.DUCKDB: "df",
-    nw.Implementation.IBIS: "to_pyarrow",
-    nw.Implementation.PYSPARK: "toPandas",
-    nw.Implementation.PYSPARK_CONNECT: "toPandas",
-    nw.Implementation.SQLFRAME: "toPandas",
-}
-
-
-def _full_name(value: Any) -> str:
-    return f"{type(value).__module__.partition('.')[0]} {type(value).__qualname__}"
-
-
-def _speaks_arrow(value: Any) -> bool:
-    return hasattr(value, "__arrow_c_stream__") or hasattr(value, "__arrow_c_array__")
-
-
-def _from_arrow(interactions: Any) -> Any:
-    try:
-        import pyarrow
-    except ImportError:
-        raise TypeError(
-            f"To read a {_full_name(interactions)} takes pyarrow: install it, or pass a pandas or "
-            "polars frame."
-        ) from None
-    try:
-        return pyarrow.table(interactions)
-    except (pyarrow.ArrowException, TypeError, ValueError) as error:
-        raise TypeError(
-            f"The {_full_name(interactions)} cannot be read as a table by pyarrow: {error}."
-        ) from error
-
-
-def _from_records(records: NDArray[Any]) -> Any:
-    """Make a frame of a structured array."""
-    if records.ndim != 1:
-        raise ValueError(f"A structured array of rows must be 1-D, got shape {records.shape}.")
-    columns = {name: _for_frames(unmasked(records[name])) for name in records.dtype.names or ()}
-    for backend in ("pandas", "polars", "pyarrow"):
-        if find_spec(backend):
-            return nw.from_dict(columns, backend=backend).to_native()
-    raise TypeError(
-        "To read a structured array takes pandas, polars or pyarrow: install one of them, or pass "
-        "a 2-D array with the columns user, item and time."
-    )
-
-
-def _for_frames(column: NDArray[Any]) -> NDArray[Any]:
-    """Bring a column to the machine's order of bytes, and datetimes to a unit that frames have."""
-    column = column.astype(column.dtype.newbyteorder("="), copy=False)
-    if column.dtype.kind != "M":
-        return column
-    unit, _ = np.datetime_data(column.dtype)
-    return column.astype(f"M8[{unit if unit in ('us', 'ns') else 'ms'}]")
-
-
 def table_like(
     interactions: Any,
     columns: dict[str, NDArray[Any]],
@@ -258,20 +146,13 @@ def table_like(
                 if source[:, places[role]].dtype == nw.Categorical:
                     answer = answer.with_columns(nw.col(role).cast(nw.Categorical))
         return answer.to_native()
-    if _speaks_arrow(interactions):
+    if speaks_arrow(interactions):
         return nw.from_dict(columns, backend="pyarrow").to_native()
     dtype = [(name, values.dtype) for name, values in columns.items()]
     table = np.empty(len(next(iter(columns.values()))), dtype=dtype)
     for name, values in columns.items():
         table[name] = values
     return table
-
-
-def is_history(interactions: Any) -> bool:
-    """Tell one history, a flat list or 1-D array of item ids, from a table or list of histories."""
-    if isinstance(interactions, list | tuple):
-        return not any(map(is_vector, interactions[:1]))
-    return is_vector(interactions)
 
 
 def read_interactions(
@@ -603,7 +484,7 @@ def as_table(interactions: Any, *, n_columns: int = 2) -> Any:
     if not (isinstance(table, list | tuple) or hasattr(table, "__array__")):
         raise TypeError(
             "interactions must be a pandas, polars or pyarrow table, a 2-D array or a list of "
-            f"histories, got {_full_name(table)}."
+            f"histories, got {full_name(table)}."
         )
     return check_array(
         table,
@@ -772,7 +653,7 @@ def build_histories(
 _MOVED = {
     **dict.fromkeys(("RareItemMasker", "SequenceBuilder"), "preprocessing"),
     **dict.fromkeys(("N_GAP_TAGS", "PackedSequences", "gap_edges", "gap_tags"), "sequences"),
-    "MISSING_ID": "ids",
+    **dict.fromkeys(("MISSING_ID", "is_history"), "frames"),
 }
 
 

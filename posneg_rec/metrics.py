@@ -22,8 +22,9 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.utils import check_consistent_length, check_random_state, check_scalar
 
 from posneg_rec._sklearn import check_sample_weight
-from posneg_rec.ids import MISSING_ID, missing_objects
-from posneg_rec.interactions import is_table, read_history
+from posneg_rec.frames import MISSING_ID, is_table
+from posneg_rec.ids import missing_objects
+from posneg_rec.interactions import read_history
 
 __all__ = [
     "Evaluation",

@@ -21,8 +21,9 @@ from sklearn.model_selection import BaseCrossValidator, GroupShuffleSplit
 from sklearn.utils import check_scalar
 
 from posneg_rec.columns import ROLES
+from posneg_rec.frames import is_table
 from posneg_rec.ids import ItemVocabulary
-from posneg_rec.interactions import Interactions, is_table, read_interactions
+from posneg_rec.interactions import Interactions, read_interactions
 from posneg_rec.sequences import Histories
 
 __all__ = [

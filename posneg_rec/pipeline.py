@@ -17,14 +17,11 @@ from sklearn.utils.validation import check_is_fitted
 from posneg_rec import persistence
 from posneg_rec._sklearn import final_estimator_has, name_estimators
 from posneg_rec.columns import ROLES
+from posneg_rec.frames import as_frame, is_frame, is_history, is_table
 from posneg_rec.ids import ItemVocabulary
 from posneg_rec.interactions import (
     Interactions,
-    as_frame,
     build_histories,
-    is_frame,
-    is_history,
-    is_table,
     read_interactions,
     read_table,
     table_like,

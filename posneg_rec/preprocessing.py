@@ -12,15 +12,14 @@ from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from posneg_rec._sklearn import Interval, StrOptions, check_feature_names_in, fit_context
-from posneg_rec.columns import ROLES
-from posneg_rec.ids import MISSING_ID, ItemVocabulary, as_objects
+from posneg_rec.columns import ROLES, column_positions
+from posneg_rec.frames import MISSING_ID, is_frame
+from posneg_rec.ids import ItemVocabulary, as_objects
 from posneg_rec.interactions import (
     Interactions,
     as_table,
     build_histories,
     check_not_empty,
-    column_positions,
-    is_frame,
     read_table,
 )
 from posneg_rec.sequences import time_units

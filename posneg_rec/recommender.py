@@ -24,13 +24,8 @@ from posneg_rec._sklearn import Interval, StrOptions, fit_context
 from posneg_rec.columns import ROLES
 from posneg_rec.fitted import FittedModel
 from posneg_rec.fitting import fit_model
-from posneg_rec.interactions import (
-    as_frame,
-    build_histories,
-    is_frame,
-    is_history,
-    is_table,
-)
+from posneg_rec.frames import as_frame, is_frame, is_history, is_table
+from posneg_rec.interactions import build_histories
 from posneg_rec.metrics import TargetRanks, recommender_scorer
 from posneg_rec.model_selection import find_targets, warn_if_future_leaks
 

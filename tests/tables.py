@@ -9,7 +9,7 @@ import pyarrow as pa
 from hypothesis import settings
 from hypothesis import strategies as st
 
-from posneg_rec.ids import MISSING_ID
+from posneg_rec.frames import MISSING_ID
 
 BIG = 2**60 + 1  # not a float64
 LAW = settings(max_examples=150)

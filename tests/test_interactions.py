@@ -21,15 +21,12 @@ from numpy.testing import assert_array_equal
 from scipy import sparse
 from tables import BIG, EVENTS, FRAMES, LAW, MASKED, as_object_array
 
-from posneg_rec import interactions
+from posneg_rec import frames
+from posneg_rec.frames import as_frame, is_frame, is_history, is_table
 from posneg_rec.ids import ItemVocabulary
 from posneg_rec.interactions import (
-    as_frame,
     build_histories,
     check_not_empty,
-    is_frame,
-    is_history,
-    is_table,
     read_history,
     read_interactions,
     read_times,
@@ -736,12 +733,12 @@ def test_arrow_that_is_no_table():
 
 @pytest.mark.parametrize("backend", ["pandas", "polars", "pyarrow"])
 def test_any_library_of_frames_holds_a_structured_array(backend, monkeypatch):
-    monkeypatch.setattr(interactions, "find_spec", lambda name: name == backend or None)
+    monkeypatch.setattr(frames, "find_spec", lambda name: name == backend or None)
     read = read_interactions(RECORDS.astype([("item", ">i8"), ("user", ">U1"), ("time", ">M8[m]")]))
     assert read.users.tolist() == ["a", "b"]
     assert read.items.tolist() == [2, 3]
     assert (read.times.tolist(), read.time_unit) == ([480_000, 540_000], "ms")
-    monkeypatch.setattr(interactions, "find_spec", lambda name: None)
+    monkeypatch.setattr(frames, "find_spec", lambda name: None)
     with pytest.raises(TypeError, match="takes pandas, polars or pyarrow: install one"):
         read_interactions(RECORDS)
 

@@ -25,7 +25,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
 
 from posneg_rec import make_recommender_pipeline
-from posneg_rec.ids import MISSING_ID
+from posneg_rec.frames import MISSING_ID
 from posneg_rec.metrics import (
     TargetRanks,
     _bootstrap_sums,

@@ -12,7 +12,8 @@ from popularity import PopularityRecommender
 from sklearn.base import clone
 from sklearn.model_selection import GridSearchCV, KFold, cross_validate
 
-from posneg_rec.ids import MISSING_ID, ItemVocabulary
+from posneg_rec.frames import MISSING_ID
+from posneg_rec.ids import ItemVocabulary
 from posneg_rec.interactions import build_histories, read_interactions
 from posneg_rec.metrics import recommender_scorer
 from posneg_rec.model_selection import (

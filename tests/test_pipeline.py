@@ -36,7 +36,7 @@ from posneg_rec import (
     SequenceBuilder,
     make_recommender_pipeline,
 )
-from posneg_rec.ids import MISSING_ID
+from posneg_rec.frames import MISSING_ID
 from posneg_rec.metrics import recommender_scorer
 from posneg_rec.model_selection import (
     FutureLeakWarning,

@@ -16,7 +16,8 @@ from sklearn.pipeline import make_pipeline
 from sklearn.utils.estimator_checks import parametrize_with_checks
 from tables import BIG, EVENTS, LAW, MASKED
 
-from posneg_rec.ids import MISSING_ID, ItemVocabulary
+from posneg_rec.frames import MISSING_ID
+from posneg_rec.ids import ItemVocabulary
 from posneg_rec.interactions import (
     build_histories,
     read_interactions,

@@ -1,0 +1,183 @@
+"""What was passed: a frame of any kind, an array, a list of histories or one history."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import KeysView, Sequence, ValuesView
+from importlib.util import find_spec
+from typing import Any
+
+import narwhals.stable.v2 as nw
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = [
+    "MISSING_ID",
+    "as_frame",
+    "full_name",
+    "is_frame",
+    "is_history",
+    "is_table",
+    "is_vector",
+    "speaks_arrow",
+    "unmasked",
+]
+
+# NumPy stores NaT as the smallest int64, so one value says "missing" in ids and in times.
+MISSING_ID: int = int(np.iinfo(np.int64).min)
+
+
+def is_table(interactions: Any) -> bool:
+    """Tell a table, one row per interaction, from a list of histories, one entry per user."""
+    return not isinstance(interactions, list | tuple)
+
+
+def is_frame(interactions: Any) -> bool:
+    """Tell a pandas, polars or pyarrow table from anything else."""
+    return bool(nw.dependencies.is_into_dataframe(interactions))
+
+
+def as_frame(interactions: Any) -> Any:
+    """Turn what has named columns, but is no frame, into one; let all else be.
+
+    Parameters
+    ----------
+    interactions : object
+        What speaks Arrow's PyCapsule interface (a record batch or a reader of such, a relation of
+        DuckDB, a table of Ibis) becomes a pyarrow table, a structured array a frame of pandas,
+        polars or pyarrow, whichever is installed. A reader can be read only once, so callers
+        keep what comes back.
+
+    Returns
+    -------
+    object
+        A frame, or what was passed.
+
+    Raises
+    ------
+    TypeError
+        If the frame is lazy, or no library that could hold it is installed.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from posneg_rec.frames import as_frame
+    >>> rows = np.array([("a", 1)], dtype=[("user", "U1"), ("item", "i8")])
+    >>> list(as_frame(rows).columns)
+    ['user', 'item']
+    """
+    if isinstance(interactions, list | tuple) or is_frame(interactions) or is_vector(interactions):
+        return interactions
+    if isinstance(interactions, np.ndarray):
+        return interactions if interactions.dtype.names is None else _from_records(interactions)
+    if speaks_arrow(interactions):
+        return _from_arrow(interactions)
+    lazy = nw.from_native(interactions, pass_through=True)
+    if isinstance(lazy, nw.LazyFrame):
+        raise TypeError(
+            f"interactions is a lazy frame ({full_name(interactions)}): pass "
+            f"interactions.{_COLLECT.get(lazy.implementation, 'collect')}()."
+        )
+    return interactions
+
+
+# What makes a frame in memory of a lazy one.
+_COLLECT = {
+    nw.Implementation.DASK: "compute",
+    nw.Implementation.DUCKDB: "df",
+    nw.Implementation.IBIS: "to_pyarrow",
+    nw.Implementation.PYSPARK: "toPandas",
+    nw.Implementation.PYSPARK_CONNECT: "toPandas",
+    nw.Implementation.SQLFRAME: "toPandas",
+}
+
+
+def full_name(value: Any) -> str:
+    """Name the library and the class of what was passed."""
+    return f"{type(value).__module__.partition('.')[0]} {type(value).__qualname__}"
+
+
+def speaks_arrow(value: Any) -> bool:
+    """Tell whether something hands itself over by Arrow's PyCapsule interface."""
+    return hasattr(value, "__arrow_c_stream__") or hasattr(value, "__arrow_c_array__")
+
+
+def _from_arrow(interactions: Any) -> Any:
+    try:
+        import pyarrow
+    except ImportError:
+        raise TypeError(
+            f"To read a {full_name(interactions)} takes pyarrow: install it, or pass a pandas or "
+            "polars frame."
+        ) from None
+    try:
+        return pyarrow.table(interactions)
+    except (pyarrow.ArrowException, TypeError, ValueError) as error:
+        raise TypeError(
+            f"The {full_name(interactions)} cannot be read as a table by pyarrow: {error}."
+        ) from error
+
+
+def _from_records(records: NDArray[Any]) -> Any:
+    """Make a frame of a structured array."""
+    if records.ndim != 1:
+        raise ValueError(f"A structured array of rows must be 1-D, got shape {records.shape}.")
+    columns = {name: _for_frames(unmasked(records[name])) for name in records.dtype.names or ()}
+    for backend in ("pandas", "polars", "pyarrow"):
+        if find_spec(backend):
+            return nw.from_dict(columns, backend=backend).to_native()
+    raise TypeError(
+        "To read a structured array takes pandas, polars or pyarrow: install one of them, or pass "
+        "a 2-D array with the columns user, item and time."
+    )
+
+
+def _for_frames(column: NDArray[Any]) -> NDArray[Any]:
+    """Bring a column to the machine's order of bytes, and datetimes to a unit that frames have."""
+    column = column.astype(column.dtype.newbyteorder("="), copy=False)
+    if column.dtype.kind != "M":
+        return column
+    unit, _ = np.datetime_data(column.dtype)
+    return column.astype(f"M8[{unit if unit in ('us', 'ns') else 'ms'}]")
+
+
+def is_history(interactions: Any) -> bool:
+    """Tell one history, a flat list or 1-D array of item ids, from a table or list of histories."""
+    if isinstance(interactions, list | tuple):
+        return not any(map(is_vector, interactions[:1]))
+    return is_vector(interactions)
+
+
+def is_vector(values: Any) -> bool:
+    """Tell a list, 1-D array, series, index, range, ... from one value and from a table."""
+    if isinstance(values, str | bytes | bytearray | int | float) or values is None:
+        return False
+    if isinstance(values, Sequence | KeysView | ValuesView):
+        return True
+    if isinstance(values, np.ndarray):
+        return values.ndim == 1 and values.dtype.names is None
+    if nw.dependencies.is_into_series(values):
+        return True
+    if getattr(values, "ndim", None) == 1:  # an index, an array of pandas, a tensor
+        return hasattr(values, "__array__")
+    pyarrow = sys.modules.get("pyarrow")
+    # An array of structs is a table, as a record batch is.
+    return (
+        pyarrow is not None
+        and isinstance(values, pyarrow.Array)
+        and not isinstance(values, pyarrow.StructArray)
+    )
+
+
+def unmasked(array: Any) -> NDArray[Any]:
+    """Write the mask of a masked array into it: what is masked is missing."""
+    mask, values = np.ma.getmaskarray(array), np.asarray(array)
+    if not mask.any():
+        return values
+    if values.dtype.kind == "f":
+        return np.where(mask, np.nan, values)
+    if values.dtype.kind == "i":
+        return np.where(mask, MISSING_ID, values.astype(np.int64))
+    values = values.astype(object)
+    values[mask] = None
+    return values
