@@ -22,7 +22,9 @@ ALLOWED = {
     "feedback": {"frames", "ids", "sequences"},
     "interactions": {"columns", "feedback", "frames", "ids", "sequences"},
     "preprocessing": {"_sklearn", "columns", "frames", "ids", "interactions", "sequences"},
-    "metrics": {"frames", "_sklearn", "ids", "interactions"},
+    "ranks": {"frames", "ids"},
+    "evaluation": {"ranks"},
+    "metrics": {"_sklearn", "evaluation", "frames", "interactions", "ranks"},
     "model_selection": {"columns", "frames", "ids", "interactions", "sequences"},
     "datasets": {"_sklearn"},
     "nn": {"sequences"},
@@ -73,6 +75,7 @@ WITH_TORCH = {"nn", "losses", "training", "objectives", "accelerated"}
 WITH_SKLEARN = {
     "_sklearn",
     "datasets",
+    "evaluation",
     "feedback",
     "fitting",
     "interactions",
@@ -80,6 +83,7 @@ WITH_SKLEARN = {
     "model_selection",
     "pipeline",
     "preprocessing",
+    "ranks",
     "recommender",
 }
 
