@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 import posneg_rec
 from posneg_rec import archive
 from posneg_rec.archive import File, ModelFileError, Reader
-from posneg_rec.memory import ItemMemory, TasteWeights, WeighedMemory
+from posneg_rec.memory import ItemMemory, ItemWeights, TasteWeights, WeighedMemory
 from posneg_rec.sequences import N_GAP_TAGS
 from posneg_rec.serving import METHODS
 
@@ -48,16 +48,6 @@ _Estimator = TypeVar("_Estimator")
 
 _HEAD = {"format", "content", "written_by", "written_at"}
 _WEIGHT, _MEMORY = "weights/", "memory/"
-_MEMORY_ARRAYS = {
-    f"{part}.{name}": dtype
-    for part in ("next", "taste")
-    for name, dtype in (
-        ("offsets", "<i8"),
-        ("items", "<i4"),
-        ("weights", "<f4"),
-        ("evidence", "<f4"),
-    )
-} | {"levels": "<f4", "counts": "<f4"}
 _RECOMMENDER = "ContrastiveSeqRecommender"
 _CODINGS = ("liked", "binary", "signed", "graded")
 _PRECISIONS = ("float32", "bfloat16")
@@ -66,6 +56,9 @@ _TERMS = {
     "joint": ("item_loss", "feedback_loss"),
     "pnfrec": ("positive_loss", "negative_loss", "contrastive_loss"),
 }
+_MOST_FLOAT32 = float(np.finfo(np.float32).max)
+# The methods that a memory of items may stand beside.
+_WITH_MEMORY = {"joint"}
 _PLAIN = (
     "method",
     "n_heads",
@@ -189,7 +182,7 @@ def _record_of_model(
             "taste_weights": list(fitted.memory.taste_weights),
         }
         own = fitted.memory.items.arrays()
-        arrays |= {_MEMORY + name: own[name] for name in _MEMORY_ARRAYS}
+        arrays |= {_MEMORY + name: value for name, value in own.items() if name != "mean"}
     counts = {
         "n_items": len(fitted.items),
         "n_liked": int(fitted.likes.sum()),
@@ -548,6 +541,8 @@ def _fitted(
         reader.refuse(f"has excludes_seen={state['excludes_seen']!r:.50}, neither true nor false")
     if not _is_threshold(state["positive_threshold"]):
         reader.refuse(f"has positive_threshold={state['positive_threshold']!r:.50}")
+    if state["memory"] is not None and method not in _WITH_MEMORY:
+        reader.refuse(f"has a memory of items, which method {method!r} does not have")
     _check_history(reader, method, state["history"])
     n_features, names = _columns(reader, state)
 
@@ -575,34 +570,63 @@ def _memory(reader: Reader, stored: Any, arrays: _Arrays, n_items: int) -> Weigh
     if stored is None:
         return None
     stored = _keys(reader, stored, {"mean", "next_weight", "taste_weights"})
-    taste_weights = stored["taste_weights"]
-    if not isinstance(taste_weights, list) or len(taste_weights) != len(TasteWeights._fields):
-        reader.refuse(f"has taste_weights={taste_weights!r:.50}, which are not three numbers")
-    numbers = [stored["mean"], stored["next_weight"], *taste_weights]
-    if not all(_is_number(number) for number in numbers):
-        reader.refuse("has weights of a memory that are no finite numbers")
-    taken = {name: arrays.take(_MEMORY + name, dtype) for name, dtype in _MEMORY_ARRAYS.items()}
-    for name, array in taken.items():
-        if array.dtype.kind == "f" and not np.isfinite(array).all():
-            reader.refuse(f"has a memory whose {name} are not finite")
-    for part in ("next", "taste"):
-        offsets, items = taken[f"{part}.offsets"], taken[f"{part}.items"]
-        if (
-            offsets.shape != (n_items + 1,)
-            or offsets[0] != 0
-            or (np.diff(offsets) < 0).any()
-            or not len(items) == offsets[-1] == len(taken[f"{part}.weights"])
-            or items.min(initial=0) < 0
-            or items.max(initial=-1) >= n_items
-            or taken[f"{part}.evidence"].shape != (n_items,)
-            or (taken[f"{part}.evidence"] < 0).any()
-        ):
-            reader.refuse(f"has a memory whose weights of {part} do not go together")
-    if not taken["levels"].shape == taken["counts"].shape == (n_items,):
-        reader.refuse(f"has a memory that is not of its {n_items} items")
-    memory = ItemMemory.from_arrays(taken | {"mean": np.array(float(stored["mean"]))})
-    weights = TasteWeights(*map(float, taste_weights))
-    return WeighedMemory(memory, float(stored["next_weight"]), weights)
+    mean, next_weight, taste_weights = (stored[k] for k in ("mean", "next_weight", "taste_weights"))
+    if not _is_number(mean) or abs(mean) > 1:
+        reader.refuse(f"has a memory with mean={mean!r:.50}, which no signs have")
+    if not _is_float32(next_weight) or next_weight < 0:
+        reader.refuse(f"has a memory with next_weight={next_weight!r:.50}")
+    n_weights = len(TasteWeights._fields)
+    if (
+        not isinstance(taste_weights, list)
+        or len(taste_weights) != n_weights
+        or not all(map(_is_float32, taste_weights))
+    ):
+        reader.refuse(
+            f"has a memory with taste_weights={taste_weights!r:.50}, expected {n_weights} numbers"
+        )
+    memory = ItemMemory(
+        next=_item_weights(reader, "next", arrays, n_items),
+        taste=_item_weights(reader, "taste", arrays, n_items),
+        levels=_of_memory(reader, "levels", "<f4", arrays, n_items),
+        counts=_of_memory(reader, "counts", "<f4", arrays, n_items, least=0),
+        mean=float(mean),
+    )
+    return WeighedMemory(memory, float(next_weight), TasteWeights(*map(float, taste_weights)))
+
+
+def _item_weights(reader: Reader, part: str, arrays: _Arrays, n_items: int) -> ItemWeights:
+    """Make the weights of items on items that one part of a memory is made of."""
+    offsets = _of_memory(reader, f"{part}.offsets", "<i8", arrays, n_items + 1)
+    # Compared, not subtracted, which may overflow.
+    if offsets[0] != 0 or (offsets[1:] < offsets[:-1]).any():
+        reader.refuse(f"has a memory whose {part}.offsets do not ascend from 0")
+    n_weights = int(offsets[-1])
+    items = _of_memory(reader, f"{part}.items", "<i4", arrays, n_weights)
+    if items.min(initial=0) < 0 or items.max(initial=-1) >= n_items:
+        reader.refuse(f"has a memory whose {part}.items are none of its {n_items}")
+    ascends = items[1:] > items[:-1]
+    starts = offsets[(offsets > 0) & (offsets < n_weights)]
+    ascends[starts - 1] = True
+    if not ascends.all():
+        reader.refuse(f"has a memory whose {part}.items do not ascend within a row")
+    return ItemWeights(
+        offsets,
+        items,
+        _of_memory(reader, f"{part}.weights", "<f4", arrays, n_weights),
+        _of_memory(reader, f"{part}.evidence", "<f4", arrays, n_items, least=0),
+    )
+
+
+def _of_memory(
+    reader: Reader, name: str, dtype: str, arrays: _Arrays, size: int, least: float = -np.inf
+) -> NDArray[Any]:
+    """Take an array of a memory, whose numbers are finite and not below the least."""
+    array = arrays.take(_MEMORY + name, dtype, (size,))
+    if not np.isfinite(array).all():
+        reader.refuse(f"has a memory whose {name} are not finite")
+    if (array < least).any():
+        reader.refuse(f"has a memory whose {name} are negative")
+    return array
 
 
 def _check_weights(
@@ -723,6 +747,11 @@ def _is_number(value: Any) -> bool:
         return False
 
 
+def _is_float32(value: Any) -> bool:
+    """Tell whether a value is a number that is finite beside float32 arrays too."""
+    return _is_number(value) and abs(value) <= _MOST_FLOAT32
+
+
 def _is_threshold(value: Any) -> bool:
     if isinstance(value, tuple | list):
         return len(value) == 2 and all(map(_is_number, value)) and value[0] < value[1]
@@ -790,6 +819,7 @@ def _from_format_1(reader: Reader, kind: type[_Estimator]) -> _Estimator:
         "positive_threshold": estimator.positive_threshold,
         "excludes_seen": True,
         "precision": "float32",
+        "memory": None,
         **{name: found[f"{name}_"] for name in names},
     }
     has_times = "gap_edges_" in reader.names

@@ -1,6 +1,7 @@
 """The model file: exact round trips, whole files or none, and nothing believed unchecked."""
 
 import copy
+import dataclasses
 import datetime
 import errno
 import io
@@ -37,6 +38,7 @@ from posneg_rec import (
     persistence,
 )
 from posneg_rec.fitted import FittedModel
+from posneg_rec.memory import ItemMemory, ItemWeights, TasteWeights, WeighedMemory
 from posneg_rec.persistence import ModelFileError
 from posneg_rec.pipeline import RecommenderPipeline
 
@@ -53,6 +55,25 @@ def fitted(ids, **params):
     return ContrastiveSeqRecommender(**params).fit(rows)
 
 
+def remembered(n_items, seed=0):
+    """A memory of random weights, of which some items have none."""
+    rng = np.random.default_rng(seed)
+
+    def numbers(n):
+        return rng.normal(size=n).astype(np.float32)
+
+    def item_weights():
+        rows, items = np.nonzero(rng.random((n_items, n_items)) < 0.5)
+        offsets = np.searchsorted(rows, np.arange(n_items + 1)).astype(np.int64)
+        return ItemWeights(
+            offsets, items.astype(np.int32), numbers(len(items)), np.abs(numbers(n_items))
+        )
+
+    levels, counts = numbers(n_items), np.arange(n_items, dtype=np.float32)
+    memory = ItemMemory(item_weights(), item_weights(), levels, counts, mean=0.1)
+    return WeighedMemory(memory, 3.3, TasteWeights(0.2, 1.1, -0.3))
+
+
 def invented(
     ids,
     *,
@@ -66,6 +87,7 @@ def invented(
     seed=0,
     n_epochs=1,
     columns=None,
+    memory=False,
     **params,
 ):
     """A model of random weights, which takes no time to fit."""
@@ -91,6 +113,7 @@ def invented(
         excludes_seen=False,
         precision="float32",
         history=history | {"epoch": list(range(1, n_epochs + 1))},
+        memory=remembered(len(ids), seed) if memory and method == "joint" else None,
         n_features_in=None if columns is None else len(columns),
         feature_names_in=None if columns is None else np.array(columns, dtype=object),
     )
@@ -129,6 +152,13 @@ def assert_same(one, other):
         assert getattr(a, name) == getattr(b, name)
         assert type(getattr(a, name)) is type(getattr(b, name))
     assert (a.precision, a.n_features_in, a.history) == (b.precision, b.n_features_in, b.history)
+    assert (a.memory is None) == (b.memory is None)
+    if a.memory is not None:
+        assert a.memory[1:] == b.memory[1:] and type(b.memory.taste_weights) is TasteWeights
+        left, right = a.memory.items.arrays(), b.memory.items.arrays()
+        for name, value in left.items():
+            assert right[name].dtype == value.dtype and right[name].shape == value.shape
+            assert right[name].tobytes() == value.tobytes()
 
 
 # -- Round trips -------------------------------------------------------------------------------
@@ -146,6 +176,7 @@ IDS = {
 @pytest.mark.parametrize("kind", IDS)
 def test_round_trip_is_exact(kind, mmap, tmp_path):
     model = fitted(IDS[kind], positive_threshold=(2, 4), dropout=0.1)
+    assert model.fitted_.memory is not None
     model.save(tmp_path / "model.posneg")
     loaded = ContrastiveSeqRecommender.load(tmp_path / "model.posneg", mmap=mmap)
     assert_same(model, loaded)
@@ -160,6 +191,24 @@ def test_round_trip_is_exact(kind, mmap, tmp_path):
     assert again[0].weights_["item_embedding"].tobytes() == (
         again[1].weights_["item_embedding"].tobytes()
     )
+
+
+@pytest.mark.parametrize("mmap", [False, True])
+def test_what_is_remembered_answers_as_before(mmap, tmp_path):
+    model = invented(list(range(1, 30)), memory=True, seed=3)
+    model.save(tmp_path / "model.posneg")
+    loaded = ContrastiveSeqRecommender.load(tmp_path / "model.posneg", mmap=mmap)
+    histories, signs = [[3, 7, 9], [20, 4], [11]], [[1, -1, 1], [-1, 1], [1]]
+    for one in (loaded, load(saved(loaded))):
+        for history, feedback in zip(histories, signs, strict=True):
+            before, after = (m.score_items(history, feedback=feedback) for m in (model, one))
+            assert before.tobytes() == after.tobytes()
+        tables = [m.recommend(histories, k=20, feedback=signs) for m in (model, one)]
+        pd.testing.assert_frame_equal(*map(pd.DataFrame, tables), check_exact=True)
+    # And by the memory, not the model alone.
+    model.fitted_ = dataclasses.replace(model.fitted_, memory=None)
+    without = model.score_items(histories[0], feedback=signs[0])
+    assert np.abs(without - loaded.score_items(histories[0], feedback=signs[0])).max() > 0.1
 
 
 texts = st.text(st.characters(), max_size=6)  # halves of pairs among them
@@ -182,6 +231,7 @@ models = st.builds(
     seed=st.integers(0, 9),
     n_epochs=st.integers(0, 2),
     columns=st.none() | st.lists(texts, min_size=2, max_size=3),
+    memory=st.booleans(),
     positive_threshold=st.none() | st.just(4) | st.just((2, 4.5)) | st.just([2, 4]),
     user_column=st.none() | texts | st.integers(0, 3),
     random_state=st.none() | st.integers(0, 2**32 - 1),
@@ -320,8 +370,8 @@ def test_a_new_parameter_makes_a_new_format():
 
 PARAMETERS_OF_FORMAT_2 = """
 batch_size contrastive_negatives contrastive_similarity contrastive_weight device dislike_aversion
-dropout duplicates early_stopping ema_decay embedding_dim exclude_seen item_column learning_rate
-max_epochs max_len max_length min_events min_items_per_user min_users_per_item n_heads
+dropout duplicates early_stopping ema_decay embedding_dim exclude_seen item_column item_memory
+learning_rate max_epochs max_len max_length min_events min_items_per_user min_users_per_item n_heads
 n_iter_no_change n_layers n_negatives negative_weight objective positive_threshold precision
 random_state session_gap temperature time_column user_column validation_fraction verbose windows
 """
@@ -332,6 +382,8 @@ def test_shapes_and_terms_are_those_of_the_modules_that_are_trained():
     from posneg_rec.objectives import OBJECTIVES
 
     assert {name: kind.terms for name, kind in OBJECTIVES.items()} == persistence._TERMS
+    with_memory = {name for name, kind in OBJECTIVES.items() if kind.has_memory}
+    assert with_memory == persistence._WITH_MEMORY
     sizes = {"n_layers": 2, "n_heads": 1, "max_len": 3, "dropout": 0.0}
     options = {
         "joint": [dict(shows_latest=a, gated=b) for a, b in itertools.product([0, 1], repeat=2)],
@@ -364,32 +416,36 @@ GOLDEN = {
         [7, 13, -3],
         [0.02333566, -0.02099408, -0.07930952],
     ),
+    # Its writer took the odds of being liked as the fit had them, not as they would be where 45 %
+    # is disliked, and said -3.2122195, -3.2178717 and -3.218894.
     "model_format_1_joint": (
         {"interactions": ["a", "d", "z z", "é\0"], "exclude_seen": False} | GRADED,
         ["a", "鱼", ""],
-        [-3.2122195, -3.2178717, -3.218894],
+        [-3.2570586, -3.2624855, -3.2639802],
     ),
     "model_format_1_pnfrec": (
         {"interactions": [UUIDS[1], UUIDS[2], UUIDS[4]], "feedback": [5, 1, 4]},
         [UUIDS[5], UUIDS[0], UUIDS[3]],
         [0.0015938, -0.05543578, -0.06369174],
     ),
+    # With a memory: without, "a" would come second.
     "model_format_2_joint": (
         {"interactions": ["a", "d", "z z", "é\0"], "exclude_seen": False} | GRADED,
-        ["", "a", "鱼"],
-        [-2.6576815, -2.6889555, -2.6955118],
+        ["d", "z z", "鱼"],
+        [-2.8672061, -3.2137656, -3.369499],
     ),
     "model_format_2_pnfrec": (
         {"interactions": [UUIDS[1], UUIDS[2], UUIDS[4]], "feedback": [5, 1, 4]}
         | {"exclude_seen": True},
-        [UUIDS[5], UUIDS[0], UUIDS[3]],
-        [0.0015938, -0.05543578, -0.06369174],
+        [UUIDS[5], UUIDS[3], UUIDS[0]],
+        [0.73274112, 0.54260319, -0.54399252],
     ),
+    # With a memory too: without, -3 would come second.
     "pipeline_format_2": (
         {"interactions": [INTS[0], INTS[2], INTS[4]], "feedback": [1, -1, 1]}
         | {"exclude_seen": True},
-        [-3, 13, 7],
-        [-3.4808664, -3.5165493, -3.5309725],
+        [7, 13, -3],
+        [-4.3166504, -4.7359934, -5.7225642],
     ),
 }
 
@@ -421,12 +477,23 @@ def test_what_golden_files_say_of_their_fit():
         assert joint.feature_names_in_.tolist() == ["user", "item", "time"]
         assert isinstance(joint.feature_names_in_, np.ndarray)
         assert joint.items_.tolist() == ["", "a", "d", "z z", "é\0", "鱼"]
-        assert joint.item_likes_.tolist() == [6, 5, 5, 6, 9, 5]
-        assert joint.item_dislikes_.tolist() == [5, 1, 3, 6, 4, 9]
+        likes, dislikes = {
+            1: ([6, 5, 5, 6, 9, 5], [5, 1, 3, 6, 4, 9]),
+            2: ([88, 92, 87, 92, 82, 93], [13, 12, 3, 10, 15, 12]),
+        }[version]
+        assert joint.item_likes_.tolist() == likes
+        assert joint.item_dislikes_.tolist() == dislikes
         assert joint.feedback_coding_ == "graded" and joint.n_iter_ == 2
         assert joint.excludes_seen_ == (version == 1)
-        edges = {1: [115.92, 38965.312], 2: [114, 39013.288]}[version]
+        edges = {1: [115.92, 38965.312], 2: [5, 156181.5]}[version]
         np.testing.assert_allclose(joint.gap_edges_[[0, -1]], edges)
+    assert ContrastiveSeqRecommender.load(HERE / "model_format_1.posneg").fitted_.memory is None
+    memory = joint.fitted_.memory
+    np.testing.assert_allclose(memory.next_weight, 7.593009106358162)
+    weights = [0.26552149925964, 1.8959313742317094, -0.07500993326362064]
+    np.testing.assert_allclose(memory.taste_weights, weights)
+    np.testing.assert_allclose(memory.items.mean, 0.680628272251309)
+    assert memory.items.counts.tolist() == [66, 66, 57, 61, 69, 63]
     pipeline = RecommenderPipeline.load(HERE / "pipeline_format_2.posneg")
     assert [name for name, _ in pipeline.steps] == ["masker", "none", "builder", "recommender"]
     assert pipeline[0].items_.tolist() == sorted(INTS) and pipeline[0].n_features_in_ == 3
@@ -530,12 +597,15 @@ def test_files_beyond_what_32_bits_count(tmp_path, monkeypatch):
 
 def test_mapped_arrays_are_parts_of_the_file_and_aligned(tmp_path):
     path = tmp_path / "model.posneg"
-    model = invented(list(range(1, 40)), dim=3)
+    model = invented(list(range(1, 40)), dim=3, memory=True)
     model.save(path)
     loaded = ContrastiveSeqRecommender.load(path, mmap=True)
     whole = path.read_bytes()
     names = ("items", "likes", "dislikes", "gap_edges")
-    for array in [*loaded.weights_.values(), *(getattr(loaded.fitted_, name) for name in names)]:
+    arrays = {name: getattr(loaded.fitted_, name) for name in names} | loaded.weights_
+    arrays |= loaded.fitted_.memory.items.arrays()
+    del arrays["mean"]  # of the header
+    for array in arrays.values():
         assert isinstance(array, np.memmap) and not array.flags.writeable
         assert array.ctypes.data % 64 == 0
         assert array.tobytes() in whole
@@ -751,7 +821,7 @@ def test_a_flipped_byte_is_refused_or_changes_nothing(model, start, step, mask):
         data[place] ^= mask
 
 
-@pytest.mark.parametrize("name", ["model_format_1_joint", "model_format_2_pnfrec"])
+@pytest.mark.parametrize("name", ["model_format_1_joint", "model_format_2_joint"])
 def test_every_byte_of_the_data_counts_mapped_or_not(name, tmp_path):
     data = bytearray((HERE / f"{name}.posneg").read_bytes())
     with zipfile.ZipFile(io.BytesIO(data)) as whole:
@@ -796,7 +866,7 @@ def zipped(entries, **options):
 
 def forged(change, model=None):
     """A file whose header and arrays are changed, with checksums that are right again."""
-    data = saved(model or invented(["a", "b", "c"], columns=["user", "item"]))
+    data = saved(model or invented(["a", "b", "c"], columns=["user", "item"], memory=True, seed=5))
     with np.load(io.BytesIO(data)) as stored:
         arrays = dict(stored)
     header = json.loads(arrays.pop("header").tobytes())
@@ -859,7 +929,10 @@ FORGED = {
     "a state that is none": (put("header", "state", [1]), "keys and values were expected"),
     "an unknown method": (put("header", "state", "method", MARKUP), 'has method="<script>'),
     "a method of no type": (put("header", "state", "method", ["joint"]), r"has method=\["),
-    "the other method": (put("header", "state", "method", "pnfrec"), "has a history"),
+    "the other method": (
+        put("header", "state", lambda state: state | {"method": "pnfrec", "memory": None}),
+        "has a history",
+    ),
     "an unknown coding": (put("header", "state", "feedback_coding", MARKUP), "feedback_coding="),
     "an unknown precision": (put("header", "state", "precision", "int8"), "precision='int8'"),
     "no bool": (put("header", "state", "excludes_seen", 1), "excludes_seen=1"),
@@ -902,6 +975,28 @@ FORGED = {
         put("header", "state", "feature_names_in", [1, 2]),
         "no strings",
     ),
+    "a memory of text": (put("header", "state", "memory", "x"), "keys and values were expected"),
+    "a memory without arrays": (
+        put("arrays", "memory/next.offsets", DELETE),
+        "lacks the array 'memory/next.offsets'",
+    ),
+    "a memory without levels": (
+        put("arrays", "memory/levels", DELETE),
+        "lacks the array 'memory/levels'",
+    ),
+    "arrays of no memory": (
+        put("header", "state", "memory", None),
+        "unknown arrays: 'memory/counts'",
+    ),
+    "an array too many of a memory": (
+        put("arrays", "memory/mean", np.zeros(1)),
+        "unknown arrays: 'memory/mean'",
+    ),
+    "a memory that lacks a weight": (
+        put("header", "state", "memory", "next_weight", DELETE),
+        "without 'next_weight'",
+    ),
+    "a memory of more": (put("header", "state", "memory", "x", 1), "unknown keys: 'x'"),
     "no format": (put("header", "format", DELETE), "names no format"),
     "a format of text": (put("header", "format", "2"), "names no format"),
     "format 0": (put("header", "format", 0), "names no format"),
@@ -956,6 +1051,115 @@ FORGED = {
 }
 
 
+FORGED |= {
+    f"{name} of a memory that is {value!r:.30}": (
+        put("header", "state", "memory", name, value),
+        f"has a memory with {name}=",
+    )
+    for name, values in {
+        "mean": [None, "0", True, [0.1], 1.5, -2, 10**400],
+        # What is finite as a float64 alone would make answers of NaN.
+        "next_weight": [None, "1", True, [1.0], -1.0, 1e39, 10**400],
+        "taste_weights": [
+            None,
+            1.0,
+            "abc",
+            [],
+            [1.0, 1.0],
+            [1.0] * 4,
+            [1.0, 1.0, "1"],
+            [1.0, None, 1.0],
+            [True, 1.0, 1.0],
+            [1.0, 1.0, 10**400],
+            [-1e39, 1.0, 1.0],
+            {"tuple": [1.0, 1.0, 1.0]},
+            {"model": 1.0, "memory": 1.0, "offset": 1.0},
+        ],
+    }.items()
+    for value in values
+}
+_PER_ITEM = ("next.evidence", "taste.evidence", "levels", "counts")
+_BY_WEIGHT = [f"{part}.{name}" for part in ("next", "taste") for name in ("items", "weights")]
+FORGED |= {
+    f"{name} of a memory, {how}": (
+        put("arrays", f"memory/{name}", change),
+        f"array 'memory/{name}' of dtype .* and shape .*expected",
+    )
+    for name in [*_PER_ITEM, *_BY_WEIGHT, "next.offsets", "taste.offsets"]
+    for how, change in {
+        "one too few": lambda a: a[:-1],
+        "one too many": lambda a: np.append(a, a[-1:]),
+        "in a column": lambda a: a[:, None],
+        "in pairs": lambda a: np.stack([a, a], axis=1),
+        "a lone number": lambda a: np.array(a[0]),
+        "none": lambda a: a[:0],
+        "of another type": lambda a: a.astype(np.uint8),
+    }.items()
+}
+FORGED |= {
+    f"{name} of a memory that are {value}": (
+        put("arrays", f"memory/{name}", _fill(value)),
+        f"has a memory whose {name} are not finite",
+    )
+    for name in [*_PER_ITEM, "next.weights", "taste.weights"]
+    for value in (np.nan, -np.inf)
+}
+FORGED |= {
+    f"negative {name} of a memory": (
+        put("arrays", f"memory/{name}", _fill(-1)),
+        f"has a memory whose {name} are negative",
+    )
+    for name in ("next.evidence", "taste.evidence", "counts")
+}
+
+
+def _rows(*rows):
+    """A change to the items of each row of a memory's weights, the weights to go with them."""
+
+    def change(part):
+        def of(header, arrays):
+            offsets = np.cumsum([0, *map(len, rows)])
+            items = np.array([item for row in rows for item in row], np.int32)
+            arrays |= {
+                f"memory/{part}.offsets": offsets,
+                f"memory/{part}.items": items,
+                f"memory/{part}.weights": np.ones(len(items), np.float32),
+            }
+
+        return of
+
+    return change
+
+
+def _offsets(*offsets):
+    return lambda part: put("arrays", f"memory/{part}.offsets", np.array(offsets))
+
+
+_WEIGHTS_OF_MEMORIES = {
+    "that fall": (_offsets(0, 2, 1, 3), "offsets do not ascend from 0"),
+    "that fall so far that a difference overflows": (
+        _offsets(0, 2**63 - 1, -2, 3),
+        "offsets do not ascend from 0",
+    ),
+    "that begin late": (_offsets(1, 2, 3, 3), "offsets do not ascend from 0"),
+    "that begin below 0": (_offsets(-1, 0, 1, 3), "offsets do not ascend from 0"),
+    "that run past the end": (_offsets(0, 1, 2, 99), "items' of .*expected"),
+    "that end early": (_offsets(0, 0, 0, 1), "items' of .*expected"),
+    "that run past all numbers": (_offsets(0, 1, 2, 2**63 - 1), "items' of .*expected"),
+    "of an item beyond the last": (_rows([0, 3], [1], []), "items are none of its 3"),
+    "of an item far beyond": (_rows([], [2**31 - 1], []), "items are none of its 3"),
+    "of an item below 0": (_rows([-1, 0], [], []), "items are none of its 3"),
+    "of items that fall": (_rows([1], [2, 0], []), "items do not ascend within a row"),
+    "of items that repeat": (_rows([], [], [1, 1]), "items do not ascend within a row"),
+    "of items that fall in the first row": (_rows([1, 0], [], [0]), "items do not ascend"),
+}
+FORGED |= {
+    f"weights of {part} {what}": (change(part), f"has an? .*{part}.{message}")
+    for what, (change, message) in _WEIGHTS_OF_MEMORIES.items()
+    for part in ("next", "taste")
+}
+
+
 @pytest.mark.parametrize("what", FORGED)
 def test_what_cannot_be_is_refused(what, tmp_path):
     change, message = FORGED[what]
@@ -972,6 +1176,32 @@ def test_an_unchanged_forgery_loads():
     # What is refused above is refused for its change alone.
     assert load(forged(lambda header, arrays: None)).items_.tolist() == ["a", "b", "c"]
     assert isinstance(load(forged(lambda h, a: None, invented(UUIDS))).items_[0], uuid.UUID)
+    # Rows may begin wherever the one before ends, be empty, and fill the matrix or not at all.
+    for rows in ([[2], [0, 1], []], [[], [], [0, 1, 2]], [[0, 1, 2]] * 3, [[], [], []]):
+        loaded = load(forged(_rows(*rows)("next")))
+        assert loaded.fitted_.memory.items.next.items.tolist() == list(itertools.chain(*rows))
+
+
+def test_a_memory_beside_a_method_without_one_is_refused():
+    with_memory = invented([1, 2], memory=True)
+    model = invented([1, 2], method="pnfrec")
+    assert model.fitted_.memory is None
+    model.fitted_ = dataclasses.replace(model.fitted_, memory=with_memory.fitted_.memory)
+    with pytest.raises(ModelFileError, match="a memory of items, which method 'pnfrec' does not"):
+        load(saved(model))
+
+
+def test_a_memory_stands_in_a_pipeline():
+    one = RecommenderPipeline([("last", invented([1, 2, 3], memory=True))])
+    data = saved(one)
+    assert "0/memory/next.offsets.npy" in entries_of(data)
+    assert_same(one[-1], RecommenderPipeline.load(io.BytesIO(data))[-1])
+    for change, message in (
+        (put("arrays", "0/memory/taste.items", _fill(3)), "taste.items are none of its 3"),
+        (put("header", "steps", 0, "state", "memory", "mean", 7), "mean=7"),
+    ):
+        with pytest.raises(ModelFileError, match=message):
+            RecommenderPipeline.load(io.BytesIO(forged(change, one)))
 
 
 @pytest.mark.parametrize(
@@ -1263,7 +1493,7 @@ def test_a_folder_of_this_machine_is_left_out_with_a_warning(tmp_path):
     one.fit(X, Y)
     with pytest.warns(UserWarning, match=r"memory=.* set it again after loading"):
         data = saved(one)
-    assert b"memory" not in data
+    assert bytes(tmp_path) not in data
     assert RecommenderPipeline.load(io.BytesIO(data)).memory is None
 
 
