@@ -12,7 +12,6 @@ import sys
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
-from functools import cached_property
 from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +19,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from posneg_rec import serving
+from posneg_rec._lazy import lazy
 from posneg_rec.frames import is_history
 from posneg_rec.ids import ItemVocabulary
 from posneg_rec.interactions import (
@@ -118,14 +118,14 @@ class FittedModel:
         """Epochs run."""
         return len(self.history["epoch"])
 
-    @cached_property
+    @lazy
     def vocabulary(self) -> ItemVocabulary:
         """Raw ids to codes. Kept, for its look-up tables take far longer than an answer."""
         return ItemVocabulary(self.items)
 
-    @cached_property
+    @lazy
     def model(self) -> serving.Model:
-        """The arithmetic. Kept, for to make it takes half as long as to answer one history."""
+        """Make the arithmetic ready. Kept, for that takes half as long as to answer one history."""
         return serving.METHODS[self.method](self.weights, self.n_heads)
 
     @property
@@ -465,6 +465,8 @@ class FittedModel:
 def _unmapped(value: Any) -> Any:
     if isinstance(value, dict):
         return {name: _unmapped(part) for name, part in value.items()}
+    if isinstance(value, WeighedMemory):
+        return value._replace(items=ItemMemory.from_arrays(_unmapped(value.items.arrays())))
     return np.array(value) if isinstance(value, np.memmap) else value
 
 

@@ -6,7 +6,6 @@ import datetime as dt
 import sys
 from collections.abc import Callable, Iterator, KeysView, Mapping, Sequence, Set, ValuesView
 from decimal import Decimal
-from functools import cached_property
 from itertools import repeat
 from numbers import Integral, Number
 from typing import Any
@@ -15,6 +14,7 @@ import narwhals.stable.v2 as nw
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from posneg_rec._lazy import lazy
 from posneg_rec.frames import MISSING_ID
 from posneg_rec.sequences import as_indices, preview, shorten
 
@@ -183,17 +183,17 @@ class ItemVocabulary:
         places = _places(ascending, ids)
         return np.where(ascending.take(places) == ids, self._order.take(places), -1)
 
-    @cached_property
+    @lazy
     def _order(self) -> NDArray[np.int64]:
         return np.argsort(self.items, kind="stable")
 
-    @cached_property
+    @lazy
     def _ascending(self) -> NDArray[Any]:
         ascending = self.items[self._order]
         self._check_distinct(1 + int(np.count_nonzero(ascending[1:] != ascending[:-1])))
         return ascending
 
-    @cached_property
+    @lazy
     def _code_of(self) -> dict[Any, int]:
         code_of = {item: code for code, item in enumerate(self.items)}
         self._check_distinct(len(code_of))

@@ -27,7 +27,6 @@ References
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, fields
 from typing import Any, NamedTuple
@@ -35,6 +34,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from posneg_rec._lazy import lazy
 from posneg_rec.sequences import Histories, PackedSequences, is_last, offsets_of, ranges
 
 __all__ = [
@@ -110,6 +110,10 @@ class ItemWeights:
             np.pad(self.evidence, (0, n_joined)),
         )
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave out what is made on demand."""
+        return {field.name: getattr(self, field.name) for field in fields(self)}
+
     def row(self, items: NDArray[np.int64], values: NDArray[np.floating]) -> Array:
         """Sum the rows of `items` times `values`, (N,), with NumPy alone."""
         lengths = self.offsets[items + 1] - self.offsets[items]
@@ -118,9 +122,9 @@ class ItemWeights:
         n_items = len(self.evidence)
         return np.bincount(self.items[entries], weights, minlength=n_items).astype(np.float32)
 
-    @functools.cached_property
+    @lazy
     def matrix(self) -> Any:
-        """The same as SciPy's, of shape (N, N)."""
+        """Make SciPy's array of it, of shape (N, N)."""
         from scipy import sparse
 
         shape = len(self.evidence), len(self.evidence)
@@ -528,12 +532,12 @@ class Recalled:
         scores += self._memory.levels[items]
         return scores
 
-    @functools.cached_property
+    @lazy
     def _next(self) -> Any:
         liked = self._events.at(self._events.signs == 1)
         return self._product(self._memory.next, liked, np.ones(len(liked.items), np.float32))
 
-    @functools.cached_property
+    @lazy
     def _taste(self) -> tuple[Any, Array]:
         rest, of_user = self._events.deviations(self._memory.levels, self._n_queries)
         product = self._product(self._memory.taste, self._events, rest.astype(np.float32))

@@ -21,6 +21,7 @@ from typing import Any, ClassVar, NamedTuple, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from posneg_rec._lazy import lazy
 from posneg_rec.memory import (
     ItemMemory,
     Recalled,
@@ -721,7 +722,7 @@ class Scorer:
             yield rows, items, scores
         log_normaliser[empty] = 0
 
-    @functools.cached_property
+    @lazy
     def _fallback(self) -> Array:
         """Log of the share of all likes times log of the like rate, (N,)."""
         likes, dislikes = self.likes + 1.0, self.dislikes + 1.0

@@ -14,10 +14,11 @@ PACKAGE = Path(posneg_rec.__file__).parent
 # What each module may import of ours at its top level; torch only where it is said.
 ALLOWED = {
     "__init__": set(),
+    "_lazy": set(),
     "_sklearn": set(),
     "sequences": set(),
     "frames": set(),
-    "ids": {"frames", "sequences"},
+    "ids": {"_lazy", "frames", "sequences"},
     "columns": {"ids", "sequences"},
     "feedback": {"frames", "ids", "sequences"},
     "interactions": {"columns", "feedback", "frames", "ids", "sequences"},
@@ -31,10 +32,10 @@ ALLOWED = {
     "losses": {"nn"},
     "training": {"nn"},
     "objectives": {"losses", "nn", "sequences", "training"},
-    "memory": {"sequences"},
-    "serving": {"memory", "sequences"},
+    "memory": {"_lazy", "sequences"},
+    "serving": {"_lazy", "memory", "sequences"},
     "accelerated": {"memory", "nn", "sequences", "serving"},
-    "fitted": {"frames", "ids", "interactions", "memory", "sequences", "serving"},
+    "fitted": {"_lazy", "frames", "ids", "interactions", "memory", "sequences", "serving"},
     "archive": set(),
     "persistence": {"archive", "memory", "sequences", "serving"},
     "fitting": {

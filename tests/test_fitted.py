@@ -1,7 +1,9 @@
 """The fitted model: what a fit leaves behind, and that nothing set or done later reaches it."""
 
 import copy
+import os
 import pickle
+import signal
 import threading
 import tracemalloc
 import warnings
@@ -12,7 +14,7 @@ import pytest
 import torch
 from tiny import HISTORIES, PARAMS, TIMELESS, X, Y, same_weights, tiny
 
-from posneg_rec import ContrastiveSeqRecommender, fitted, serving
+from posneg_rec import ContrastiveSeqRecommender, fitted, serving, training
 from posneg_rec.fitted import FittedModel
 
 
@@ -527,6 +529,18 @@ def test_a_memory_sees_nothing_of_what_is_held_out_or_weighs_nothing():
     assert tiny(objective="pnfrec").fit(rows).fitted_.memory is None
 
 
+def test_a_memory_is_pickled_without_what_is_made_on_demand(tmp_path):
+    model = tiny().fit(X, Y)
+    before = len(pickle.dumps(model))
+    model.recommend(X, k=3)
+    assert len(pickle.dumps(model)) <= before
+    model.save(tmp_path / "model.posneg")
+    mapped = ContrastiveSeqRecommender.load(tmp_path / "model.posneg", mmap=True)
+    again = pickle.loads(pickle.dumps(mapped)).fitted_.memory.items
+    assert isinstance(mapped.fitted_.memory.items.next.weights, np.memmap)
+    assert not any(isinstance(array, np.memmap) for array in again.arrays().values())
+
+
 def test_a_memory_goes_on_with_new_events():
     rows = pairs_world(n_users=60)
     model = tiny().fit(rows)
@@ -559,3 +573,66 @@ def test_what_is_disliked_is_avoided_however_rare_dislikes_are(share):
     found = model.recommend(rows, k=5, feedback=feedback)["item"]
     ignoring = model.recommend(rows, k=5, feedback=feedback, dislike_aversion=0)["item"]
     assert (found % 10 == 0).mean() < (ignoring % 10 == 0).mean() / 2
+
+
+# -- Threads and processes -------------------------------------------------------------------
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_children_forked_while_the_parent_answers_can_answer():
+    model = tiny().fit(X, Y)
+    expected = model.recommend(X, k=2, feedback=Y)["item"].tolist()
+    stop = threading.Event()
+
+    def ask():
+        while not stop.is_set():
+            model.recommend(X, k=2, feedback=Y)
+
+    threads = [threading.Thread(target=ask) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    try:
+        children = []
+        for _ in range(12):
+            child = os.fork()
+            if child == 0:  # in which a failure must not become another test run
+                signal.alarm(60)
+                same = model.recommend(X, k=2, feedback=Y)["item"].tolist() == expected
+                os._exit(0 if same else 1)
+            children.append(child)
+        codes = [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()
+    assert codes == [0] * len(children)
+
+
+class CountingThreads(Failing):
+    """A callback that notes how many threads torch has in an epoch."""
+
+    def __init__(self):
+        self.seen = []
+
+    def on_fit_task_end(self, estimator, context):
+        if context.task_name == "epoch":
+            self.seen.append(torch.get_num_threads())
+
+
+@pytest.mark.parametrize(("small", "expected"), [(2**19, 1), (0, 2)])
+def test_small_fits_train_on_one_thread_and_leave_the_number_as_it_was(
+    small, expected, monkeypatch
+):
+    monkeypatch.setattr(training, "_SMALL_STEP", small)
+    before, counting = torch.get_num_threads(), CountingThreads()
+    try:
+        torch.set_num_threads(2)
+        tiny().set_callbacks(counting).fit(X, Y)
+        assert torch.get_num_threads() == 2
+        with pytest.raises(FloatingPointError):
+            tiny(learning_rate=1e38).fit(X, Y)
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+    assert counting.seen == [expected] * 2
