@@ -132,6 +132,15 @@ def test_weight_that_is_not_finite_ends_a_fit_whose_losses_are(loss, learning_ra
         minimise(loss, max_epochs=1, learning_rate=learning_rate, ema_decay=ema_decay)
 
 
+def test_equal_scores_keep_the_first_of_the_weights():
+    seen = []
+    best, history = run(
+        objective(EVENTS, max_epochs=9), validate=lambda weights, log: seen.append(weights) or 0.5
+    )
+    assert len(history) == 3  # two without a better score
+    assert all(np.array_equal(best[name], seen[0][name]) for name in best)
+
+
 @pytest.mark.parametrize(("ema_decay", "share"), [(0.0, 1.0), (0.5, 0.9), (0.95, 0.9)])
 def test_average_counts_the_weights_after_the_step(ema_decay, share):
     # Adam's first step is the learning rate, against the gradient.
@@ -322,9 +331,10 @@ def test_few_users_make_many_steps(n_users, batch_size):
     assert max(sizes) <= batch_size
 
 
-def test_batches_of_many_users_are_as_large_as_asked():
-    sizes = [len(batch) for batch in batches_of_an_epoch(2000, 500)]
-    assert sizes == [500] * 4
+@pytest.mark.parametrize(("batch_size", "n_batches"), [(500, 4), (501, 4), (600, 4), (2001, 1)])
+def test_batches_of_many_users_are_as_large_as_asked(batch_size, n_batches):
+    sizes = [len(batch) for batch in batches_of_an_epoch(2000, batch_size)]
+    assert sizes == [2000 // n_batches] * n_batches
 
 
 @given(st.integers(1, 7), st.integers(1, 4))
