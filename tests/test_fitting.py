@@ -12,6 +12,7 @@ from tiny import X, Y, tiny
 
 from posneg_rec import fitting
 from posneg_rec.fitted import FittedModel
+from posneg_rec.interactions import read_interactions
 from posneg_rec.sequences import Histories
 
 
@@ -142,7 +143,7 @@ def test_counts_are_of_likes_and_of_dislikes_of_weight(n_items, weights, likes, 
 
 @pytest.mark.parametrize(("n_repeats", "excludes"), [(0, True), (1, True), (2, False), (5, False)])
 def test_seen_items_are_left_out_unless_a_tenth_of_what_could_repeat_does(n_repeats, excludes):
-    events = histories([11, 11, 1, 0])  # in 20 events an item could be met again
+    events = histories([11, 11, 1, *[0] * 10])  # in 20 events an item could be met again
     repeats = np.arange(23) < n_repeats
     assert fitting._excludes_seen("auto", events, repeats) is excludes
     for stated in (True, False):
@@ -151,6 +152,14 @@ def test_seen_items_are_left_out_unless_a_tenth_of_what_could_repeat_does(n_repe
 
 def test_users_of_one_event_cannot_repeat():
     assert fitting._excludes_seen("auto", histories([1, 1]), np.full(2, False)) is True
+
+
+@pytest.mark.parametrize("scale", [1e-300, 1.0, 3, 1e300])
+def test_weights_are_parts_of_the_largest_whatever_their_unit(scale):
+    events = read_interactions(X[:4], Y[:4])
+    weights = fitting._target_weights(np.array([0, 1, 4, 2]) * scale, events)
+    assert weights.dtype == np.float32
+    assert weights.tolist() == [0, 0.25, 1, 0.5]
 
 
 def test_generator_is_our_own_and_differs_from_fit_to_fit():
@@ -210,7 +219,26 @@ def test_validation_score_is_the_ndcg_of_ten_of_the_held_out_likes(monkeypatch, 
         assert (signs == 1).all() and options == {"dislike_aversion": aversion}
 
 
+def test_repeated_items_are_validated_on_where_they_can_be_recommended(recwarn):
+    rows = np.array([[user, item] for user in range(4) for item in (0, 1, 0, 1)])
+    feedback = np.array([1, -1, 1, 1] * 4)
+    for exclude_seen in (False, "auto"):
+        model = tiny(exclude_seen=exclude_seen).fit(rows, feedback)
+        assert None not in model.history_["validation_score"]
+    assert not recwarn
+    with pytest.warns(UserWarning, match="repeat an item of their user"):
+        model = tiny(exclude_seen=True).fit(rows, feedback)
+    assert set(model.history_["validation_score"]) == {None}
+
+
 # ------------------------------------------------------------------------------ going on
+
+
+def test_partial_fit_holds_nothing_out():
+    model = tiny().partial_fit(X, Y)
+    counted = model.fitted_.likes.sum() + model.fitted_.dislikes.sum()
+    assert model.partial_fit(X, Y).history_["validation_score"] == [None, None]
+    assert counted == np.count_nonzero(Y)
 
 
 def test_ranges_of_time_stay_as_the_first_fit_chose_them():

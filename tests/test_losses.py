@@ -13,6 +13,7 @@ from hypothesis.extra import numpy as hnp
 from posneg_rec.losses import (
     Dislikes,
     Positions,
+    _chunk_shape,
     _row_maximum,
     composite_loss,
     contrastive_loss,
@@ -162,6 +163,13 @@ def test_next_item_loss_by_hand():
     embedding = torch.tensor([[0.0], [math.log(3)]], dtype=torch.float64)
     loss = next_item_loss(hidden, embedding, torch.tensor([1]))
     assert float(loss) == pytest.approx(math.log(4 / 3))
+
+
+@pytest.mark.parametrize("n_items", [0, 1, 100, 2**13, 2**15, 2**15 + 1, 2**20])
+def test_chunks_on_an_accelerator_are_bounded_in_logits_rows_and_items(n_items):
+    rows, items = _chunk_shape(n_items, torch.device("cuda"))
+    assert items == min(max(n_items, 1), 2**15)
+    assert rows == (2**13 if items <= 2**13 else 2**26 // items)
 
 
 BELOW_ZERO = np.array([[-3.0, -1.0, -2.0]])

@@ -22,6 +22,7 @@ from posneg_rec.sequences import (
     event_order,
     gap_edges,
     gap_tags,
+    is_last,
     latest_of_each_sign,
 )
 
@@ -166,6 +167,24 @@ def test_histories_of_one_sign():
     neutral, events = small_histories().of_sign(0)
     assert neutral.to_lists() == [[], [], [-1]]
     assert events.tolist() == [4]
+
+
+USERS_OF_ITEMS = st.lists(st.lists(st.integers(-1, 3), max_size=6), max_size=5)
+
+
+@given(USERS_OF_ITEMS)
+def test_events_that_repeat_an_item_and_the_last_of_an_item(lists):
+    lengths = list(map(len, lists))
+    items = np.array([item for user in lists for item in user], dtype=np.int64)
+    users = np.repeat(np.arange(len(lists)), lengths)
+    offsets = np.cumsum([0, *lengths])
+    rows, signs = np.arange(len(items)), np.ones(len(items), np.int8)
+    events = Histories(np.arange(len(lists)), items, signs, None, rows, offsets)
+    # What the vocabulary does not know may be many items: it repeats nothing.
+    repeats = [item >= 0 and item in user[:t] for user in lists for t, item in enumerate(user)]
+    assert events.repeats().tolist() == repeats
+    last = [item not in user[t + 1 :] for user in lists for t, item in enumerate(user)]
+    assert is_last(users, items, np.array(lengths, np.int64)).tolist() == last
 
 
 def histories_at(times, lengths, time_unit=None):

@@ -108,6 +108,13 @@ def test_encodes_as_it_was_trained_in_any_company(kind, n_heads, n_layers, data)
             assert not state.any()
 
 
+@pytest.mark.parametrize("scale", [0.0, 1e-3, 1.0, 1e3])
+def test_states_are_standardised_as_in_training_however_small_they_are(scale):
+    x = scale * np.random.default_rng(0).standard_normal((3, 8), dtype=np.float32)
+    expected = torch.nn.functional.layer_norm(torch.from_numpy(x), (8,)).numpy()
+    np.testing.assert_allclose(serving._standardised(x), expected, rtol=1e-4, atol=1e-5)
+
+
 def test_histories_of_one_length_go_in_portions_that_fit_a_cache(monkeypatch):
     model = ready(JointEncoder, weights(JointEncoder))
     shapes, encode = [], model._encode

@@ -132,6 +132,36 @@ def test_weight_that_is_not_finite_ends_a_fit_whose_losses_are(loss, learning_ra
         minimise(loss, max_epochs=1, learning_rate=learning_rate, ema_decay=ema_decay)
 
 
+@pytest.mark.parametrize("value", [np.inf, -np.inf, np.nan])
+def test_loss_that_is_not_finite_ends_a_fit_whose_weights_are(value):
+    with pytest.raises(FloatingPointError, match="epoch 1 "):
+        minimise(lambda x: x + value, max_epochs=1)
+
+
+def test_weights_as_of_an_epoch_are_the_averaged_ones():
+    copies = []
+
+    def on_epoch(log, weights):
+        copies.append(float(weights()["x"][0]))
+        return False
+
+    rng, settings = np.random.default_rng(0), with_settings(ema_decay=0.5, max_epochs=2)
+    weights, _ = training.train(Minimised(lambda x: x), 1, settings, rng=rng, on_epoch=on_epoch)
+    # Steps of 0.01 each, of which the average takes 9 / 10, then 9 / 11.
+    second = 0.009 + (0.02 - 0.009) * 9 / 11
+    assert copies == pytest.approx([-0.009, -second], rel=1e-4)
+    assert float(weights["x"][0]) == copies[-1]
+
+
+def test_equal_scores_keep_the_first_of_the_weights():
+    seen = []
+    best, history = run(
+        objective(EVENTS, max_epochs=9), validate=lambda weights, log: seen.append(weights) or 0.5
+    )
+    assert len(history) == 3  # two without a better score
+    assert all(np.array_equal(best[name], seen[0][name]) for name in best)
+
+
 @pytest.mark.parametrize(("ema_decay", "share"), [(0.0, 1.0), (0.5, 0.9), (0.95, 0.9)])
 def test_average_counts_the_weights_after_the_step(ema_decay, share):
     # Adam's first step is the learning rate, against the gradient.
@@ -300,10 +330,10 @@ def test_averaged_weights_come_back_and_are_validated(kind):
     assert any((seen[0][name] == weights[name]).all() for name in weights)
 
 
-def batches_of_an_epoch(n_users, batch_size):
+def batches_of_an_epoch(n_users, batch_size, n_epochs=1):
     """The users of each step, of users with two events."""
     events = [(user, item, 1) for user in range(n_users) for item in range(2)]
-    made = objective(events, batch_size=batch_size, max_epochs=1)
+    made = objective(events, batch_size=batch_size, max_epochs=n_epochs)
     batches, original = [], made.losses
 
     def losses(model, users, *random):
@@ -322,9 +352,17 @@ def test_few_users_make_many_steps(n_users, batch_size):
     assert max(sizes) <= batch_size
 
 
-def test_batches_of_many_users_are_as_large_as_asked():
-    sizes = [len(batch) for batch in batches_of_an_epoch(2000, 500)]
-    assert sizes == [500] * 4
+@pytest.mark.parametrize(("batch_size", "n_batches"), [(500, 4), (501, 4), (600, 4), (2001, 1)])
+def test_batches_of_many_users_are_as_large_as_asked(batch_size, n_batches):
+    sizes = [len(batch) for batch in batches_of_an_epoch(2000, batch_size)]
+    assert sizes == [2000 // n_batches] * n_batches
+
+
+def test_each_epoch_takes_the_users_in_an_order_of_its_own():
+    order = list(itertools.chain(*batches_of_an_epoch(40, 4, n_epochs=2)))
+    first, second = order[:40], order[40:]
+    assert sorted(first) == sorted(second) == list(range(40))
+    assert sorted(first) != first != second != sorted(second)
 
 
 @given(st.integers(1, 7), st.integers(1, 4))
