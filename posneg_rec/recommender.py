@@ -256,7 +256,7 @@ class ContrastiveSeqRecommender(CallbackSupportMixin, BaseEstimator):
         "item_memory": ["boolean"],
         "exclude_seen": ["boolean", StrOptions({"auto"})],
         "embedding_dim": _POSITIVE_INTEGER,
-        "n_layers": [Interval(Integral, 0, None, closed="left")],
+        "n_layers": [Interval(Integral, 0, 1000, closed="both")],
         "n_heads": _POSITIVE_INTEGER,
         "max_len": _POSITIVE_INTEGER,
         "dropout": [Interval(Real, 0, 1, closed="left")],
@@ -266,7 +266,7 @@ class ContrastiveSeqRecommender(CallbackSupportMixin, BaseEstimator):
         "contrastive_negatives": [StrOptions({"window", "past"})],
         "temperature": _POSITIVE,
         "windows": [StrOptions({"recent", "random"})],
-        "n_negatives": [Interval(Integral, 3, None, closed="left"), None],
+        "n_negatives": [Interval(Integral, 3, 2**24, closed="both"), None],
         "learning_rate": _POSITIVE,
         "batch_size": _POSITIVE_INTEGER,
         "ema_decay": [Interval(Real, 0, 1, closed="left")],
@@ -727,6 +727,16 @@ class ContrastiveSeqRecommender(CallbackSupportMixin, BaseEstimator):
         )
 
     # ------------------------------------------------------------------------------ shared parts
+
+    def _validate_params(self) -> None:
+        """Check the parameters one by one, as scikit-learn does."""
+        for name, value in self.get_params(deep=False).items():
+            # Other numbers (fractions, say) are real to Python, but not to NumPy or torch.
+            if isinstance(value, Real) and not isinstance(value, int | float | np.number):
+                raise ValueError(
+                    f"{name} must be an int or a float, got {value!r:.50}: pass float(...)."
+                )
+        super()._validate_params()
 
     def _checked(self) -> FittedModel:
         """Take the fitted model: once a call, so that another fit cannot change it in between."""

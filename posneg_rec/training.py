@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, Protocol
 
@@ -122,7 +122,7 @@ def resolve_device(device: str) -> torch.device:
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
     try:
         found = torch.device(device)
-        torch.empty(0, device=found)
+        torch.empty(0, device=found).cpu()
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ValueError(
@@ -289,6 +289,12 @@ def _n_batches(objective: Objective, settings: Settings) -> int:
     return max(1, n_batches)
 
 
+def _host_as_default() -> AbstractContextManager[Any]:
+    host = torch.device("cpu")
+    # Only where it is needed: inside this context each call of torch takes longer.
+    return nullcontext() if torch.get_default_device() == host else host
+
+
 @contextmanager
 def _own_torch_state(device: torch.device, *, one_thread: bool) -> Iterator[None]:
     """Train the same whatever the caller has switched on or off in torch for this thread."""
@@ -300,7 +306,7 @@ def _own_torch_state(device: torch.device, *, one_thread: bool) -> Iterator[None
             torch.inference_mode(False),
             torch.enable_grad(),
             torch.autocast(device.type, enabled=False),
-            torch.device("cpu"),
+            _host_as_default(),
         ):
             yield
     finally:
@@ -320,7 +326,14 @@ def _train(
 ) -> tuple[Weights, list[EpochLog]]:
     dtype = resolve_precision(settings.precision, device)
     seed = int(rng.integers(2**63))
-    model = objective.model(n_items, torch.Generator().manual_seed(seed))
+    try:
+        model = objective.model(n_items, torch.Generator().manual_seed(seed))
+    except RuntimeError as error:  # as torch says that there is not so much memory
+        raise ValueError(
+            f"There is no room for a model of {n_items} items with embedding_dim="
+            f"{settings.embedding_dim}, max_len={settings.max_len} and n_layers="
+            f"{settings.n_layers}: lower them."
+        ) from error
     if initial_weights is not None:
         model.load_state_dict(
             {name: torch.from_numpy(np.array(value)) for name, value in initial_weights.items()}

@@ -7,6 +7,7 @@ import signal
 import threading
 import tracemalloc
 import warnings
+from fractions import Fraction
 
 import numpy as np
 import pandas as pd
@@ -360,7 +361,25 @@ def test_callbacks_see_the_history_so_far():
     assert watching.seen == [(n, n, losses[n - 1]) for n in (1, 2, 3)]
 
 
-@pytest.mark.parametrize("device", ["nonsense", "cuda:7", "cuda"])
+@pytest.mark.parametrize(
+    "size",
+    [{"embedding_dim": 10**12}, {"max_len": 10**13}, {"n_layers": 10**9}, {"n_negatives": 10**12}],
+)
+def test_sizes_that_no_machine_has_are_named(size):
+    model = tiny().fit(X, Y)
+    before = model.fitted_
+    with pytest.raises(ValueError, match=next(iter(size))):
+        model.set_params(**size).fit(X, Y)
+    assert model.fitted_ is before
+
+
+@pytest.mark.parametrize("name", ["learning_rate", "dropout", "dislike_aversion", "ema_decay"])
+def test_fractions_are_no_floats(name):
+    with pytest.raises(ValueError, match=rf"{name} must be an int or a float, got Fraction"):
+        tiny(**{name: Fraction(1, 3)}).fit(X, Y)
+
+
+@pytest.mark.parametrize("device", ["nonsense", "cuda:7", "cuda", "meta", ""])
 def test_a_device_that_is_not_there_is_named(device):
     if torch.cuda.is_available():
         pytest.skip("there is one")
