@@ -400,9 +400,12 @@ class FittedModel:
         taste_weights = fit_taste_weights(*told, signs)
         liked = signs == 1
         scorer = scorer_of(liked)
-        next_weight = fit_next_weight(
-            lambda block: scorer.parts(items, taste_weights, block), targets[liked]
-        )
+        # No item speaks for itself, so where users come back to their items others would rise.
+        next_weight = 0.0
+        if self.excludes_seen:
+            next_weight = fit_next_weight(
+                lambda block: scorer.parts(items, taste_weights, block), targets[liked]
+            )
         return WeighedMemory(items, next_weight, taste_weights)
 
     def _scorer(

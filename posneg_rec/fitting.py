@@ -167,19 +167,39 @@ def fit_model(
         **(columns_in if before is None else before.columns_in),
     )
 
+    memory = None
+    if params["item_memory"] and objective_class.has_memory and len(objective.trainable_users()):
+        memory = _memory(training, n_items, weights, before, excludes_seen=excludes_seen)
+    counted = _counts(histories, n_items, weights, before)
+
     def at(weights: Weights, log: list[EpochLog]) -> FittedModel:
-        """Make the model that the fit would leave behind if it stopped here."""
         return replace(base, weights=weights, history=logged(log))
 
-    def validate(weights: Weights, log: list[EpochLog]) -> float:
+    def finished(weights: Weights, log: list[EpochLog]) -> FittedModel:
+        """Make the model that the fit would leave behind if it stopped here."""
+        alone = at(weights, log)
+        fitted = replace(alone, memory=memory)
+        if memory is not None and validation is not None:
+            fitted = replace(alone, memory=alone.weighed(memory.items, histories, validation.held))
+            # Where order is all there is, what goes with what only blurs it: a memory stays
+            # where it helps by more than one standard error.
+            more = gains(fitted) - gains(alone)
+            if more.mean() <= more.std() / np.sqrt(len(more)):
+                fitted = alone
+        return replace(fitted, likes=counted[0], dislikes=counted[1])
+
+    def gains(fitted: FittedModel) -> NDArray[np.float64]:
         assert validation is not None
-        ranks = at(weights, log).ranks(
+        ranks = fitted.ranks(
             histories,
             validation.users,
             validation.targets,
             dislike_aversion=params["dislike_aversion"],
         )
-        return float(gain(ranks, "ndcg", 10).mean())
+        return gain(ranks, "ndcg", 10)
+
+    def validate(weights: Weights, log: list[EpochLog]) -> float:
+        return float(gains(at(weights, log)).mean())
 
     trained, log = train(
         objective,
@@ -188,21 +208,9 @@ def fit_model(
         rng=rng,
         initial_weights=initial,
         validate=None if validation is None else validate,
-        on_epoch=lambda log, weights: on_epoch(log[-1], lambda: at(weights(), log)),
+        on_epoch=lambda log, weights: on_epoch(log[-1], lambda: finished(weights(), log)),
     )
-    memory = None
-    if log and params["item_memory"] and objective_class.has_memory:
-        learned = training if weights is None else training.select(weights[training.rows] > 0)
-        if before is not None:
-            if before.memory is not None:
-                items = ItemMemory.fit(learned, n_items, prior=before.memory.items)
-                memory = before.memory._replace(items=items)
-        else:
-            memory = WeighedMemory(ItemMemory.fit(learned, n_items))
-            if validation is not None:
-                memory = at(trained, log).weighed(memory.items, histories, validation.held)
-    likes, dislikes = _counts(histories, n_items, weights, before)
-    fitted = replace(at(trained, log), likes=likes, dislikes=dislikes, memory=memory)
+    fitted = finished(trained, log)
     if feedback is not None or not log:
         _warn_of_what_was_not_learned(fitted, events, is_trained=bool(log))
     return fitted
@@ -321,6 +329,26 @@ def _counts(
         likes[: len(before.items)] += before.likes
         dislikes[: len(before.items)] += before.dislikes
     return likes, dislikes
+
+
+def _memory(
+    training: Histories,
+    n_items: int,
+    weights: NDArray[np.float32] | None,
+    before: FittedModel | None,
+    *,
+    excludes_seen: bool,
+) -> WeighedMemory | None:
+    """Remember the events of weight, beside what was remembered before."""
+    if weights is not None:
+        training = training.select(weights[training.rows] > 0)
+    if before is None:
+        memory = WeighedMemory(ItemMemory.fit(training, n_items))
+        return memory if excludes_seen else memory._replace(next_weight=0.0)
+    if before.memory is None:
+        return None
+    items = ItemMemory.fit(training, n_items, prior=before.memory.items)
+    return before.memory._replace(items=items)
 
 
 def _last_seen(histories: Histories, before: FittedModel | None) -> LastSeen | None:

@@ -99,8 +99,8 @@ class ContrastiveSeqRecommender(CallbackSupportMixin, BaseEstimator):
     item_memory : bool, default=True
         Whether "joint" has a memory of items beside its transformer: sparse linear weights, made
         of the training events, of what is liked with what and who likes what. It knows little of
-        order and needs little data; both together rank better than either. How much it counts is
-        learned from the events that early stopping keeps.
+        order and needs little data; both together mostly rank better than either. How much it
+        counts, and whether it stays, is learned from the events that early stopping keeps.
     exclude_seen : bool or "auto", default="auto"
         Whether items that a history holds already are no candidates: in `recommend`, `score`,
         `target_ranks`, scorers and early stopping, wherever a call does not say otherwise. "auto"

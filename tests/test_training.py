@@ -107,6 +107,9 @@ class Minimised:
     def trainable_users(self):
         return np.arange(1)
 
+    def n_positions(self):
+        return 1
+
     def losses(self, model, users, rng, generator):
         for part in self.parts:
             yield (part(model.x).sum(),)
