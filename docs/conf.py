@@ -20,6 +20,8 @@ autodoc_member_order = "bysource"
 # The docstrings name the types as scikit-learn does; signatures stay readable without them.
 autodoc_typehints = "none"
 napoleon_preprocess_types = True
+# Fitted attributes are properties, with documentation of their own.
+napoleon_use_ivar = True
 # Terms are of scikit-learn's glossary, and a build must not need the network to reach it.
 suppress_warnings = ["ref.term"]
 
