@@ -24,8 +24,7 @@ from training_step import N_ITEMS, make_histories, settings_of
 
 sys.path.append(str(Path(__file__).parent.parent))
 
-from paper_protocol import paper_split
-from reproduce_paper import read_ratings
+from paper_protocol import COLUMNS, paper_split, read_ratings
 from sklearn.base import clone
 
 from posneg_rec import ContrastiveSeqRecommender
@@ -93,7 +92,7 @@ def steps(n_users, teraflops):
 
 def fits(path):
     table = read_ratings(path)
-    split = paper_split(table[["user", "item", "time"]], table["rating"], positive_threshold=4)
+    split = paper_split(table[COLUMNS], table["rating"], positive_threshold=4)
     rows = []
     for label, (params, _) in KINDS.items():
         model = ContrastiveSeqRecommender(**params, positive_threshold=4, random_state=0)
