@@ -19,6 +19,7 @@ from sklearn.model_selection import train_test_split
 
 from posneg_rec import RareItemMasker
 from posneg_rec.model_selection import TemporalSplit
+from posneg_rec.sequences import preview
 
 COLUMNS = ["user", "item", "time"]
 # Of a file of ratings: each column's name, and the other one that it may have.
@@ -109,8 +110,8 @@ def read_ratings(path: str) -> pd.DataFrame:
     missing = [name for name, column in found.items() if column not in table.columns]
     if missing:
         raise SystemExit(
-            f"{path} has the columns {', '.join(map(str, table.columns))}: "
-            f"no {', '.join(missing)}. Wanted are {', '.join(FILE_COLUMNS)}, or {', '.join(FILE_COLUMNS.values())}."
+            f"{path} has the columns {preview(table.columns, 10)}: no {', '.join(missing)}. "
+            f"Wanted are {', '.join(FILE_COLUMNS)}, or {', '.join(FILE_COLUMNS.values())}."
         )
     return table[list(found.values())].set_axis(list(found), axis=1)
 
