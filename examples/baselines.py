@@ -5,6 +5,7 @@ frame with the columns user, item and time, in order of user and time. What come
 ``target_ranks(interactions, ratings, targets=mask)``, as the library's estimator has.
 """
 
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from typing import Any
@@ -14,7 +15,6 @@ import numpy as np
 import pandas as pd
 
 from posneg_rec import ContrastiveSeqRecommender
-from posneg_rec.ids import ItemVocabulary
 from posneg_rec.interactions import build_histories, read_interactions
 from posneg_rec.metrics import TargetRanks
 from posneg_rec.recommender import PNFREC
@@ -32,7 +32,12 @@ def fit_estimator(interactions, ratings, threshold, seed, settings):
 def fit_liked_targets(interactions, ratings, threshold, seed, settings):
     """Read all events, tagged with their sign, but learn to predict the liked ones only."""
     model = ContrastiveSeqRecommender(**settings, positive_threshold=threshold, random_state=seed)
-    return model.fit(interactions, ratings, sample_weight=np.where(ratings >= threshold, 1.0, 0.0))
+    with warnings.catch_warnings():
+        # Of the events of weight, which is what is meant here.
+        warnings.filterwarnings("ignore", "None of the .* events is disliked", UserWarning)
+        return model.fit(
+            interactions, ratings, sample_weight=np.where(ratings >= threshold, 1.0, 0.0)
+        )
 
 
 def fit_without_signs(interactions, ratings, threshold, seed, settings):
@@ -104,11 +109,11 @@ def fit_session_contrast(interactions, ratings, threshold, seed, settings):
     """
     from posneg_rec.training import Settings, train
 
-    # One epoch leaves everything that a fitted model has; its weights are then replaced.
+    # One epoch leaves everything that a fitted model has; weights and history are then replaced.
     model = ContrastiveSeqRecommender(**settings, random_state=seed)
     names = [field.name for field in fields(Settings)]
     training = Settings(**{name: model.get_params()[name] for name in names})
-    model.set_params(max_epochs=1, early_stopping=False).fit(interactions)
+    fitted = model.set_params(max_epochs=1, early_stopping=False).fit(interactions).fitted_
 
     rng = np.random.default_rng(seed)
     by_user = interactions.groupby("user")["item"]
@@ -118,29 +123,29 @@ def fit_session_contrast(interactions, ratings, threshold, seed, settings):
     held = chosen & (by_user.cumcount(ascending=False) < n_held).to_numpy()
     targets = (held & (ratings >= threshold))[chosen]
 
-    def validate(weights):
-        model.weights_ = weights
+    def validate(weights, log):
+        model.fitted_ = replace(fitted, weights=weights)
         ranks = model.target_ranks(interactions[chosen], targets=targets)
         return float(ranks.gains("ndcg").mean())
 
     events = read_interactions(
         interactions[~held], ratings[~held], positive_threshold=float(threshold)
     )
-    histories = build_histories(events, ItemVocabulary(model.items_))
-    model.weights_, log = train(
+    histories = build_histories(events, fitted.vocabulary)
+    weights, log = train(
         SessionContrast(histories, training),
-        len(model.items_),
+        len(fitted.items),
         training,
         rng=rng,
         validate=validate if targets.any() else None,
     )
-    model.n_iter_ = len(log)
-    model.history_ = {
+    history = {
         "epoch": [epoch.epoch for epoch in log],
         "loss": [epoch.losses["loss"] for epoch in log],
         "validation_score": [epoch.validation_score for epoch in log],
         "seconds": [epoch.seconds for epoch in log],
     }
+    model.fitted_ = replace(fitted, weights=weights, history=history)
     return WithoutSigns(model, threshold)
 
 
@@ -163,12 +168,23 @@ class SessionContrast:
     def model(self, n_items, generator):
         from posneg_rec.nn import TwoSidedEncoder
 
-        sizes = self.settings.encoder_sizes()
-        dim = self.settings.embedding_dim
-        return TwoSidedEncoder(n_items, dim, two_sided=False, generator=generator, **sizes)
+        settings = self.settings
+        return TwoSidedEncoder(
+            n_items,
+            settings.embedding_dim,
+            generator=generator,
+            two_sided=False,
+            n_layers=settings.n_layers,
+            n_heads=settings.n_heads,
+            max_len=settings.max_len,
+            dropout=settings.dropout,
+        )
 
     def trainable_users(self):
         return np.flatnonzero(self.items.lengths > 1)
+
+    def n_positions(self):
+        return len(self.items.values)
 
     def losses(self, model, users, rng, generator):
         import torch
@@ -348,8 +364,8 @@ METHODS = {
     "liked-targets": Method(
         "all events read, likes predicted",
         fit_liked_targets,
-        {"dislike_aversion": 0.0},
-        "as ours, one trial",
+        {"dislike_aversion": 0.0, "item_memory": False},
+        "as our transformer, one trial",
     ),
     "item-item": Method(
         "item-item (EASE)", fit_item_item, {"penalty": 250.0}, "one trial", is_random=False
@@ -382,6 +398,9 @@ TRIALS["full-41-epochs"] = Method(
 _TAKEN_AWAY = "the default's, with one part taken away"
 
 ABLATIONS = {
+    "without-memory": Method(
+        "without the memory of items", fit_estimator, {"item_memory": False}, _TAKEN_AWAY
+    ),
     "no-times": Method("without times", fit_without_times, {}, _TAKEN_AWAY),
     "no-gates": Method("without gates", fit_without_gates, {}, _TAKEN_AWAY),
     "no-averaging": Method(

@@ -20,6 +20,7 @@ from tempfile import TemporaryDirectory
 
 import joblib
 import pandas as pd
+import paper_protocol
 from sklearn.callback import ProgressBar
 from sklearn.model_selection import GridSearchCV
 
@@ -36,8 +37,8 @@ from posneg_rec.model_selection import TemporalSplit
 # The library's objective, and the paper's with the weights that its authors tuned on MovieLens-1M;
 # all models get the same size and number of epochs.
 SETTINGS = {
-    "default": {"dislike_aversion": 2.0},
-    "more aversion": {"dislike_aversion": 4.0},
+    "default": {},
+    "less aversion": {"dislike_aversion": 2.0},
     "paper": {
         "objective": "pnfrec",
         "negative_weight": 0.45,
@@ -122,9 +123,8 @@ def read_ratings(path: str | None) -> tuple[pd.DataFrame, pd.Series]:
     if path is None:
         movielens = fetch_movielens("100k", as_frame=True)
         return movielens.interactions, movielens.feedback
-    table = pd.read_parquet(path) if path.endswith(".parquet") else pd.read_csv(path)
-    table = table.rename(columns={"user_id": "user", "item_id": "item", "timestamp": "time"})
-    return table[["user", "item", "time"]], table["rating"]
+    table = paper_protocol.read_ratings(path)
+    return table[paper_protocol.COLUMNS], table["rating"]
 
 
 def print_results(search: GridSearchCV) -> None:

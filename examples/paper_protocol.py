@@ -4,8 +4,13 @@ Ivanova, Frolov and Vasilev (arXiv 2508.14786) split MovieLens by time and by us
 one target per test user, the last event (``Part.last``); with a few hundred users that leaves
 intervals too wide to tell models apart. ``Part.successive`` makes every held-out event a target,
 predicted from all events before it: it is where a claim can be made.
+
+The other examples import this module. Run by itself, it prints what the split of a file holds::
+
+    python examples/paper_protocol.py ml-1m.parquet --threshold 4
 """
 
+import argparse
 from typing import NamedTuple
 
 import numpy as np
@@ -14,8 +19,11 @@ from sklearn.model_selection import train_test_split
 
 from posneg_rec import RareItemMasker
 from posneg_rec.model_selection import TemporalSplit
+from posneg_rec.sequences import preview
 
 COLUMNS = ["user", "item", "time"]
+# Of a file of ratings: each column's name, and the other one that it may have.
+FILE_COLUMNS = {"user": "user_id", "item": "item_id", "rating": "rating", "time": "timestamp"}
 
 
 class Part(NamedTuple):
@@ -92,6 +100,49 @@ def paper_split(
     )
 
 
+def read_ratings(path: str) -> pd.DataFrame:
+    """Read the columns user, item, rating and time of a .csv or .parquet file, and no others.
+
+    A script that lacks one ends with a sentence that says so.
+    """
+    table = pd.read_parquet(path) if path.endswith(".parquet") else pd.read_csv(path)
+    found = {name: name if name in table.columns else other for name, other in FILE_COLUMNS.items()}
+    missing = [name for name, column in found.items() if column not in table.columns]
+    if missing:
+        raise SystemExit(
+            f"{path} has the columns {preview(table.columns, 10)}: no {', '.join(missing)}. "
+            f"Wanted are {', '.join(FILE_COLUMNS)}, or {', '.join(FILE_COLUMNS.values())}."
+        )
+    return table[list(found.values())].set_axis(list(found), axis=1)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description="Split a file of ratings as the paper does.")
+    parser.add_argument("data", metavar="FILE", help="ratings, .csv or .parquet")
+    parser.add_argument("--threshold", type=float, default=4, help="a rating from here is a like")
+    args = parser.parse_args(arguments)
+    table = read_ratings(args.data)
+    split = paper_split(table[COLUMNS], table["rating"], positive_threshold=args.threshold)
+    print(
+        f"{split.counts['rows']:,} events of {split.counts['items']:,} items after the frequency "
+        f"filter; {split.counts['train_users']:,} users before the cut, "
+        f"{split.counts['held_out_users']:,} after it"
+    )
+    print(f"train: {len(split.train[0]):,} events")
+    for name in ("validation", "test"):
+        part = getattr(split, name)
+        liked = part.feedback >= args.threshold
+        last, successive = (
+            f"{np.count_nonzero(liked & rows):,} liked and {np.count_nonzero(~liked & rows):,} "
+            "disliked"
+            for rows in (part.last, part.successive)
+        )
+        print(
+            f"{name}: {part.interactions['user'].nunique():,} users; of their last events {last}, "
+            f"of all held-out events {successive}"
+        )
+
+
 def _with_two_likes(table: pd.DataFrame, liked: pd.Series) -> pd.DataFrame:
     n_liked = liked[table.index].groupby(table["user"]).sum()
     return table[table["user"].isin(n_liked.index[n_liked >= 2])]
@@ -107,3 +158,7 @@ def _with_history(train: pd.DataFrame, held_out: pd.DataFrame) -> Part:
         ~rows.duplicated("user", keep="last").to_numpy(),
         rows.index.isin(held_out.index),
     )
+
+
+if __name__ == "__main__":
+    main()

@@ -72,17 +72,12 @@ def on_synthetic_world() -> None:
 
 def on_ratings(path: str, threshold: float) -> None:
     # Only here: the library needs neither pandas nor the protocol of the paper.
-    import pandas as pd
-    from paper_protocol import paper_split
+    from paper_protocol import COLUMNS, paper_split, read_ratings
 
-    table = pd.read_parquet(path) if path.endswith(".parquet") else pd.read_csv(path)
-    short = {"user_id": "user", "item_id": "item", "timestamp": "time"}
-    table = table.rename(columns=short)
+    table = read_ratings(path)
     print(f"{len(table):,} ratings of {table['user'].nunique():,} users\n")
 
-    split = paper_split(
-        table[["user", "item", "time"]], table["rating"], positive_threshold=threshold
-    )
+    split = paper_split(table[COLUMNS], table["rating"], positive_threshold=threshold)
     # Up to 50 epochs, the default, gain some more and take twice as long.
     model = ContrastiveSeqRecommender(
         positive_threshold=threshold, max_epochs=20, random_state=0, verbose=1

@@ -40,8 +40,7 @@ from pathlib import Path
 import baselines
 import joblib
 import numpy as np
-import pandas as pd
-from paper_protocol import paper_split
+from paper_protocol import COLUMNS, paper_split, read_ratings
 
 import posneg_rec
 from posneg_rec import ContrastiveSeqRecommender
@@ -71,6 +70,8 @@ QUICK = {
     "max_epochs": 30,
     "n_iter_no_change": 5,
 }
+# Of every method: where users come back to what they met, too, unseen items alone are ranked.
+PROTOCOL = {"exclude_seen": True}
 # Not among a method's settings: its fit gets the threshold and the seed.
 GIVEN_BY_FIT = ("positive_threshold", "random_state")
 METRICS = {
@@ -188,7 +189,8 @@ def settings_of(method: str, quick: bool) -> dict:
     settings = dict(METHODS[method].settings)
     if not METHODS[method].is_random:
         return settings
-    return ContrastiveSeqRecommender(**settings | (QUICK if quick else {})).get_params()
+    settings |= PROTOCOL | (QUICK if quick else {})
+    return ContrastiveSeqRecommender(**settings).get_params()
 
 
 def path_of(out: Path, method: str, seed: int) -> Path:
@@ -222,7 +224,7 @@ def run_one(method: str, seed: int, args: argparse.Namespace, out: Path, progres
     table = read_ratings(args.data)
     split_of = partial(
         paper_split,
-        table[["user", "item", "time"]],
+        table[COLUMNS],
         table["rating"],
         positive_threshold=args.threshold,
     )
@@ -301,11 +303,6 @@ def code_digest() -> str:
     for file in files:
         digest.update(file.read_bytes())
     return digest.hexdigest()[:12]
-
-
-def read_ratings(path: str) -> pd.DataFrame:
-    table = pd.read_parquet(path) if path.endswith(".parquet") else pd.read_csv(path)
-    return table.rename(columns={"user_id": "user", "item_id": "item", "timestamp": "time"})
 
 
 def rank_part(name: str, model, part, targets: np.ndarray) -> dict[str, np.ndarray]:

@@ -9,7 +9,8 @@ import pandas as pd
 import pytest
 
 sys.path.append(str(Path(__file__).parents[1] / "examples"))
-from paper_protocol import paper_split
+import paper_protocol
+from paper_protocol import COLUMNS, paper_split, read_ratings
 
 DATA = os.environ.get("POSNEG_REC_DATA")
 needs_data = pytest.mark.skipif(
@@ -73,7 +74,9 @@ def test_swapped_halves_test_the_other_users(movielens, split):
     assert not set(split.test.interactions["user"]) & set(swapped.test.interactions["user"])
 
 
-def test_small_world_by_hand():
+@pytest.fixture
+def world():
+    """Interactions and ratings of 40 users; ten have rows after everybody else's."""
     users, items = np.repeat(np.arange(100, 140), 10), np.tile(np.arange(10), 40)
     ratings = np.where(items % 2 == 0, 5, 2)
     # Ten users have four rows after everybody else's: two likes and two dislikes, ending with
@@ -86,8 +89,11 @@ def test_small_world_by_hand():
         np.concatenate([np.column_stack([users, items, times]), rare]),
         columns=["user_id", "item_id", "timestamp"],
     )
-    ratings = np.append(ratings, 5)
+    return table, np.append(ratings, 5)
 
+
+def test_small_world_by_hand(world):
+    table, ratings = world
     # The cut, position rint(.9 * 399) = 359 of the times, holds out one row of user 139, too.
     split = paper_split(table, ratings)
     assert split.counts == {"rows": 400, "items": 10, "train_users": 40, "held_out_users": 11}
@@ -105,3 +111,75 @@ def test_small_world_by_hand():
     for part in (split.validation, swapped.validation):
         assert (part.interactions["user"] % 2 == 1).all()
         assert part.last.sum() > 0
+
+
+def test_run_by_itself_it_prints_the_counts(world, tmp_path, capsys):
+    table, ratings = world
+    table.assign(rating=ratings).to_csv(tmp_path / "world.csv", index=False)
+    paper_protocol.main([str(tmp_path / "world.csv")])
+    first, train, validation, test = capsys.readouterr().out.splitlines()
+    assert first == (
+        "400 events of 10 items after the frequency filter; 40 users before the cut, 11 after it"
+    )
+    split = paper_split(table, ratings)
+    assert train == f"train: {len(split.train[0])} events"
+    for line, part in ((validation, split.validation), (test, split.test)):
+        users = part.interactions["user"].nunique()
+        liked = n_targets(part, part.last)[0]
+        assert f": {users} users; of their last events {liked} liked and {users - liked} " in line
+        assert line.endswith(f"of all held-out events {2 * users} liked and {2 * users} disliked")
+
+
+# -- Files -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("suffix", ["csv", "parquet"])
+@pytest.mark.parametrize(
+    ("names", "taken"),
+    [
+        (["user", "item", "rating", "time"], [0, 1, 2, 3]),
+        (["timestamp", "rating", "item_id", "user_id"], [3, 2, 1, 0]),
+        (["user_id", "user", "item", "rating", "timestamp"], [1, 2, 3, 4]),
+    ],
+)
+def test_a_file_is_read_by_either_name(tmp_path, suffix, names, taken):
+    table = pd.DataFrame(np.arange(2 * len(names)).reshape(2, -1), columns=names)
+    path = str(tmp_path / f"ratings.{suffix}")
+    if suffix == "csv":
+        table.to_csv(path, index=False)
+    else:
+        pytest.importorskip("pyarrow")
+        table.to_parquet(path)
+    found = read_ratings(path)
+    assert list(found) == ["user", "item", "rating", "time"]
+    np.testing.assert_array_equal(found, table.to_numpy()[:, taken])
+    assert set(COLUMNS) < set(found)
+
+
+@pytest.mark.parametrize(
+    ("names", "missing"),
+    [
+        (["userId", "movieId", "rating", "timestamp"], "user, item"),
+        (["user", "item", "stars", "time"], "rating"),
+        (["0", "1", "2"], "user, item, rating, time"),
+    ],
+)
+def test_a_file_without_the_columns_ends_a_script_with_a_sentence(tmp_path, names, missing):
+    import quickstart
+    import reproduce_paper
+
+    path = str(tmp_path / "ratings.csv")
+    pd.DataFrame(np.ones((2, len(names))), columns=names).to_csv(path, index=False)
+    sentence = (
+        f"{path} has the columns [{', '.join(names)}]: no {missing}. Wanted are user, item, rating, "
+        "time, or user_id, item_id, rating, timestamp."
+    )
+    for script in (
+        lambda: read_ratings(path),
+        lambda: paper_protocol.main([path]),
+        lambda: quickstart.on_ratings(path, 4.0),
+        lambda: reproduce_paper.main(["--data", path, "--out", str(tmp_path)]),
+    ):
+        with pytest.raises(SystemExit) as stopped:
+            script()
+        assert str(stopped.value) == sentence

@@ -212,6 +212,24 @@ def test_strict_histories_end_before_the_targets_time(split, method):
         np.testing.assert_array_equal(found, expected)
 
 
+def test_seen_items_are_no_candidates_where_events_repeat(table, tmp_path):
+    """Though the library itself would keep them as candidates, all methods rank the same items."""
+    again = table.groupby("user").head(6)
+    table = pd.concat([table, again.assign(time=again["time"] + 20)], ignore_index=True)
+    table.to_csv(tmp_path / "world.csv", index=False)
+    methods = ["default", "session-contrast", "item-item"]
+    arguments = ["--data", str(tmp_path / "world.csv"), "--out", str(tmp_path), "--quick"]
+    main([*arguments, "--methods", *methods, "--protocols", "P1"])
+    part = paper_split(table, table["rating"]).test
+    assert fitted("default", paper_split(table, table["rating"])).excludes_seen_ is False
+    seen = part.interactions.duplicated(["user", "item"]).to_numpy()[part.successive]
+    assert seen.any()
+    for method in methods:
+        meta, arrays = read(tmp_path / f"{method}-0.npz")
+        assert (arrays["test_ranks"][seen] == meta["n_items"] + 1).all()
+        assert (arrays["test_ranks"][~seen] <= meta["n_items"]).all()
+
+
 # -- The report ------------------------------------------------------------------------------
 
 
@@ -386,6 +404,19 @@ def test_without_gates_the_blocks_are_plain(split):
     assert shapes == {"default": (4 * 8, 8), "no-gates": (3 * 8, 8)}
 
 
+def test_memory_stands_beside_the_default_alone(split):
+    """The other methods that read sequences are transformers, and nothing else."""
+    models = {
+        method: fitted(method, split)
+        for method in ("default", "without-memory", "liked-targets", "likes-only")
+    }
+    have = {method: model.fitted_.memory is not None for method, model in models.items()}
+    assert have == dict.fromkeys(models, False) | {"default": True}
+    # It is made after the transformer, which is the same without it.
+    for name, value in models["default"].weights_.items():
+        np.testing.assert_array_equal(models["without-memory"].weights_[name], value)
+
+
 def test_liked_targets_learns_no_dislike_as_next_item():
     """A disliked item always follows, a liked one sometimes: only the latter is expected."""
     rows, ratings = [], []
@@ -394,7 +425,8 @@ def test_liked_targets_learns_no_dislike_as_next_item():
             rows.append((user, step % 3, step))
             ratings.append(2 if step % 3 == 1 else 5)
     X = pd.DataFrame(rows, columns=["user", "item", "time"])
-    settings = DEFAULTS | {"max_epochs": 15, "learning_rate": 0.02, "dislike_aversion": 0.0}
+    settings = DEFAULTS | baselines.METHODS["liked-targets"].settings
+    settings |= {"max_epochs": 15, "learning_rate": 0.02}
     model = baselines.fit_liked_targets(X, np.array(ratings), 4.0, 0, settings)
     scores = model.score_items([0, 1, 2, 0], feedback=[5, 2, 5, 5])
     assert scores[1] < scores[0] and scores[1] < scores[2]
@@ -420,7 +452,7 @@ def session_contrast(split):
     from posneg_rec.training import Settings
 
     events = read_interactions(*split.train, positive_threshold=4.0)
-    histories = build_histories(events, ItemVocabulary.from_ids(events.items))
+    histories = build_histories(events, ItemVocabulary.from_ids(events.item_ids))
     params = DEFAULTS | {"dropout": 0.0, "temperature": 0.1, "contrastive_weight": 1.0}
     settings = Settings(**{name: params[name] for name in Settings.__dataclass_fields__})
     objective = baselines.SessionContrast(histories, settings)

@@ -28,7 +28,7 @@ VARIANTS = {
         "contrastive_weight": 0.1,
         **SIZES,
     },
-    "joint": SIZES,
+    "joint": {"item_memory": False, **SIZES},
     "defaults": {},
 }
 
@@ -54,6 +54,7 @@ def main():
         precision=args.precision,
         max_epochs=args.epochs,
         early_stopping=False,
+        exclude_seen=True,  # as the peers do
         random_state=0,
         **settings,
     )

@@ -17,7 +17,8 @@ after a warm-up. It takes an otherwise idle machine: where `fit_cpu_seconds` in 
 below twice `fit_seconds`, something else was running.
 
 Beside SASRec stands what this library is for: the two-encoder model, which also reads and learns
-from dislikes, the default objective at the same sizes, and all defaults.
+from dislikes, the default objective at the same sizes but without a memory of items, and all
+defaults.
 
 RePlay has every user's first item as a target as well if the history is short (read from padding),
 so its count of targets is 1 % higher; it pads all the same, as RecTools does, to 50.

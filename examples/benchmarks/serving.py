@@ -3,16 +3,17 @@
     python examples/benchmarks/serving.py --json serving.json
 
 measures the time of one history, of all users of a table shaped like MovieLens-1M, and of 1,000
-histories over 1,000,000 items; then how an answer grows with the items, with k and with the
-length of a history. Weights are random: they take as long as trained ones. Each line is a
-process of its own, so that its peak memory is its own; memory counts from the loaded model and
-its input on. OMP_NUM_THREADS sets the threads.
+histories over 1,000,000 items, with the memory of items and without; then how an answer grows with
+the items, with k and with the length of a history. Weights and the memory are random: they take as
+long as learned ones. Each line is a process of its own, so that its peak memory is its own; memory
+counts from the loaded model and its input on. OMP_NUM_THREADS sets the threads.
 """
 
 import argparse
 import json
 import sys
 import time
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -20,6 +21,7 @@ from common import forget_peak_rss, in_subprocess, peak_rss_mib, print_table, wr
 from data import rss_mib
 
 from posneg_rec import ContrastiveSeqRecommender
+from posneg_rec.memory import ItemMemory, ItemWeights, WeighedMemory
 
 FULL = {
     "one_calls": 1_000,
@@ -57,9 +59,13 @@ def main():
         __file__, "--case", case, json.dumps(options)
     )
     one = {"calls": sizes["one_calls"]}
-    results["one history"] = [run("one", **one, **BASE)]
-    results["all users of a table"] = [run("table", **sizes["table"])]
-    results["many items"] = [run("large", **sizes["large"], k=10)]
+    headlines = {
+        "one history": ("one", one | BASE),
+        "all users of a table": ("table", sizes["table"]),
+        "many items": ("large", sizes["large"] | {"k": 10}),
+    }
+    for title, (case, options) in headlines.items():
+        results[title] = [run(case, **options, memory=memory) for memory in (True, False)]
     for axis in ("n_items", "k", "length"):
         points = [{**BASE, axis: value} for value in sizes[axis]]
         results[f"one history by {axis}"] = [run("one", **one, **point) for point in points]
@@ -70,22 +76,57 @@ def main():
         write_json(args.json, {"sizes": sizes, "results": results})
 
 
-def model_of(n_items):
-    """A model of the default architecture with random vectors of its items."""
+def model_of(n_items, *, memory=True, positive_threshold=4, **sizes):
+    """A model of the default architecture with random vectors and a random memory of its items."""
     n_few = 11
     rows = np.column_stack([np.repeat(np.arange(3), n_few), np.tile(np.arange(n_few), 3)])
     model = ContrastiveSeqRecommender(
-        positive_threshold=4, max_epochs=1, early_stopping=False, random_state=0, device="cpu"
-    ).fit(rows, 1 + np.arange(len(rows)) % 5)
+        positive_threshold=positive_threshold,
+        max_epochs=1,
+        early_stopping=False,
+        random_state=0,
+        device="cpu",
+        **sizes,
+    ).fit(rows, np.arange(len(rows)) % 6)
     rng = np.random.default_rng(0)
-    for name, value in model.weights_.items():
+    weights = dict(model.weights_)
+    for name, value in weights.items():
         if len(value) == n_few:
             vectors = rng.standard_normal((n_items, *value.shape[1:]), np.float32)
             vectors *= 0.1
-            model.weights_[name] = vectors
-    model.items_ = np.arange(n_items)
-    model.item_likes_, model.item_dislikes_ = rng.integers(0, 100, (2, n_items))
+            weights[name] = vectors
+    likes, dislikes = rng.integers(0, 100, (2, n_items))
+    model.fitted_ = replace(
+        model.fitted_,
+        items=np.arange(n_items),
+        weights=weights,
+        likes=likes,
+        dislikes=dislikes,
+        memory=WeighedMemory(memory_of(n_items, rng)) if memory else None,
+        last_seen=None,
+    )
     return model
+
+
+def memory_of(n_items, rng):
+    """A memory with as many weights as one of much data has, 50 an item, but random ones."""
+    following, taste = (weights_of_items(n_items, min(50, n_items), rng) for _ in range(2))
+    levels = rng.uniform(-1, 1, n_items).astype(np.float32)
+    return ItemMemory(following, taste, levels, np.full(n_items, 100, np.float32), 0.0)
+
+
+def weights_of_items(n_items, n_neighbours, rng):
+    # One neighbour from each of as many parts of the catalogue: distinct and ascending.
+    items = rng.integers(n_items // n_neighbours, size=(n_items, n_neighbours), dtype=np.int32)
+    items += n_items // n_neighbours * np.arange(n_neighbours, dtype=np.int32)
+    weights = rng.random(items.size, np.float32)
+    weights *= 0.02
+    return ItemWeights(
+        offsets=np.arange(0, items.size + 1, n_neighbours),
+        items=items.ravel(),
+        weights=weights,
+        evidence=np.full(n_items, 100, np.float32),
+    )
 
 
 def measured(answer):
@@ -99,8 +140,8 @@ def measured(answer):
     return {"seconds": min(seconds), "extra_peak_mib": peak_rss_mib() - before}
 
 
-def case_one(n_items, k, length, calls):
-    model, rng = model_of(n_items), np.random.default_rng(1)
+def case_one(n_items, k, length, calls, memory=True):
+    model, rng = model_of(n_items, memory=memory), np.random.default_rng(1)
     histories = rng.integers(0, n_items, (50, length)).tolist()
     ratings = rng.integers(1, 6, (50, length)).tolist()
     model.recommend(histories[0], k=k, feedback=ratings[0])
@@ -111,10 +152,11 @@ def case_one(n_items, k, length, calls):
         model.recommend(history, k=k, feedback=feedback)
         seconds.append(time.perf_counter() - start)
     p50, p95 = np.quantile(seconds, [0.5, 0.95]) * 1e3
-    return {"n_items": n_items, "k": k, "length": length, "p50_ms": p50, "p95_ms": p95}
+    case = {"n_items": n_items, "k": k, "length": length, "memory": memory}
+    return {**case, "p50_ms": p50, "p95_ms": p95}
 
 
-def case_table(n_users, n_rows, n_items):
+def case_table(n_users, n_rows, n_items, memory):
     rng = np.random.default_rng(1)
     # As many events as users of MovieLens-1M have: 20 at least, half of them fewer than 100.
     weights = rng.lognormal(0, 1.1, n_users)
@@ -128,17 +170,18 @@ def case_table(n_users, n_rows, n_items):
         }
     )
     ratings = pd.Series(rng.integers(1, 6, len(users)))
-    model = model_of(n_items)
+    model = model_of(n_items, memory=memory)
     figures = measured(lambda: model.recommend(table, k=10, feedback=ratings))
-    return {"n_users": n_users, "n_rows": len(users), "n_items": n_items, **figures}
+    case = {"n_users": n_users, "n_rows": len(users), "n_items": n_items, "memory": memory}
+    return {**case, **figures}
 
 
-def case_large(n_items, n_histories, k):
-    model, rng = model_of(n_items), np.random.default_rng(1)
+def case_large(n_items, n_histories, k, memory):
+    model, rng = model_of(n_items, memory=memory), np.random.default_rng(1)
     histories = rng.integers(0, n_items, (n_histories, 100)).tolist()
     ratings = rng.integers(1, 6, (n_histories, 100)).tolist()
     figures = measured(lambda: model.recommend(histories, k=k, feedback=ratings))
-    return {"n_items": n_items, "n_histories": n_histories, "k": k, **figures}
+    return {"n_items": n_items, "n_histories": n_histories, "k": k, "memory": memory, **figures}
 
 
 CASES = {"one": case_one, "table": case_table, "large": case_large}

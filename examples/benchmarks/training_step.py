@@ -27,9 +27,10 @@ import torch.nn.functional as F
 from common import in_subprocess, peak_rss_mib, print_table, write_json
 
 from posneg_rec import ContrastiveSeqRecommender
+from posneg_rec.objectives import PNFRecObjective
 from posneg_rec.recommender import PNFREC
 from posneg_rec.sequences import Histories
-from posneg_rec.training import PNFRecObjective, Settings, train
+from posneg_rec.training import Settings, train
 
 N_ITEMS, LENGTH = 3417, PNFREC["max_len"]
 A, B = PNFREC["negative_weight"], PNFREC["contrastive_weight"]
