@@ -171,8 +171,8 @@ def test_a_file_without_the_columns_ends_a_script_with_a_sentence(tmp_path, name
     path = str(tmp_path / "ratings.csv")
     pd.DataFrame(np.ones((2, len(names))), columns=names).to_csv(path, index=False)
     sentence = (
-        f"{path} has the columns [{', '.join(names)}]: no {missing}. Wanted are user, item, rating, "
-        "time, or user_id, item_id, rating, timestamp."
+        f"{path} has the columns [{', '.join(names)}]: no {missing}. Wanted are user, item, "
+        "rating, time, or user_id, item_id, rating, timestamp."
     )
     for script in (
         lambda: read_ratings(path),
