@@ -34,7 +34,7 @@ def fit_liked_targets(interactions, ratings, threshold, seed, settings):
     model = ContrastiveSeqRecommender(**settings, positive_threshold=threshold, random_state=seed)
     with warnings.catch_warnings():
         # Of the events of weight, which is what is meant here.
-        warnings.filterwarnings("ignore", "None of the .* events is disliked", UserWarning)
+        warnings.filterwarnings("ignore", "All .* dislikes have weight 0", UserWarning)
         return model.fit(
             interactions, ratings, sample_weight=np.where(ratings >= threshold, 1.0, 0.0)
         )

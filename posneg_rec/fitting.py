@@ -390,15 +390,18 @@ def _warn_of_what_was_not_learned(
             f"or {check}"
         )
     elif not fitted.likes.any():
+        none = "None of the events is liked" if not liked else f"All {liked} likes have weight 0"
         message = (
-            "None of the events is liked: there is nothing to stop early on, and every item counts "
+            f"{none}: there is nothing to stop early on, and every item counts "
             f"as one to avoid. If some are meant to be liked, {check}"
         )
     elif not fitted.dislikes.any():
+        none = f"None of the {events.n_rows} events is disliked"
+        if disliked:
+            none = f"All {disliked} dislikes have weight 0"
         message = (
-            f"None of the {events.n_rows} events is disliked, so only what comes next is learned, "
-            "as SASRec does, and dislike_aversion has no effect. If some are meant to be disliked, "
-            f"{check}"
+            f"{none}, so only what comes next is learned, as SASRec does, and dislike_aversion has "
+            f"no effect. If some are meant to be disliked, {check}"
         )
     else:
         return

@@ -484,6 +484,14 @@ def test_where_nothing_is_liked_a_warning_says_how_it_was_read(labels):
         tiny(positive_threshold=4).fit(X, labels)
 
 
+@pytest.mark.parametrize(
+    ("sign", "message"), [(1, "All .* likes have weight 0"), (-1, "All .* dislikes have weight 0")]
+)
+def test_what_weighs_nothing_is_not_said_to_be_missing(sign, message):
+    with pytest.warns(UserWarning, match=message):
+        tiny().fit(X, Y, sample_weight=(sign != Y).astype(float))
+
+
 def test_early_stopping_never_holds_out_all_there_is():
     model = tiny(max_epochs=3).fit([[1, 2], [3]])
     assert model.n_iter_ == 3 and model.history_["validation_score"] == [None] * 3
