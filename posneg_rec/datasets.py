@@ -110,7 +110,8 @@ class OpposingPatterns:
         Returns
         -------
         probabilities : ndarray of shape (n_items,), dtype float64
-            They sum to one; items of the history have probability zero.
+            They sum to one; items of the history have probability zero. All are zero where no
+            such event can follow: each pair has a side of which all items were met.
 
         Raises
         ------
@@ -144,7 +145,7 @@ class OpposingPatterns:
             last_step = self.item_step[liked[-1]] if len(liked) else -1
             by_step = _step_probabilities(np.full(n_groups, last_step), seen, self.focus)
             joint = by_group[:, None] * by_step
-        return (joint / joint.sum())[self.item_group, self.item_step]
+        return (joint / (joint.sum() or 1.0))[self.item_group, self.item_step]
 
     def best_ranking(
         self, history: ArrayLike, feedback: ArrayLike | None = None
@@ -209,7 +210,8 @@ def _slot_probabilities(seen: NDArray[np.bool_], neutral_share: float) -> NDArra
     n_pairs = closed.shape[1] - 1
     weights = np.append(neutral_share, np.full(n_pairs, (1 - neutral_share) / n_pairs))
     open_weights = np.where(closed, 0.0, weights)
-    return open_weights / open_weights.sum(axis=1, keepdims=True)
+    totals = open_weights.sum(axis=1, keepdims=True)
+    return np.divide(open_weights, totals, out=np.zeros_like(open_weights), where=totals > 0)
 
 
 def _step_probabilities(

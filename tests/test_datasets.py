@@ -421,3 +421,17 @@ def test_fetch_real_data(ml_1m):
     assert ratings.interactions.shape == (1_000_113, 3)
     assert_array_equal(ratings.interactions, ml_1m[ratings.feature_names])
     assert_array_equal(ratings.feedback, ml_1m["rating"])
+
+
+def test_where_every_pair_is_closed_nothing_more_can_follow():
+    world = make_opposing_patterns(
+        n_users=1, n_pairs=1, group_size=2, min_events=2, max_events=2, random_state=0
+    )
+    truth = world.truth
+    (side,) = (np.flatnonzero(truth.item_group == group) for group in (1,))
+    for sign, expected in ((1, 1.0), (-1, 0.0)):  # neutral items are liked, never disliked
+        probabilities = truth.next_item_probabilities(side, sign=sign)
+        assert probabilities.sum() == pytest.approx(expected)
+        assert not probabilities[truth.item_group > 0].any()
+    everything = np.append(side, np.flatnonzero(truth.item_group == 0))
+    assert not truth.next_item_probabilities(everything).any()
