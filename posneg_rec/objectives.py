@@ -361,6 +361,16 @@ class PNFRecObjective(_Objective):
     def _sequences(self) -> tuple[PackedSequences, ...]:
         return self.liked, self.disliked
 
+    def model(self, n_items: int, generator: torch.Generator) -> ItemModel:
+        """Make the model with its initial values."""
+        if self.settings.negative_weight > 0 and not self.options["two_sided"]:
+            raise ValueError(
+                "The model to go on from has no negative transformer, for it was fitted with "
+                f"negative_weight=0, but now negative_weight={self.settings.negative_weight:g}. "
+                "Set it back, or call fit to start a new model."
+            )
+        return super().model(n_items, generator)
+
     def trainable_users(self) -> NDArray[np.int64]:
         """Return the users with a liked target or, if the negative encoder trains, a disliked one.
 

@@ -81,6 +81,18 @@ def test_partial_fit_with_a_changed_structure_names_it(changed):
     assert model.fitted_ is before
 
 
+def test_a_negative_transformer_neither_joins_nor_goes_in_partial_fit():
+    model = tiny(objective="pnfrec", negative_weight=0).fit(X, Y)
+    before = model.fitted_
+    with pytest.raises(ValueError, match=r"no negative transformer.* now negative_weight=0.5"):
+        model.set_params(negative_weight=0.5).partial_fit(X, Y)
+    assert model.fitted_ is before
+    both = tiny(objective="pnfrec", negative_weight=0.5).fit(X, Y)
+    names = both.weights_.keys()
+    both.set_params(negative_weight=0).partial_fit(X, Y)
+    assert both.weights_.keys() == names
+
+
 @pytest.mark.parametrize("ask", ["recommend", "target_ranks", "score_items", "similar_items"])
 def test_a_request_holds_one_model_from_beginning_to_end(ask, monkeypatch):
     """In the middle of a request the object is fitted anew, on a catalogue of other ids."""
