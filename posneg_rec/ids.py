@@ -347,10 +347,10 @@ def as_column(values: Any, name: str) -> tuple[NDArray[Any], Mask]:
         )
     if isinstance(values, Sequence | KeysView | ValuesView):  # a range, a deque, ...
         return as_objects(values), None
-    if nw.dependencies.is_pandas_like_index(values):
-        values = values.to_series()
     # Arrays without a library of frames around them: NumPy would make floats of a gap.
     pyarrow, pandas = sys.modules.get("pyarrow"), sys.modules.get("pandas")
+    if pandas is not None and isinstance(values, pandas.Index):
+        values = values.to_series()
     if pyarrow is not None and isinstance(values, pyarrow.Array):
         values = pyarrow.chunked_array([values])
     elif pandas is not None and isinstance(values, pandas.api.extensions.ExtensionArray):

@@ -175,7 +175,8 @@ IDS = {
 @pytest.mark.parametrize("mmap", [False, True])
 @pytest.mark.parametrize("kind", IDS)
 def test_round_trip_is_exact(kind, mmap, tmp_path):
-    model = fitted(IDS[kind], positive_threshold=(2, 4), dropout=0.1)
+    options = {"positive_threshold": (2, 4), "dropout": 0.1, "early_stopping": False}
+    model = fitted(IDS[kind], **options)
     assert model.fitted_.memory is not None
     model.save(tmp_path / "model.posneg")
     loaded = ContrastiveSeqRecommender.load(tmp_path / "model.posneg", mmap=mmap)
