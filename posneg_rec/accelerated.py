@@ -15,9 +15,8 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from posneg_rec.memory import Recalled
 from posneg_rec.nn import ENCODERS, to_device
-from posneg_rec.sequences import latest_of_each_sign, offsets_of, ranges
+from posneg_rec.sequences import latest_of_each_sign, offsets_of
 from posneg_rec.serving import Array, Inputs, Scorer, of_one_length
 
 __all__ = ["AcceleratedScorer"]
@@ -120,13 +119,6 @@ class AcceleratedScorer(Scorer):
             scores, log_normaliser = self._scores(np.arange(block.start, block.stop))
         return scores.cpu().numpy(), log_normaliser.cpu().numpy()
 
-    def _recalled(self, queries: NDArray[np.int64]) -> Recalled | None:
-        if self.memory is None:
-            return None
-        met = self.queries.seen.take(queries)
-        lengths, first = met.lengths, self.queries.seen.offsets[queries]
-        return self.memory.items.recall(met, self.queries.seen_signs[ranges(first, lengths)])
-
     def _portions(self, queries: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
         size = max(1, _MAX_SCORES // len(self.likes))
         return (queries[start : start + size] for start in range(0, max(1, len(queries)), size))
@@ -138,8 +130,9 @@ class AcceleratedScorer(Scorer):
         scores = states @ self._items.vectors.T
         log_normaliser = scores.new_zeros(len(queries))
         if self.model.is_likelihood:
-            recalled = self._recalled(queries)
-            if self.memory is not None and recalled is not None:
+            recalled = None
+            if self.memory is not None:
+                recalled = self.queries.recall(self.memory.items, queries)
                 scores += self.memory.next_weight * self._to(recalled.next_scores())
             log_normaliser = scores.logsumexp(1)
             liked = self._torch_model.liked_logits(states) if self.aversion else None

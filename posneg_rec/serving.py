@@ -136,11 +136,11 @@ class Queries:
         met = PackedSequences(histories.items[index], offsets_of(last - first))
         return cls(inputs, rows, met, histories.signs[index])
 
-    def recall(self, memory: ItemMemory, queries: slice) -> Recalled:
+    def recall(self, memory: ItemMemory, queries: slice | NDArray[np.int64]) -> Recalled:
         """Let a memory read what some queries have met, all of it."""
-        offsets = self.seen.offsets[queries.start : queries.stop + 1]
-        events = slice(offsets[0], offsets[-1])
-        met = PackedSequences(self.seen.values[events], offsets - offsets[0])
+        starts, lengths = self.seen.offsets[:-1][queries], self.seen.lengths[queries]
+        events = ranges(starts, lengths)
+        met = PackedSequences(self.seen.values[events], offsets_of(lengths))
         return memory.recall(met, self.seen_signs[events])
 
 

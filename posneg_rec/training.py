@@ -252,9 +252,9 @@ def train(
         Values of all parameters to start from, by name.
     validate : callable, default=None
         Weights and the log so far to a score, greater is better, after each epoch. With it,
-        training stops after
-        `settings.n_iter_no_change` epochs without a better score and the best weights come
-        back; without it, all `settings.max_epochs` epochs run and the last weights do.
+        training stops after `settings.n_iter_no_change` epochs without a better score and the
+        best weights come back; without it, all `settings.max_epochs` epochs run and the last
+        weights do.
     on_epoch : callable, default=None
         Called after each epoch with the log so far and a function that copies the current
         weights; training stops when it returns True.

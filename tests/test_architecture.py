@@ -34,7 +34,7 @@ ALLOWED = {
     "objectives": {"losses", "nn", "sequences", "training"},
     "memory": {"_lazy", "sequences"},
     "serving": {"_lazy", "memory", "sequences"},
-    "accelerated": {"memory", "nn", "sequences", "serving"},
+    "accelerated": {"nn", "sequences", "serving"},
     "fitted": {"_lazy", "frames", "ids", "interactions", "memory", "sequences", "serving"},
     "archive": set(),
     "persistence": {"archive", "memory", "sequences", "serving"},
