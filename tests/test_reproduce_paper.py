@@ -14,7 +14,14 @@ sys.path.append(str(Path(__file__).parents[1] / "examples"))
 import baselines
 import reproduce_paper
 from paper_protocol import paper_split
-from reproduce_paper import main, protocol_ranks, read, replace_tables, strict_ranks
+from reproduce_paper import (
+    jobs_of,
+    main,
+    protocol_ranks,
+    read,
+    replace_tables,
+    strict_ranks,
+)
 
 from posneg_rec import ContrastiveSeqRecommender
 from posneg_rec.metrics import summarize
@@ -119,15 +126,18 @@ def test_other_settings_are_not_mixed_in(study, monkeypatch):
 
 
 def test_files_that_lack_a_protocol_are_made_again(study):
-    args = type("Args", (), {"quick": True, "threshold": 4.0, "protocols": ["P0"]})
-    assert reproduce_paper.is_made(study[0], "popular", 0, args)
+    def is_made(protocol, seed=7):
+        (job,) = jobs_of("", 4.0, study[0], ["popular"], [protocol], [seed], quick=True)
+        return reproduce_paper.is_made(job)
+
+    assert is_made("P2", seed=0)
     meta, arrays = read(study[0] / "popular-0.npz")
     del arrays["other_ranks"]
     np.savez(study[0] / "popular-7.npz", meta=json.dumps(meta), **arrays)
     try:
-        assert reproduce_paper.is_made(study[0], "popular", 7, args)
-        args.protocols = ["P2"]
-        assert not reproduce_paper.is_made(study[0], "popular", 7, args)
+        assert is_made("P0")
+        assert not is_made("P2")
+        assert not is_made("LOO")
     finally:
         (study[0] / "popular-7.npz").unlink()
 
@@ -251,7 +261,7 @@ def test_seeds_are_averaged_and_differences_are_differences(study, report):
 
 def test_aversion_is_the_default_ones_own_in_the_tables(report):
     own = float(ContrastiveSeqRecommender().dislike_aversion)
-    by_aversion = report["aversions"]["default"]
+    by_aversion = report["aversions"]["P1"]["default"]
     assert list(map(float, by_aversion)) == sorted({*reproduce_paper.AVERSIONS, own})
     assert by_aversion[str(own)] == report["protocols"]["P1"]["values"]["default"]
     assert by_aversion["0.0"] != by_aversion["6.0"]
@@ -310,7 +320,7 @@ def test_figure_shows_every_method(report, tmp_path):
     points = {baselines.METHODS[method].label for method in METHODS if method != "default"}
     assert labels == points | {"ours, as it is", "ours, by its aversion"}
     (curve,) = [line for line in figure.axes[0].lines if "aversion" in line.get_label()]
-    aversions = report["aversions"]["default"].values()
+    aversions = report["aversions"]["P1"]["default"].values()
     expected = [(value["hit_rate_disliked"], value["hit_rate_liked"]) for value in aversions]
     np.testing.assert_allclose(curve.get_xydata(), expected)
     (tmp_path / "report.json").write_text(json.dumps(report))
