@@ -291,9 +291,7 @@ def run(
                 if time.monotonic() > deadline:
                     return
                 started.append(job)
-                yield joblib.delayed(make)(
-                    job, f"[{n_all - len(waiting) + len(started)}/{n_all}]"
-                )
+                yield joblib.delayed(make)(job, f"[{n_all - len(waiting) + len(started)}/{n_all}]")
 
         try:
             if n_workers == 1:
