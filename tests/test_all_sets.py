@@ -10,9 +10,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-EXAMPLES = Path(__file__).parents[1] / "examples"
-sys.path.append(str(EXAMPLES))
-sys.path.append(str(EXAMPLES / "benchmarks"))
+sys.path.append(str(Path(__file__).parents[1] / "examples"))
+sys.path.append(str(Path(__file__).parents[1] / "examples" / "benchmarks"))
 import all_sets
 import reproduce_paper
 from all_sets import main, pack, unpack

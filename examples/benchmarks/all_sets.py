@@ -270,14 +270,15 @@ def pack(out: Path, folder: Path, max_bytes: int = MAX_ARCHIVE) -> None:
     )
     archives, size = [[]], 0
     for path in files:
-        n_bytes = path.stat().st_size + 1024  # and its name
+        n_bytes = path.stat().st_size + 1024  # its header, and to a full block
         if archives[-1] and size + n_bytes > max_bytes:
             archives.append([])
             size = 0
         archives[-1].append(path)
         size += n_bytes
     for number, members in enumerate(archives):
-        with tarfile.open(folder / f"ranks-{number}.tar", "w") as archive:
+        name = folder / f"ranks-{number}.tar"
+        with tarfile.open(name, "w", format=tarfile.GNU_FORMAT) as archive:
             for path in members:
                 archive.add(path, path.relative_to(out))
     print(f"{len(files)} files are in {len(archives)} archives of {folder}.")
