@@ -283,8 +283,11 @@ def inverse(matrix, device):
             try:
                 on_device = torch.from_numpy(matrix).to("cuda" if device == "auto" else device)
                 return torch.linalg.inv(on_device).cpu().numpy()
-            except torch.OutOfMemoryError:  # others work there, too
+            except RuntimeError:  # no room: others work there, too
                 pass
+            finally:
+                on_device = None
+                torch.cuda.empty_cache()
     return np.linalg.inv(matrix)
 
 

@@ -427,8 +427,11 @@ def fit_and_rank(job: Job) -> tuple[dict, dict[str, np.ndarray]]:
         "threads": os.environ.get("OMP_NUM_THREADS"),
         "code": code,
         "versions": {
-            package: importlib.metadata.version(package)
-            for package in ("posneg-rec", "numpy", "scikit-learn", "torch")
+            "posneg-rec": posneg_rec.__version__,  # which need not be installed
+            **{
+                package: importlib.metadata.version(package)
+                for package in ("numpy", "scikit-learn", "torch")
+            },
         },
     }
     return meta, {name: _small(array) for name, array in arrays.items()}
