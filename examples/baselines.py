@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 
 from posneg_rec import ContrastiveSeqRecommender
+from posneg_rec.baselines import PopularityRecommender
 from posneg_rec.interactions import build_histories, read_interactions
 from posneg_rec.metrics import TargetRanks
 from posneg_rec.recommender import PNFREC
@@ -242,10 +243,8 @@ def next_liked(signs, offsets):
 
 def fit_popularity(interactions, ratings, threshold, seed, settings):
     """Count events, or liked events, of each item."""
-    items, codes = np.unique(interactions["item"], return_inverse=True)
-    counted = ratings >= threshold if settings["likes_only"] else np.ones(len(codes), dtype=bool)
-    counts = np.bincount(codes[counted], minlength=len(items))
-    return LinearModel(items, threshold, counts.astype(np.float32))
+    model = PopularityRecommender(positive_threshold=threshold, exclude_seen=True, **settings)
+    return model.fit(interactions, ratings)
 
 
 def fit_item_item(interactions, ratings, threshold, seed, settings):
@@ -270,8 +269,7 @@ def fit_item_item(interactions, ratings, threshold, seed, settings):
     weights = inverse(gram, settings.get("device", "cpu"))
     weights /= -np.diag(weights)
     np.fill_diagonal(weights, 0.0)
-    nothing = np.zeros(len(items), np.float32)
-    return LinearModel(items, threshold, nothing, weights, settings.get("dislike_weight", 0.0))
+    return LinearModel(items, threshold, weights, settings.get("dislike_weight", 0.0))
 
 
 def inverse(matrix, device):
@@ -384,7 +382,6 @@ class RankedByRow:
     As in all methods here, items of the history are no candidates.
     """
 
-    history_ = None  # no epochs
     items: np.ndarray
     threshold: float
 
@@ -408,25 +405,24 @@ class RankedByRow:
 
 
 class LinearModel(RankedByRow):
-    """Score an item by a constant plus a weight for each event of the history."""
+    """Score an item by a weight for each event of the history."""
 
-    def __init__(self, items, threshold, constant, weights=None, dislike_weight=0.0):
-        self.items, self.threshold, self.constant = items, threshold, constant
-        self.weights = None if weights is None else weights.astype(np.float32)
+    def __init__(self, items, threshold, weights, dislike_weight=0.0):
+        self.items, self.threshold = items, threshold
+        self.weights = weights.astype(np.float32)
         self.dislike_weight = dislike_weight
 
     def scores_before(self, interactions, ratings, codes):
         values = np.where(ratings >= self.threshold, 1, -self.dislike_weight).astype(np.float32)
         values[codes < 0] = 0
-        scores, at, stop = self.constant, -1, -1
+        scores, at, stop = None, -1, -1
 
         def before(start, row):
             nonlocal scores, at, stop
             if start != at:  # another user
-                scores, at, stop = self.constant.copy(), start, start
-            if self.weights is not None:
-                added = stop + np.flatnonzero(values[stop:row])
-                scores += values[added] @ self.weights[codes[added]]
+                scores, at, stop = np.zeros(len(self.items), np.float32), start, start
+            added = stop + np.flatnonzero(values[stop:row])
+            scores += values[added] @ self.weights[codes[added]]
             stop = row
             return scores
 

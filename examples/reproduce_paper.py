@@ -407,7 +407,7 @@ def fit_and_rank(job: Job) -> tuple[dict, dict[str, np.ndarray]]:
             model, split.test, arrays["aversions"], arrays["test_ranks"]
         )
 
-    history = model.history_
+    history = getattr(model, "history_", None)  # of epochs, if there were any
     scores = [] if history is None else history["validation_score"]
     meta = {
         "method": job.method,

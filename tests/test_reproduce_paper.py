@@ -374,10 +374,10 @@ def test_item_item_is_a_ridge_regression_of_each_item_on_the_others(split):
 
 def test_an_item_that_is_unknown_or_seen_ranks_after_all(split):
     model = fitted("popular", split)
-    first = model.items[0]
+    first = model.items_[0]
     rows = pd.DataFrame({"user": 1, "item": [first, -5, first], "time": [0, 1, 2]})
     ranks = model.target_ranks(rows, np.array([5, 5, 5]), targets=np.array([False, True, True]))
-    assert ranks.ranks.tolist() == [len(model.items) + 1] * 2
+    assert ranks.ranks.tolist() == [len(model.items_) + 1] * 2
 
 
 def test_signed_item_item_takes_dislikes_for_likes_below_nothing(split):
