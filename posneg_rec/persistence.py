@@ -42,7 +42,7 @@ __all__ = [
 
 #: Number of the file format this version writes. A constructor parameter, an array or a key that
 #: joins or goes makes a new one.
-FORMAT = 2
+FORMAT = 3
 
 _Estimator = TypeVar("_Estimator")
 
@@ -547,10 +547,12 @@ def _fitted(
     n_features, names = _columns(reader, state)
 
     n_items = len(items)
-    _check_weights(reader, method, n_items, weights)
-    dim = weights["item_embedding"].shape[1]
     n_heads = state["n_heads"]
-    if not _is_int(n_heads, 1) or dim % n_heads:
+    if not _is_int(n_heads, 1):
+        reader.refuse(f"has n_heads={n_heads!r:.50}")
+    _check_weights(reader, method, n_items, n_heads, weights)
+    dim = weights["item_embedding"].shape[1]
+    if dim % n_heads:
         reader.refuse(f"has n_heads={n_heads!r:.50}, by which its {dim} dimensions do not divide")
     for name in ("likes", "dislikes"):
         counts = arrays[name]
@@ -630,7 +632,11 @@ def _of_memory(
 
 
 def _check_weights(
-    reader: Reader, method: str, n_items: int, weights: Mapping[str, NDArray[np.float32]]
+    reader: Reader,
+    method: str,
+    n_items: int,
+    n_heads: int,
+    weights: Mapping[str, NDArray[np.float32]],
 ) -> None:
     """Check that weights are those of a method, each of its shape, and finite."""
     sizes = {}
@@ -640,7 +646,8 @@ def _check_weights(
             reader.refuse(f"lacks the weights {name!r} of method {method!r}, or their shape")
         sizes[name] = weights[name].shape
     (_, dim), (max_len, _) = sizes.values()
-    shapes = _shapes(method, n_items, dim, max_len, METHODS[method].n_layers(weights), weights)
+    n_layers = METHODS[method].n_layers(weights)
+    shapes = _shapes(method, n_items, dim, n_heads, max_len, n_layers, weights)
     if unknown := set(weights) - set(shapes):
         reader.refuse(f"has weights that method {method!r} does not have: {_named(unknown)}")
     if missing := set(shapes) - set(weights):
@@ -659,6 +666,7 @@ def _shapes(
     method: str,
     n_items: int,
     dim: int,
+    n_heads: int,
     max_len: int,
     n_layers: int,
     present: Mapping[str, NDArray[np.float32]],
@@ -674,7 +682,7 @@ def _shapes(
     def norm(name: str) -> dict[str, tuple[int, ...]]:
         return {f"{name}.weight": (dim,), f"{name}.bias": (dim,)}
 
-    def encoder(name: str, *, gated: bool) -> dict[str, tuple[int, ...]]:
+    def encoder(name: str, *, gated: bool, biased: bool) -> dict[str, tuple[int, ...]]:
         shapes: dict[str, tuple[int, ...]] = {f"{name}.position_embedding": (max_len, dim)}
         for layer in range(n_layers):
             block = f"{name}.blocks.{layer}"
@@ -684,20 +692,24 @@ def _shapes(
             shapes |= norm(f"{block}.feedforward_norm")
             shapes |= linear(f"{block}.feedforward_in", dim, (2 if gated else 1) * dim)
             shapes |= linear(f"{block}.feedforward_out", dim, dim)
+            if biased:
+                shapes[f"{block}.distance_bias"] = (n_heads, max_len)
+                shapes[f"{block}.gap_bias"] = (n_heads, N_GAP_TAGS)
         return shapes | norm(f"{name}.norm")
 
     shapes: dict[str, tuple[int, ...]] = {"item_embedding": (n_items, dim)}
     if method == "pnfrec":
-        shapes |= encoder("positive", gated=False)
+        shapes |= encoder("positive", gated=False, biased=False)
         if any(name.startswith("negative.") for name in present):
-            shapes |= encoder("negative", gated=False)
+            shapes |= encoder("negative", gated=False, biased=False)
         return shapes
     first = "encoder.blocks.0.attention_in.bias"
     gated = first in present and len(present[first]) == 4 * dim
     shapes |= {"sign_embedding": (3, dim), "gap_embedding": (N_GAP_TAGS, dim)}
     if "latest.weight" in present:
         shapes["latest.weight"] = (2 * dim, dim)
-    shapes |= encoder("encoder", gated=gated)
+    biased = "encoder.blocks.0.distance_bias" in present
+    shapes |= encoder("encoder", gated=gated, biased=biased)
     shapes |= linear("taste_query", dim, dim) | linear("taste_level", dim, 1)
     return shapes | {"item_taste": (n_items,)}
 
