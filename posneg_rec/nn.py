@@ -260,6 +260,11 @@ def attention_plan(
     return AttentionPlan(shapes, heads_padding.to(device), qkv.to(device))
 
 
+def _counts_in_order(device: torch.device) -> bool:
+    """Tell whether bincount adds up the same way each time."""
+    return device.type == "cpu"
+
+
 class AttentionBias(NamedTuple):
     """What is added to attention's logits, by what lies between two events of a history."""
 
@@ -302,10 +307,10 @@ class AttentionBias(NamedTuple):
         if tags is None:
             return of_distance, of_gap
         by_head = grad.to(of_gap).transpose(0, 1).flatten(1)  # (H, U L L)
-        if grad.device.type == "cpu":
+        if _counts_in_order(grad.device):
             for row, weights in zip(of_gap, by_head, strict=True):
                 row += torch.bincount(tags.view(-1), weights, minlength=len(row))
-        else:  # where bincount adds up in any order
+        else:
             of_gap += by_head @ F.one_hot(tags.view(-1).long(), of_gap.shape[1]).to(of_gap)
         return of_distance, of_gap
 

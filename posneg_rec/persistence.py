@@ -178,11 +178,12 @@ def _record_of_model(
     if fitted.memory is not None:
         state["memory"] = {
             "mean": fitted.memory.items.mean,
+            "fading": fitted.memory.items.fading,
             "next_weight": fitted.memory.next_weight,
             "taste_weights": list(fitted.memory.taste_weights),
         }
         own = fitted.memory.items.arrays()
-        arrays |= {_MEMORY + name: value for name, value in own.items() if name != "mean"}
+        arrays |= {_MEMORY + name: value for name, value in own.items() if value.ndim}
     counts = {
         "n_items": len(fitted.items),
         "n_liked": int(fitted.likes.sum()),
@@ -571,10 +572,16 @@ def _memory(reader: Reader, stored: Any, arrays: _Arrays, n_items: int) -> Weigh
     """Make the memory that stands beside a model, if there is one."""
     if stored is None:
         return None
-    stored = _keys(reader, stored, {"mean", "next_weight", "taste_weights"})
-    mean, next_weight, taste_weights = (stored[k] for k in ("mean", "next_weight", "taste_weights"))
+    if reader.header["format"] == 2 and isinstance(stored, dict):
+        stored = {"fading": 0.0} | stored  # when all likes counted alike
+    names = ("mean", "fading", "next_weight", "taste_weights")
+    mean, fading, next_weight, taste_weights = map(
+        _keys(reader, stored, set(names)).__getitem__, names
+    )
     if not _is_number(mean) or abs(mean) > 1:
         reader.refuse(f"has a memory with mean={mean!r:.50}, which no signs have")
+    if not _is_number(fading) or not 0 <= fading <= 1:
+        reader.refuse(f"has a memory with fading={fading!r:.50}, which is no part of a weight")
     if not _is_float32(next_weight) or next_weight < 0:
         reader.refuse(f"has a memory with next_weight={next_weight!r:.50}")
     n_weights = len(TasteWeights._fields)
@@ -592,6 +599,7 @@ def _memory(reader: Reader, stored: Any, arrays: _Arrays, n_items: int) -> Weigh
         levels=_of_memory(reader, "levels", "<f4", arrays, n_items),
         counts=_of_memory(reader, "counts", "<f4", arrays, n_items, least=0),
         mean=float(mean),
+        fading=float(fading),
     )
     return WeighedMemory(memory, float(next_weight), TasteWeights(*map(float, taste_weights)))
 
