@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from posneg_rec.nn import ENCODERS, to_device
+from posneg_rec.nn import ENCODERS, Clock, to_device
 from posneg_rec.sequences import latest_of_each_sign, offsets_of
 from posneg_rec.serving import Array, Inputs, Scorer, of_one_length
 
@@ -68,7 +68,10 @@ class AcceleratedScorer(Scorer):
                 self._to(inputs.gap_tags[events]),
                 self._to(latest_of_each_sign(signs, offsets)),
             )
-            found = self._torch_model.encode(x, torch.from_numpy(offsets))  # (U L, d)
+            clock = None
+            if len(self.model.gap_edges):
+                clock = Clock(self._to(inputs.elapsed[events]), self.model.gap_edges)
+            found = self._torch_model.encode(x, torch.from_numpy(offsets), clock)  # (U L, d)
             states[self._to(rows)] = found[length - 1 :: length]
         return states
 

@@ -126,7 +126,7 @@ class FittedModel:
     @lazy
     def model(self) -> serving.Model:
         """Make the arithmetic ready. Kept, for that takes half as long as to answer one history."""
-        return serving.METHODS[self.method](self.weights, self.n_heads)
+        return serving.METHODS[self.method](self.weights, self.n_heads, self.gap_edges)
 
     @property
     def columns_in(self) -> dict[str, Any]:
@@ -430,7 +430,7 @@ class FittedModel:
             # Weights that no epoch has trained say nothing: every history falls back.
             max_len=self.sizes["max_len"] if self.n_iter else 0,
             likes_only=model.likes_only,
-            gap_tags=histories.gap_tags(self.gap_edges),
+            gap_edges=self.gap_edges,
         )
         return _scorer_class(device, len(users) * len(self.items))(
             model,

@@ -25,7 +25,9 @@ if torch.__version__ >= "2.11":  # compared as a version
 __all__ = [
     "ENCODERS",
     "ITEM_PARAMETERS",
+    "AttentionBias",
     "AttentionPlan",
+    "Clock",
     "ItemModel",
     "Items",
     "JointEncoder",
@@ -132,12 +134,35 @@ def product_dtype(tensor: Tensor) -> torch.dtype:
     return tensor.dtype
 
 
+class Clock(NamedTuple):
+    """When the tokens of packed sequences happened."""
+
+    elapsed: Tensor  # (T,) float64, as from `Histories.elapsed`
+    edges: NDArray[np.float64]  # of the ranges of time, as from `sequences.gap_edges`
+
+    def tags(self, tokens: Tensor) -> Tensor:
+        """Classify the time between tokens (U, L) as :func:`sequences.pair_tags`, (U, L, L)."""
+        times = self.elapsed[tokens]
+        since = times[:, :, None] - times[:, None, :]
+        tags = torch.full_like(since, 2, dtype=torch.int32)
+        for edge in self.edges.tolist():
+            tags += since > edge
+        tags.masked_fill_(since <= 0, 1)
+        return tags.masked_fill_(since.isnan(), 0)
+
+
 class AttentionPlan(NamedTuple):
     """Groups of neighbouring sequences that are attended together, padded to their longest."""
 
     shapes: list[tuple[int, int]]  # (U, L) of each group
     heads: Padding  # of T * H vectors, to (U, H, L) of one group after the other
     qkv: Padding  # of T * 3 * H vectors, to queries, keys and values, each as `heads`
+    tags: list[Tensor] | None = None  # (U, L, L) of each group, the time between its tokens
+
+    def timed(self, clock: Clock, n_heads: int) -> AttentionPlan:
+        """Add the time between the tokens of each group."""
+        groups = self.split(self.heads.rows // n_heads)  # (U * H, L) tokens, alike in all heads
+        return self._replace(tags=[clock.tags(tokens[::n_heads]) for tokens in groups])
 
     def split(self, padded: Tensor) -> list[Tensor]:
         """Cut what `heads` or a part of `qkv` padded into groups (U * H, L, d / H)."""
@@ -171,6 +196,8 @@ def attention_plan(
     device: torch.device,
     dtype: torch.dtype = torch.float32,
     head_size: int = 1,
+    *,
+    padded: bool = False,
 ) -> AttentionPlan | PackedPlan:
     """Plan :func:`packed_attention`: which sequences share a padded product.
 
@@ -185,11 +212,13 @@ def attention_plan(
     n_heads : int
     device, dtype, head_size
         Of the queries, keys and values of a head.
+    padded : bool, default=False
+        Whether attention has biases, which kernels without padding do not take.
     """
     # In NumPy, whose sums of whole numbers are several times faster.
     bounds, heads = offsets.numpy(), np.arange(n_heads)[:, None]
     lengths = np.diff(bounds).tolist()
-    if device.type != "cpu" and offsets[-1]:
+    if device.type != "cpu" and offsets[-1] and not padded:
         longest = max(lengths)
         if longest == min(lengths):
             return PackedPlan(longest, None)
@@ -231,22 +260,94 @@ def attention_plan(
     return AttentionPlan(shapes, heads_padding.to(device), qkv.to(device))
 
 
+def _counts_in_order(device: torch.device) -> bool:
+    """Tell whether bincount adds up the same way each time."""
+    return device.type == "cpu"
+
+
+class AttentionBias(NamedTuple):
+    """What is added to attention's logits, by what lies between two events of a history."""
+
+    distance: Tensor  # (H, max_len), by the number of events from one to the other
+    gap: Tensor  # (H, N_GAP_TAGS), by the class of the time between them
+
+    def to(self, dtype: torch.dtype) -> AttentionBias:
+        """Cast, without a gradient."""
+        return AttentionBias(*(part.detach().to(dtype) for part in self))
+
+    def logits(self, length: int, tags: Tensor | None) -> Tensor:
+        """Lay the biases out for sequences of one length: (1 or U, H, L, L), -inf from later ones.
+
+        `tags` (U, L, L) are None where no times are known.
+        """
+        n_heads, longest = self.distance.shape
+        # Padded sequences may be longer than any that there are.
+        known = F.pad(self.distance[:, :length], (0, max(0, length - longest)))
+        line = F.pad(known.flip(1), (0, length), value=-torch.inf)  # (H, 2L)
+        # Entry (i, j) is that of the distance i - j: each row is the one below it, a step on.
+        by_distance = line.unfold(1, length, 1)[:, :length].flip(1)  # (H, L, L)
+        if tags is None:
+            return by_distance[None]
+        out = self.gap.new_empty(len(tags), n_heads, length, length)
+        for head, row in enumerate(self.gap):
+            by_gap = row.index_select(0, tags.view(-1)).view(tags.shape)
+            torch.add(by_gap, by_distance[head], out=out[:, head])
+        return out
+
+    def gradients(self, grad: Tensor, tags: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Sum the gradient of the logits, (U, H, L, L), into that of either bias."""
+        length = grad.shape[2]
+        of_distance, of_gap = torch.zeros_like(self.distance), torch.zeros_like(self.gap)
+        # The diagonals of a matrix, its columns reversed, are columns of one with rows longer by
+        # one: what is summed in them has one distance.
+        skewed = F.pad(grad.sum(0, dtype=of_distance.dtype).flip(2), (0, length))  # (H, L, 2L)
+        skewed = skewed.flatten(1)[:, :-length].unflatten(1, (length, 2 * length - 1))
+        found = skewed.sum(1)[:, length - 1 :][:, : of_distance.shape[1]]
+        of_distance[:, : found.shape[1]] = found
+        if tags is None:
+            return of_distance, of_gap
+        by_head = grad.to(of_gap).transpose(0, 1).flatten(1)  # (H, U L L)
+        if _counts_in_order(grad.device):
+            for row, weights in zip(of_gap, by_head, strict=True):
+                row += torch.bincount(tags.view(-1), weights, minlength=len(row))
+        else:
+            of_gap += by_head @ F.one_hot(tags.view(-1).long(), of_gap.shape[1]).to(of_gap)
+        return of_distance, of_gap
+
+
 class _GroupedAttention(torch.autograd.Function):
     """Softmax attention by plain batched products, of queries, keys, values (3, P * H, d / H).
 
-    Several times faster on a CPU than torch's fused kernel, whose blocks suit long sequences.
+    Several times faster on a CPU than torch's fused kernel, whose blocks suit long sequences, and
+    it takes biases.
     """
 
     @staticmethod
-    def forward(ctx: Any, qkv: Tensor, plan: AttentionPlan) -> Tensor:
+    def forward(
+        ctx: Any,
+        qkv: Tensor,
+        plan: AttentionPlan,
+        distance: Tensor | None = None,
+        gap: Tensor | None = None,
+    ) -> Tensor:
         out = torch.empty_like(qkv[0])  # (P * H, d / H)
         attentions = []
-        for q, k, v, attended in zip(*map(plan.split, (*qkv, out)), strict=True):
+        ctx.bias = None
+        if distance is not None and gap is not None:
+            ctx.bias = AttentionBias(distance, gap)
+        for place, (q, k, v, attended) in enumerate(
+            zip(*map(plan.split, (*qkv, out)), strict=True)
+        ):
             length = q.shape[1]
             # Padding stands to the right of every token of its sequence, so the causal mask
             # hides it.
-            hidden = q.new_full((length, length), -torch.inf).triu(1)
-            logits = torch.baddbmm(hidden, q, k.transpose(1, 2), alpha=q.shape[2] ** -0.5)
+            if ctx.bias is None:
+                bias = q.new_full((length, length), -torch.inf).triu(1)
+            else:
+                tags = None if plan.tags is None else plan.tags[place]
+                bias = ctx.bias.to(q.dtype).logits(length, tags)
+                bias = bias.expand(plan.shapes[place][0], -1, -1, -1).flatten(0, 1)
+            logits = torch.baddbmm(bias, q, k.transpose(1, 2), alpha=q.shape[2] ** -0.5)
             attentions.append(logits.softmax(-1))  # (U * H, L, L)
             torch.bmm(attentions[-1], v, out=attended)
         ctx.save_for_backward(qkv, *attentions)
@@ -256,21 +357,31 @@ class _GroupedAttention(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         qkv, *attentions = ctx.saved_tensors
+        plan, bias = ctx.plan, ctx.bias
         grad_qkv = torch.empty_like(qkv)
-        parts = zip(*map(ctx.plan.split, (*qkv, *grad_qkv, grads[0])), attentions, strict=True)
-        for q, k, v, grad_q, grad_k, grad_v, grad, attention in parts:
+        of_bias = (None, None) if bias is None else tuple(map(torch.zeros_like, bias))
+        parts = zip(*map(plan.split, (*qkv, *grad_qkv, grads[0])), attentions, strict=True)
+        for place, (q, k, v, grad_q, grad_k, grad_v, grad, attention) in enumerate(parts):
             torch.bmm(attention.transpose(1, 2), grad, out=grad_v)
             grad_logits = grad @ v.transpose(1, 2)  # of the attention, soon of the logits
             grad_logits.sub_((grad_logits * attention).sum(-1, keepdim=True))
-            grad_logits.mul_(attention).mul_(q.shape[2] ** -0.5)
+            grad_logits.mul_(attention)
+            if bias is not None:
+                found = bias.gradients(
+                    grad_logits.unflatten(0, (plan.shapes[place][0], -1)),
+                    None if plan.tags is None else plan.tags[place],
+                )
+                for total, part in zip(of_bias, found, strict=True):
+                    total += part
+            grad_logits.mul_(q.shape[2] ** -0.5)
             torch.bmm(grad_logits, k, out=grad_q)
             torch.bmm(grad_logits.transpose(1, 2), q, out=grad_k)
-        return grad_qkv, None
+        return grad_qkv, None, *of_bias
 
 
-def _attend_plainly(qkv: Tensor, plan: AttentionPlan) -> Tensor:
+def _attend_plainly(qkv: Tensor, plan: AttentionPlan, bias: AttentionBias | None) -> Tensor:
     with torch.autocast(qkv.device.type, enabled=False):
-        attended: Tensor = _GroupedAttention.apply(qkv, plan)
+        attended: Tensor = _GroupedAttention.apply(qkv, plan, *(bias or ()))
     return attended
 
 
@@ -297,7 +408,9 @@ def _attend_packed(qkv: Tensor, plan: PackedPlan) -> Tensor:
     return found[..., :size]
 
 
-def packed_attention(qkv: Tensor, plan: AttentionPlan | PackedPlan) -> Tensor:
+def packed_attention(
+    qkv: Tensor, plan: AttentionPlan | PackedPlan, bias: AttentionBias | None = None
+) -> Tensor:
     """Causal self-attention within each packed sequence; no token sees another sequence.
 
     Parameters
@@ -305,18 +418,23 @@ def packed_attention(qkv: Tensor, plan: AttentionPlan | PackedPlan) -> Tensor:
     qkv : Tensor of shape (T, 3, H, d / H)
         Queries, keys and values.
     plan : AttentionPlan or PackedPlan
-        From :func:`attention_plan`.
+        From :func:`attention_plan`, padded where there is a bias.
+    bias : AttentionBias, default=None
 
     Returns
     -------
     Tensor of shape (T, H, d / H)
     """
     if isinstance(plan, PackedPlan):
+        assert bias is None
         return _attend_packed(qkv, plan)
     n_tokens, _, n_heads, size = qkv.shape
     padded = plan.qkv.pad(qkv.reshape(-1, size)).view(3, -1 if n_tokens else 0, size)
-    attend = _attend_plainly if qkv.device.type == "cpu" else _attend_fused
-    return plan.heads.unpad(attend(padded, plan)).view(n_tokens, n_heads, size)
+    if qkv.device.type == "cpu" or bias is not None:
+        attended = _attend_plainly(padded, plan, bias)
+    else:
+        attended = _attend_fused(padded, plan)
+    return plan.heads.unpad(attended).view(n_tokens, n_heads, size)
 
 
 class _Dropout(torch.autograd.Function):
@@ -361,10 +479,13 @@ class _Block(nn.Module):
     """Pre-norm transformer block: attention, then a feed-forward net of width d, both added.
 
     Plain as in SASRec, or `gated`: what attention found passes ``sigmoid(G x)``, and the net is
-    ``W (silu(U x) * V x)`` for ``W relu(U x)``.
+    ``W (silu(U x) * V x)`` for ``W relu(U x)``. With `bias_len` attention has biases, by up to so
+    many events between two, and by the time.
     """
 
-    def __init__(self, dim: int, n_heads: int, dropout: float, gated: bool) -> None:
+    def __init__(
+        self, dim: int, n_heads: int, dropout: float, gated: bool, bias_len: int | None
+    ) -> None:
         super().__init__()
         self.n_heads, self.dropout, self.gated = n_heads, dropout, gated
         self.attention_norm = nn.LayerNorm(dim)
@@ -373,6 +494,10 @@ class _Block(nn.Module):
         self.feedforward_norm = nn.LayerNorm(dim)
         self.feedforward_in = nn.Linear(dim, (2 if gated else 1) * dim)  # U (and V)
         self.feedforward_out = nn.Linear(dim, dim)
+        self.biased = bias_len is not None
+        if bias_len is not None:
+            self.distance_bias = nn.Parameter(torch.empty(n_heads, bias_len))
+            self.gap_bias = nn.Parameter(torch.empty(n_heads, N_GAP_TAGS))
 
     def forward(
         self, x: Tensor, plan: AttentionPlan | PackedPlan, generator: torch.Generator | None
@@ -381,7 +506,8 @@ class _Block(nn.Module):
         inputs = self.attention_in(self.attention_norm(x))  # (T, 3d or 4d)
         # Split, not sliced: the gradients of the parts are put together, not padded and added.
         qkv, *gate = inputs.split([3 * dim, dim] if self.gated else 3 * dim, 1)
-        attended = packed_attention(qkv.unflatten(1, (3, self.n_heads, -1)), plan).flatten(1)
+        bias = AttentionBias(self.distance_bias, self.gap_bias) if self.biased else None
+        attended = packed_attention(qkv.unflatten(1, (3, self.n_heads, -1)), plan, bias).flatten(1)
         if self.gated:
             attended = attended * gate[0].sigmoid()  # (T, d)
         # Under autocast the products are bfloat16. The stream stays float32, which keeps gradients
@@ -407,6 +533,8 @@ class SequenceEncoder(nn.Module):
         Of the input and of what each block adds.
     gated : bool, default=False
         Whether blocks are gated or SASRec's.
+    biased : bool, default=False
+        Whether attention is biased by the events and the time between two events.
     """
 
     def __init__(
@@ -418,15 +546,23 @@ class SequenceEncoder(nn.Module):
         max_len: int,
         dropout: float,
         gated: bool = False,
+        biased: bool = False,
     ) -> None:
         super().__init__()
-        self.dropout, self.n_heads = dropout, n_heads
+        self.dropout, self.n_heads, self.biased = dropout, n_heads, biased
         self.position_embedding = nn.Parameter(torch.empty(max_len, dim))
-        self.blocks = nn.ModuleList(_Block(dim, n_heads, dropout, gated) for _ in range(n_layers))
+        bias_len = max_len if biased else None
+        self.blocks = nn.ModuleList(
+            _Block(dim, n_heads, dropout, gated, bias_len) for _ in range(n_layers)
+        )
         self.norm = nn.LayerNorm(dim)
 
     def forward(
-        self, x: Tensor, offsets: Tensor, generator: torch.Generator | None = None
+        self,
+        x: Tensor,
+        offsets: Tensor,
+        generator: torch.Generator | None = None,
+        clock: Clock | None = None,
     ) -> Tensor:
         """Encode each token with what came before it in its sequence.
 
@@ -437,6 +573,8 @@ class SequenceEncoder(nn.Module):
             On the host. Sequences in order of length need the least work.
         generator : torch.Generator, default=None
             Source of the dropout masks (training); None means evaluation.
+        clock : Clock, default=None
+            When the tokens happened, for biased attention; None where that is unknown.
 
         Returns
         -------
@@ -449,7 +587,11 @@ class SequenceEncoder(nn.Module):
         x = x + F.embedding(to_device(torch.from_numpy(ages), x.device), self.position_embedding)
         x = dropout(x, self.dropout, generator)
         head_size = x.shape[1] // self.n_heads
-        plan = attention_plan(offsets, self.n_heads, x.device, product_dtype(x), head_size)
+        plan = attention_plan(
+            offsets, self.n_heads, x.device, product_dtype(x), head_size, padded=self.biased
+        )
+        if clock is not None and isinstance(plan, AttentionPlan):
+            plan = plan.timed(clock, self.n_heads)
         for block in self.blocks:
             x = block(x, plan, generator)
         return self.norm(x)
@@ -542,9 +684,9 @@ class ItemModel(nn.Module):
         """Turn events, all (T,), into input vectors (T, d) of the answering encoder."""
         raise NotImplementedError
 
-    def encode(self, x: Tensor, offsets: Tensor) -> Tensor:
+    def encode(self, x: Tensor, offsets: Tensor, clock: Clock | None = None) -> Tensor:
         """Turn input vectors (T, d) into the states of the answering encoder, (T, d)."""
-        states: Tensor = getattr(self, self.answering)(x, offsets)
+        states: Tensor = getattr(self, self.answering)(x, offsets, clock=clock)
         return states
 
     def liked_logits(self, hidden: Tensor) -> Tensor | None:
@@ -556,7 +698,7 @@ class ItemModel(nn.Module):
         for name, parameter in self.named_parameters():
             if name.endswith("_embedding"):
                 parameter.normal_(0.0, 0.02, generator=generator)
-            elif parameter.ndim == 2:
+            elif name.endswith("weight") and parameter.ndim == 2:
                 nn.init.xavier_uniform_(parameter, generator=generator)
             elif name.endswith("norm.weight"):
                 parameter.fill_(1.0)
@@ -628,8 +770,8 @@ class JointEncoder(ItemModel):
     shows_latest : bool
         Whether each event is also shown with the latest liked and the latest disliked item.
         Attention finds them by itself, but only after having seen many histories.
-    gated : bool
-        Whether blocks are gated; those of the first model files are not.
+    gated, biased : bool
+        Whether blocks are gated, and attention biased; those of the first model files are not.
     """
 
     answering = "encoder"
@@ -641,12 +783,13 @@ class JointEncoder(ItemModel):
         *,
         shows_latest: bool = True,
         gated: bool = True,
+        biased: bool = True,
         **sizes: Any,
     ) -> None:
         self.sign_embedding = nn.Parameter(torch.empty(3, dim))  # disliked, neutral, liked
         self.gap_embedding = nn.Parameter(torch.empty(N_GAP_TAGS, dim))
         self.latest = nn.Linear(dim, 2 * dim, bias=False) if shows_latest else None
-        self.encoder = SequenceEncoder(dim, gated=gated, **sizes)
+        self.encoder = SequenceEncoder(dim, gated=gated, biased=biased, **sizes)
         self.taste_query = nn.Linear(dim, dim)  # A, a
         self.taste_level = nn.Linear(dim, 1)  # w, w_0
         self.item_taste = nn.Parameter(torch.empty(n_items))  # c
@@ -659,6 +802,7 @@ class JointEncoder(ItemModel):
         return {
             "shows_latest": "latest.weight" in weights,
             "gated": first is None or len(first) == 4 * dim,
+            "biased": "encoder.blocks.0.distance_bias" in weights,
         }
 
     def embed_events(

@@ -25,6 +25,7 @@ from posneg_rec.losses import (
     item_loss,
 )
 from posneg_rec.nn import (
+    Clock,
     ItemModel,
     Items,
     JointEncoder,
@@ -264,6 +265,7 @@ class _Objective:
     encoder: ClassVar[type[ItemModel]]
     #: Whether an item memory stands beside the model.
     has_memory: ClassVar[bool] = False
+    orthogonal: ClassVar[bool] = False
 
     def __init__(
         self,
@@ -485,6 +487,7 @@ class JointObjective(_Objective):
     terms = ("item_loss", "feedback_loss")
     encoder = JointEncoder
     has_memory = True
+    orthogonal = True
 
     def _read(
         self,
@@ -492,7 +495,8 @@ class JointObjective(_Objective):
         weights: NDArray[np.float32] | None,
         gap_edges: NDArray[np.float64],
     ) -> None:
-        self.gap_tags = histories.gap_tags(gap_edges)
+        self.gap_tags, self.gap_edges = histories.gap_tags(gap_edges), gap_edges
+        self.elapsed = histories.elapsed() if len(gap_edges) else None
         self.events = PackedSequences(histories.items, histories.offsets)
         self.signs = histories.signs.astype(np.int64)
         # A neutral event is context, never a target.
@@ -542,7 +546,12 @@ class JointObjective(_Objective):
         items, draws = _items_of_batch(model, self.sampler, rng, in_batch, in_batch[dislikes])
         # Some windows go without times, so that a history without them is read as well.
         timeless = rng.random(len(offsets) - 1) < _TIMELESS_SHARE
-        gaps = np.where(np.repeat(timeless, np.diff(offsets)), 0, self.gap_tags[inputs])
+        timeless = np.repeat(timeless, np.diff(offsets))
+        gaps = np.where(timeless, 0, self.gap_tags[inputs])
+        clock = None
+        if self.elapsed is not None:
+            elapsed = np.where(timeless, np.nan, self.elapsed[inputs])
+            clock = Clock(_to(device, elapsed), self.gap_edges)
         latest = None
         if model.latest is not None:
             latest = _to(device, latest_of_each_sign(signs[inputs], offsets))
@@ -553,7 +562,7 @@ class JointObjective(_Objective):
             _to(device, gaps),
             latest,
         )
-        hidden = model.encoder(x, torch.from_numpy(offsets), generator)  # (T, d)
+        hidden = model.encoder(x, torch.from_numpy(offsets), generator, clock)  # (T, d)
         next_items = items.codes(values[targets])
         weights = _to(device, shifted.weights(self.weights) / total)
         item = item_loss(

@@ -42,7 +42,7 @@ __all__ = [
 
 #: Number of the file format this version writes. A constructor parameter, an array or a key that
 #: joins or goes makes a new one.
-FORMAT = 2
+FORMAT = 3
 
 _Estimator = TypeVar("_Estimator")
 
@@ -178,11 +178,12 @@ def _record_of_model(
     if fitted.memory is not None:
         state["memory"] = {
             "mean": fitted.memory.items.mean,
+            "fading": fitted.memory.items.fading,
             "next_weight": fitted.memory.next_weight,
             "taste_weights": list(fitted.memory.taste_weights),
         }
         own = fitted.memory.items.arrays()
-        arrays |= {_MEMORY + name: value for name, value in own.items() if name != "mean"}
+        arrays |= {_MEMORY + name: value for name, value in own.items() if value.ndim}
     counts = {
         "n_items": len(fitted.items),
         "n_liked": int(fitted.likes.sum()),
@@ -547,10 +548,12 @@ def _fitted(
     n_features, names = _columns(reader, state)
 
     n_items = len(items)
-    _check_weights(reader, method, n_items, weights)
-    dim = weights["item_embedding"].shape[1]
     n_heads = state["n_heads"]
-    if not _is_int(n_heads, 1) or dim % n_heads:
+    if not _is_int(n_heads, 1):
+        reader.refuse(f"has n_heads={n_heads!r:.50}")
+    _check_weights(reader, method, n_items, n_heads, weights)
+    dim = weights["item_embedding"].shape[1]
+    if dim % n_heads:
         reader.refuse(f"has n_heads={n_heads!r:.50}, by which its {dim} dimensions do not divide")
     for name in ("likes", "dislikes"):
         counts = arrays[name]
@@ -569,10 +572,16 @@ def _memory(reader: Reader, stored: Any, arrays: _Arrays, n_items: int) -> Weigh
     """Make the memory that stands beside a model, if there is one."""
     if stored is None:
         return None
-    stored = _keys(reader, stored, {"mean", "next_weight", "taste_weights"})
-    mean, next_weight, taste_weights = (stored[k] for k in ("mean", "next_weight", "taste_weights"))
+    if reader.header["format"] == 2 and isinstance(stored, dict):
+        stored = {"fading": 0.0} | stored  # when all likes counted alike
+    names = ("mean", "fading", "next_weight", "taste_weights")
+    mean, fading, next_weight, taste_weights = map(
+        _keys(reader, stored, set(names)).__getitem__, names
+    )
     if not _is_number(mean) or abs(mean) > 1:
         reader.refuse(f"has a memory with mean={mean!r:.50}, which no signs have")
+    if not _is_number(fading) or not 0 <= fading <= 1:
+        reader.refuse(f"has a memory with fading={fading!r:.50}, which is no part of a weight")
     if not _is_float32(next_weight) or next_weight < 0:
         reader.refuse(f"has a memory with next_weight={next_weight!r:.50}")
     n_weights = len(TasteWeights._fields)
@@ -590,6 +599,7 @@ def _memory(reader: Reader, stored: Any, arrays: _Arrays, n_items: int) -> Weigh
         levels=_of_memory(reader, "levels", "<f4", arrays, n_items),
         counts=_of_memory(reader, "counts", "<f4", arrays, n_items, least=0),
         mean=float(mean),
+        fading=float(fading),
     )
     return WeighedMemory(memory, float(next_weight), TasteWeights(*map(float, taste_weights)))
 
@@ -630,7 +640,11 @@ def _of_memory(
 
 
 def _check_weights(
-    reader: Reader, method: str, n_items: int, weights: Mapping[str, NDArray[np.float32]]
+    reader: Reader,
+    method: str,
+    n_items: int,
+    n_heads: int,
+    weights: Mapping[str, NDArray[np.float32]],
 ) -> None:
     """Check that weights are those of a method, each of its shape, and finite."""
     sizes = {}
@@ -640,7 +654,8 @@ def _check_weights(
             reader.refuse(f"lacks the weights {name!r} of method {method!r}, or their shape")
         sizes[name] = weights[name].shape
     (_, dim), (max_len, _) = sizes.values()
-    shapes = _shapes(method, n_items, dim, max_len, METHODS[method].n_layers(weights), weights)
+    n_layers = METHODS[method].n_layers(weights)
+    shapes = _shapes(method, n_items, dim, n_heads, max_len, n_layers, weights)
     if unknown := set(weights) - set(shapes):
         reader.refuse(f"has weights that method {method!r} does not have: {_named(unknown)}")
     if missing := set(shapes) - set(weights):
@@ -659,6 +674,7 @@ def _shapes(
     method: str,
     n_items: int,
     dim: int,
+    n_heads: int,
     max_len: int,
     n_layers: int,
     present: Mapping[str, NDArray[np.float32]],
@@ -674,7 +690,7 @@ def _shapes(
     def norm(name: str) -> dict[str, tuple[int, ...]]:
         return {f"{name}.weight": (dim,), f"{name}.bias": (dim,)}
 
-    def encoder(name: str, *, gated: bool) -> dict[str, tuple[int, ...]]:
+    def encoder(name: str, *, gated: bool, biased: bool) -> dict[str, tuple[int, ...]]:
         shapes: dict[str, tuple[int, ...]] = {f"{name}.position_embedding": (max_len, dim)}
         for layer in range(n_layers):
             block = f"{name}.blocks.{layer}"
@@ -684,20 +700,24 @@ def _shapes(
             shapes |= norm(f"{block}.feedforward_norm")
             shapes |= linear(f"{block}.feedforward_in", dim, (2 if gated else 1) * dim)
             shapes |= linear(f"{block}.feedforward_out", dim, dim)
+            if biased:
+                shapes[f"{block}.distance_bias"] = (n_heads, max_len)
+                shapes[f"{block}.gap_bias"] = (n_heads, N_GAP_TAGS)
         return shapes | norm(f"{name}.norm")
 
     shapes: dict[str, tuple[int, ...]] = {"item_embedding": (n_items, dim)}
     if method == "pnfrec":
-        shapes |= encoder("positive", gated=False)
+        shapes |= encoder("positive", gated=False, biased=False)
         if any(name.startswith("negative.") for name in present):
-            shapes |= encoder("negative", gated=False)
+            shapes |= encoder("negative", gated=False, biased=False)
         return shapes
     first = "encoder.blocks.0.attention_in.bias"
     gated = first in present and len(present[first]) == 4 * dim
     shapes |= {"sign_embedding": (3, dim), "gap_embedding": (N_GAP_TAGS, dim)}
     if "latest.weight" in present:
         shapes["latest.weight"] = (2 * dim, dim)
-    shapes |= encoder("encoder", gated=gated)
+    biased = "encoder.blocks.0.distance_bias" in present
+    shapes |= encoder("encoder", gated=gated, biased=biased)
     shapes |= linear("taste_query", dim, dim) | linear("taste_level", dim, 1)
     return shapes | {"item_taste": (n_items,)}
 

@@ -25,6 +25,7 @@ __all__ = [
     "is_last",
     "latest_of_each_sign",
     "offsets_of",
+    "pair_tags",
     "preview",
     "ranges",
     "shorten",
@@ -269,6 +270,17 @@ class Histories:
         gaps[self.offsets[:-1][self.lengths > 0]] = np.nan
         return gaps
 
+    def elapsed(self) -> NDArray[np.float64]:
+        """Tell the time since the user's first event, shape (n_events,), in the unit of `gaps`.
+
+        NaN where no times are known.
+        """
+        if self.times is None:
+            return np.full(len(self.items), np.nan)
+        first = self.offsets[:-1][self.lengths > 0]
+        since = self.times - np.repeat(self.times[first], self.lengths[self.lengths > 0])
+        return since / time_units(self.time_unit)
+
     def repeats(self) -> NDArray[np.bool_]:
         """Tell which events meet an item again that their user met before, shape (n_events,)."""
         users = np.repeat(np.arange(len(self.users)), self.lengths)
@@ -342,6 +354,37 @@ def gap_tags(gaps: NDArray[np.float64], edges: NDArray[np.float64]) -> NDArray[n
     tags = np.searchsorted(edges, gaps) + 2
     tags[gaps <= 0] = 1
     tags[np.isnan(gaps)] = 0
+    return tags
+
+
+def pair_tags(elapsed: NDArray[np.float64], edges: NDArray[np.float64]) -> NDArray[np.int8]:
+    """Classify the time from event to event of sequences of one length, as :func:`gap_tags` does.
+
+    Parameters
+    ----------
+    elapsed : float64 array of shape (..., L)
+        As from :meth:`Histories.elapsed`.
+    edges : float64 array
+        As from :func:`gap_edges`.
+
+    Returns
+    -------
+    int8 array of shape (..., L, L)
+        Of the time from the event of the last axis to that of the axis before it.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from posneg_rec.sequences import pair_tags
+    >>> pair_tags(np.array([0.0, 5.0, 99.0]), np.array([10.0, 50.0]))[2]
+    array([4, 4, 1], dtype=int8)
+    """
+    since = elapsed[..., :, None] - elapsed[..., None, :]
+    tags = np.full(since.shape, 2, dtype=np.int8)
+    for edge in edges:  # few: faster than a search for each pair
+        tags += since > edge
+    tags[since <= 0] = 1
+    tags[np.isnan(since)] = 0
     return tags
 
 

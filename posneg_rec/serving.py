@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple, TypeVar
 
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 from posneg_rec._lazy import lazy
@@ -33,6 +34,7 @@ from posneg_rec.sequences import (
     PackedSequences,
     latest_of_each_sign,
     offsets_of,
+    pair_tags,
     ranges,
 )
 
@@ -72,6 +74,7 @@ class Inputs(NamedTuple):
     items: NDArray[np.int64]  # (E,) codes
     signs: NDArray[np.int8]  # (E,)
     gap_tags: NDArray[np.int64]  # (E,)
+    elapsed: NDArray[np.float64]  # (E,)
     offsets: NDArray[np.int64]  # (U + 1,)
 
     def __len__(self) -> int:
@@ -105,12 +108,12 @@ class Queries:
         *,
         max_len: int,
         likes_only: bool,
-        gap_tags: NDArray[np.int64],
+        gap_edges: NDArray[np.float64],
     ) -> Queries:
         """Take the histories of `users` (positions) before the events `stops`.
 
         Items that the catalogue lacks are left out. The encoder gets the last `max_len` events,
-        of all or of the liked ones; `gap_tags` are those of all events of `histories`.
+        of all or of the liked ones; `gap_edges` bound the ranges of time between all events.
         """
         starts = histories.offsets[:-1][users]
 
@@ -128,7 +131,8 @@ class Queries:
         inputs = Inputs(
             histories.items[index],
             histories.signs[index],
-            gap_tags[index],
+            histories.gap_tags(gap_edges)[index],
+            histories.elapsed()[index],
             offsets_of(last - first),
         )
         seen, first, last = events(known)
@@ -244,9 +248,11 @@ class _Block(NamedTuple):
     inner_bias: Array
     outer: Array  # (d, d)
     outer_bias: Array
+    distance: Array  # (H or 1, 2 * max_len - 1): the biases by distance, farthest first, then -inf
+    gap: Array  # (H, N_GAP_TAGS), or (H, 0) of a block without biases
 
     @classmethod
-    def of(cls, weights: Weights, name: str, n_heads: int) -> _Block:
+    def of(cls, weights: Weights, name: str, n_heads: int, max_len: int) -> _Block:
         def exact(part: str) -> NDArray[np.float64]:  # rounded once, at the end
             return weights[f"{name}.{part}"].astype(np.float64)
 
@@ -261,6 +267,8 @@ class _Block(NamedTuple):
         q_bias, _, v_bias = bias[: 3 * dim].reshape(3, n_heads, 1, -1)
         k /= np.sqrt(k.shape[1])
         inner, inner_bias = after_norm("feedforward_norm", "feedforward_in")
+        distances = weights.get(f"{name}.distance_bias", np.zeros((1, max_len), np.float32))
+        later = np.full((len(distances), max_len - 1), -np.inf)
         parts = {
             "query": q.mT @ k,
             "query_bias": q_bias @ k,
@@ -274,13 +282,18 @@ class _Block(NamedTuple):
             "inner_bias": inner_bias,
             "outer": exact("feedforward_out.weight").T,
             "outer_bias": exact("feedforward_out.bias"),
+            "distance": np.concatenate([distances[:, ::-1], later], axis=1),
+            "gap": weights.get(f"{name}.gap_bias", np.empty((n_heads, 0))),
         }
         return cls(
             **{part: np.ascontiguousarray(value, np.float32) for part, value in parts.items()}
         )
 
-    def __call__(self, x: Array, n_asked: int) -> Array:
-        """Turn states (U, L, d) into those of the last `n_asked` events, (U, n_asked, d)."""
+    def __call__(self, x: Array, n_asked: int, tags: NDArray[np.int8] | None) -> Array:
+        """Turn states (U, L, d) into those of the last `n_asked` events, (U, n_asked, d).
+
+        `tags` (U, L, L) class the time between events; None where it is unknown.
+        """
         n_users, length, dim = x.shape
         gated = self.gate.size > 0
         last = slice(length - n_asked, length)
@@ -290,11 +303,12 @@ class _Block(NamedTuple):
         # In one piece, for small products by a transposed matrix take twice as long.
         keys = np.ascontiguousarray(events.mT)  # (U, d, L)
         attention = _product(queries.reshape(-1, n_users, n_asked, dim), keys)
-        # Now (H, U, n_asked, L).
-        if n_asked > 1:
-            positions = np.arange(length)
-            later = positions > positions[last, None]
-            attention += np.where(later, np.float32(-np.inf), np.float32(0))
+        # Now (H, U, n_asked, L). Of the rows of biases each is the one before it, a step on.
+        rows = sliding_window_view(self.distance, length, axis=1)
+        first = (self.distance.shape[1] + 1) // 2 - length
+        attention += rows[:, None, first : first + n_asked][:, :, ::-1]
+        if tags is not None and self.gap.size:
+            attention += self.gap.take(tags[:, last], axis=1)
         attention -= attention.max(-1, keepdims=True)
         np.exp(attention, out=attention)
         attention /= attention.sum(-1, keepdims=True)
@@ -354,6 +368,9 @@ class Model:
     weights : mapping of str to float32 array
         The parameters by name.
     n_heads : int
+    gap_edges : float64 array, default=None
+        Bounds of the ranges of time between events (:func:`sequences.gap_edges`); None for a
+        model that reads no times.
     """
 
     #: Its name in :data:`METHODS`, and that of the encoder that answers.
@@ -364,12 +381,20 @@ class Model:
     #: Whether scores are log probabilities, to which that of being liked is added.
     is_likelihood: ClassVar[bool]
 
-    def __init__(self, weights: Weights, n_heads: int) -> None:
+    def __init__(
+        self, weights: Weights, n_heads: int, gap_edges: NDArray[np.float64] | None = None
+    ) -> None:
         self.weights, self.n_heads = weights, n_heads
+        self.gap_edges = np.empty(0) if gap_edges is None else gap_edges
         self.items = weights["item_embedding"]  # (N, d)
         self._scale = np.float32(np.sqrt(self.items.shape[1]))
         self._blocks = [
-            _Block.of(weights, f"{self.encoder}.blocks.{layer}", n_heads)
+            _Block.of(
+                weights,
+                f"{self.encoder}.blocks.{layer}",
+                n_heads,
+                len(weights[f"{self.encoder}.position_embedding"]),
+            )
             for layer in range(self.n_layers(weights))
         ]
 
@@ -399,7 +424,10 @@ class Model:
             events = starts[rows, None] + np.arange(lengths[rows[0]])  # (U, L)
             with np.errstate(under="ignore"):
                 states[rows] = self._encode(
-                    inputs.items[events], inputs.signs[events], inputs.gap_tags[events]
+                    inputs.items[events],
+                    inputs.signs[events],
+                    inputs.gap_tags[events],
+                    inputs.elapsed[events],
                 )
 
         _for_each(fill, of_one_length(lengths, _MAX_EVENTS))
@@ -410,14 +438,19 @@ class Model:
         items: NDArray[np.int64],
         signs: NDArray[np.int8],
         gap_tags: NDArray[np.int64],
+        elapsed: NDArray[np.float64],
     ) -> Array:
         """Encode histories of one length, (U, L) to (U, d)."""
         x = self._vectors(items, signs, gap_tags)  # (U, L, d)
         x += self.weights[f"{self.encoder}.position_embedding"][: x.shape[1]][::-1]
+        tags = None
+        # Where all times are unknown, what is the same for all events changes no attention.
+        if len(self.gap_edges) and not np.isnan(elapsed).all():
+            tags = pair_tags(elapsed, self.gap_edges)
         for block in self._blocks[:-1]:
-            x = block(x, x.shape[1])
+            x = block(x, x.shape[1], tags)
         for block in self._blocks[-1:]:  # of which only the last event's state is read
-            x = block(x, 1)
+            x = block(x, 1, tags)
         states = _standardised(x[:, -1])
         states *= self.weights[f"{self.encoder}.norm.weight"]
         states += self.weights[f"{self.encoder}.norm.bias"]
@@ -464,8 +497,10 @@ class JointModel(Model):
     likes_only = False
     is_likelihood = True
 
-    def __init__(self, weights: Weights, n_heads: int) -> None:
-        super().__init__(weights, n_heads)
+    def __init__(
+        self, weights: Weights, n_heads: int, gap_edges: NDArray[np.float64] | None = None
+    ) -> None:
+        super().__init__(weights, n_heads, gap_edges)
         # Of each gap tag and sign, (G, 3, d).
         self._tags = self._scale * (weights["gap_embedding"][:, None] + weights["sign_embedding"])
         self._taste_query = np.ascontiguousarray(weights["taste_query.weight"].T)

@@ -199,7 +199,16 @@ def test_of_a_large_catalogue_the_strongest_pairs_are_kept_on_both_sides(monkeyp
 def test_recalled_is_the_sum_over_the_history(lists, asked):
     memory = ItemMemory.fit(histories_of(lists), N_ITEMS, next_penalty=2.0, taste_penalty=2.0)
     recalled = memory.recall(*packed(asked))
-    following = plain_likes(asked, N_ITEMS) @ memory.next.matrix.toarray()
+    lately = np.zeros((len(asked), N_ITEMS))
+    for query, events in enumerate(asked):
+        signs = last_signs(events)
+        # By when each was met last.
+        last = {item: place for place, (item, sign) in enumerate(events) if sign != 0}
+        order = sorted(signs, key=last.__getitem__)
+        liked = [item for item in order if signs[item] == 1]
+        for n_after, item in enumerate(reversed(liked)):
+            lately[query, item] = 0.5 + 0.5 * 0.9**n_after
+    following = lately @ memory.next.matrix.toarray()
     assert_allclose(recalled.next_scores(), following, atol=1e-5)
     rest, of_users = plain_deviations(asked, memory.levels)
     taste = memory.levels + of_users[:, None] + rest @ memory.taste.matrix.toarray()

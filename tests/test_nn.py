@@ -19,6 +19,7 @@ from posneg_rec.nn import (
     packed_attention,
     right_padded,
 )
+from posneg_rec.sequences import N_GAP_TAGS, gap_tags
 
 LENGTHS = st.lists(st.integers(0, 5), min_size=1, max_size=5)
 
@@ -75,9 +76,17 @@ def test_gradients_of_padding_are_those_of_plain_indexing(lengths, seed):
     assert torch.equal(grad, plain)
 
 
-def attend(qkv, offsets, limit=2**20):
+def attend(qkv, offsets, limit=2**20, bias=None, clock=None):
+    n_heads = qkv.shape[2]
     with mock.patch.object(nn, "_MAX_GROUP_LOGITS", limit):
-        return packed_attention(qkv, attention_plan(offsets, qkv.shape[2], qkv.device))
+        plan = attention_plan(offsets, n_heads, qkv.device, padded=bias is not None)
+    if clock is not None:
+        plan = plan.timed(clock, n_heads)
+    return packed_attention(qkv, plan, bias)
+
+
+def fused(qkv, plan, bias):
+    return nn._attend_fused(qkv, plan)
 
 
 @given(LENGTHS, st.integers(1, 3), st.integers(1, 100))
@@ -127,7 +136,7 @@ def test_both_attentions_equal_softmax_over_each_users_past(lengths, n_heads, se
             )
             expected[t, head] = (keys @ query / 2).softmax(0) @ values
     torch.testing.assert_close(attend(qkv, offsets, limit), expected)
-    with mock.patch.object(nn, "_attend_plainly", nn._attend_fused):  # the accelerators' way
+    with mock.patch.object(nn, "_attend_plainly", fused):  # the accelerators' way
         torch.testing.assert_close(attend(qkv, offsets, limit), expected)
 
 
@@ -151,9 +160,55 @@ def test_attention_gradients_are_those_of_torchs_own(lengths, n_heads, seed, lim
     weights = torch.randn(len(qkv), n_heads, 4, dtype=torch.float64, generator=generator)
     offsets = offsets_of(lengths)
     (plain,) = torch.autograd.grad((attend(qkv, offsets, limit) * weights).sum(), qkv)
-    with mock.patch.object(nn, "_attend_plainly", nn._attend_fused):
-        (fused,) = torch.autograd.grad((attend(qkv, offsets, limit) * weights).sum(), qkv)
-    torch.testing.assert_close(plain, fused)
+    with mock.patch.object(nn, "_attend_plainly", fused):
+        (expected,) = torch.autograd.grad((attend(qkv, offsets, limit) * weights).sum(), qkv)
+    torch.testing.assert_close(plain, expected)
+
+
+@pytest.mark.parametrize("timed", [True, False])
+@given(LENGTHS.filter(sum), st.integers(1, 2), st.integers(0, 100), st.integers(1, 100))
+def test_biases_are_added_by_what_lies_between_two_events(timed, lengths, n_heads, seed, limit):
+    generator = torch.Generator().manual_seed(seed)
+
+    def normal(*shape):
+        return torch.randn(shape, dtype=torch.float64, generator=generator).requires_grad_()
+
+    n_events, offsets, edges = sum(lengths), offsets_of(lengths), np.geomspace(0.5, 4, 9)
+    qkv = normal(n_events, 3, n_heads, 4)
+    bias = nn.AttentionBias(normal(n_heads, 5), normal(n_heads, N_GAP_TAGS))
+    weights = normal(n_events, n_heads, 4).detach()
+    elapsed = torch.randint(0, 4, (n_events,), generator=generator).double().cumsum(0)
+    elapsed[: lengths[0]] = torch.nan  # as in windows that hide their times
+    clock = nn.Clock(elapsed, edges) if timed else None
+    rows = []
+    for start, stop in itertools.pairwise(offsets.tolist()):
+        for t, head in itertools.product(range(start, stop), range(n_heads)):
+            past = range(start, t + 1)
+            logits = qkv[past, 1, head] @ qkv[t, 0, head] / 2
+            logits = logits + bias.distance[head, [t - s for s in past]]
+            if timed:
+                gaps = (elapsed[t] - elapsed[past]).numpy()
+                logits = logits + bias.gap[head, gap_tags(gaps, edges)]
+            rows.append(logits.softmax(0) @ qkv[past, 2, head])
+    expected = torch.stack(rows).view(n_events, n_heads, 4)
+    attended = attend(qkv, offsets, limit, bias, clock)
+    torch.testing.assert_close(attended, expected)
+    of = (qkv, bias.distance) + ((bias.gap,) if timed else ())
+    found, plain = (
+        torch.autograd.grad((y * weights).sum(), of, allow_unused=True)
+        for y in (attended, expected)
+    )
+    torch.testing.assert_close(found, plain)
+
+
+def test_a_device_sums_the_gradient_of_biases_as_the_processor_does():
+    generator = torch.Generator().manual_seed(0)
+    bias = nn.AttentionBias(torch.zeros(2, 5), torch.zeros(2, N_GAP_TAGS))
+    grad = torch.randn(3, 2, 5, 5, generator=generator)
+    tags = torch.randint(0, N_GAP_TAGS, (3, 5, 5), generator=generator)
+    found = bias.gradients(grad, tags)
+    with mock.patch.object(nn, "_counts_in_order", lambda device: False):
+        torch.testing.assert_close(bias.gradients(grad, tags), found)
 
 
 @pytest.mark.parametrize(

@@ -349,7 +349,7 @@ def test_file_is_arrays_and_json_alone_and_says_where_it_comes_from(tmp_path):
         np.testing.assert_array_equal(
             arrays["weights/item_embedding"], model.weights_["item_embedding"]
         )
-    assert header["format"] == persistence.FORMAT == 2 and header["ids"] == "int64"
+    assert header["format"] == persistence.FORMAT == 3 and header["ids"] == "int64"
     assert header["written_by"].startswith("posneg-rec 0.")
     written = datetime.datetime.fromisoformat(header["written_at"])
     assert before <= written <= datetime.datetime.now(datetime.UTC)
@@ -362,14 +362,14 @@ def test_file_is_arrays_and_json_alone_and_says_where_it_comes_from(tmp_path):
 
 
 def test_a_new_parameter_makes_a_new_format():
-    # A file of format 2 has just these. Who adds a parameter, or takes one away, gives the format
+    # A file of format 3 has just these. Who adds a parameter, or takes one away, gives the format
     # its next number and reads what the older ones lack as its default.
     names = set(ContrastiveSeqRecommender().get_params())
     names |= set(RareItemMasker().get_params()) | set(SequenceBuilder().get_params())
-    assert persistence.FORMAT == 2 and names == set(PARAMETERS_OF_FORMAT_2.split())
+    assert persistence.FORMAT == 3 and names == set(PARAMETERS_OF_FORMAT_3.split())
 
 
-PARAMETERS_OF_FORMAT_2 = """
+PARAMETERS_OF_FORMAT_3 = """
 batch_size contrastive_negatives contrastive_similarity contrastive_weight device dislike_aversion
 dropout duplicates early_stopping ema_decay embedding_dim exclude_seen item_column item_memory
 learning_rate max_epochs max_len max_length min_events min_items_per_user min_users_per_item n_heads
@@ -385,9 +385,12 @@ def test_shapes_and_terms_are_those_of_the_modules_that_are_trained():
     assert {name: kind.terms for name, kind in OBJECTIVES.items()} == persistence._TERMS
     with_memory = {name for name, kind in OBJECTIVES.items() if kind.has_memory}
     assert with_memory == persistence._WITH_MEMORY
-    sizes = {"n_layers": 2, "n_heads": 1, "max_len": 3, "dropout": 0.0}
+    sizes = {"n_layers": 2, "n_heads": 2, "max_len": 3, "dropout": 0.0}
     options = {
-        "joint": [dict(shows_latest=a, gated=b) for a, b in itertools.product([0, 1], repeat=2)],
+        "joint": [
+            dict(shows_latest=a, gated=b, biased=c)
+            for a, b, c in itertools.product([0, 1], repeat=3)
+        ],
         "pnfrec": [dict(two_sided=a) for a in (0, 1)],
     }
     for method, kind in ENCODERS.items():
@@ -395,7 +398,7 @@ def test_shapes_and_terms_are_those_of_the_modules_that_are_trained():
             module = kind(5, 4, **sizes, **option)
             shapes = {name: tuple(p.shape) for name, p in module.named_parameters()}
             present = {name: np.empty(shape) for name, shape in shapes.items()}
-            assert persistence._shapes(method, 5, 4, 3, 2, present) == shapes
+            assert persistence._shapes(method, 5, 4, 2, 3, 2, present) == shapes
 
 
 # -- Files of every format ---------------------------------------------------------------------
@@ -440,6 +443,12 @@ GOLDEN = {
         | {"exclude_seen": True},
         [UUIDS[5], UUIDS[3], UUIDS[0]],
         [0.73274112, 0.54260319, -0.54399252],
+    ),
+    # Attention has biases by distance and time: without times, "z z" would be at -2.0904.
+    "model_format_3_joint": (
+        {"interactions": ["a", "d", "z z", "é\0"], "exclude_seen": False} | GRADED,
+        ["", "z z", "a"],
+        [-1.9749933, -2.0246463, -2.3374083],
     ),
     # With a memory too: without, -3 would come second.
     "pipeline_format_2": (

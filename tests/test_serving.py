@@ -17,10 +17,11 @@ from tiny import X, Y, tiny
 
 from posneg_rec import serving
 from posneg_rec.memory import ItemMemory, ItemWeights, TasteWeights, WeighedMemory
-from posneg_rec.nn import JointEncoder, TwoSidedEncoder
-from posneg_rec.sequences import N_GAP_TAGS, Histories, PackedSequences
+from posneg_rec.nn import Clock, JointEncoder, TwoSidedEncoder
+from posneg_rec.sequences import N_GAP_TAGS, Histories, PackedSequences, gap_tags
 
 N_ITEMS = 11
+EDGES = np.geomspace(1, 100, N_GAP_TAGS - 3)
 
 
 def trained(kind, n_heads=1, n_layers=1):
@@ -53,16 +54,22 @@ BOTH = pytest.mark.parametrize("kind", [TwoSidedEncoder, JointEncoder])
 
 
 def inputs_of(lists):
-    """Histories of (item, sign, gap tag) as an encoder's inputs."""
+    """Histories of (item, sign, gap tag) as an encoder's inputs; first tag 0: without times."""
     events = np.array([event for history in lists for event in history], dtype=np.int64)
-    items, signs, gap_tags = events.reshape(-1, 3).T
-    return serving.Inputs(items, signs.astype(np.int8), gap_tags, np.cumsum([0, *map(len, lists)]))
+    items, signs, tags = events.reshape(-1, 3).T
+    elapsed = [np.cumsum([tag**2 for _, _, tag in events], dtype=float) for events in lists]
+    for times, history in zip(elapsed, lists, strict=True):
+        if history and history[0][2] == 0:
+            times[:] = np.nan
+    elapsed = np.concatenate([np.empty(0), *elapsed])
+    offsets = np.cumsum([0, *map(len, lists)])
+    return serving.Inputs(items, signs.astype(np.int8), tags, elapsed, offsets)
 
 
 def torch_states(model, lists):
     """What the trained modules make of packed histories, however long each is."""
     joint = isinstance(model, JointEncoder)
-    codes, signs, gaps, offsets = map(torch.from_numpy, inputs_of(lists))
+    codes, signs, gaps, elapsed, offsets = map(torch.from_numpy, inputs_of(lists))
     vectors = model.item_embedding[codes]
     if joint:
         vectors = vectors + model.sign_embedding[signs.long() + 1] + model.gap_embedding[gaps]
@@ -77,13 +84,15 @@ def torch_states(model, lists):
                     added[t] = shown[found[-1, 0], part]
                     vectors = vectors + added
     encoder = model.encoder if joint else model.positive
+    vectors = vectors * model.item_embedding.shape[1] ** 0.5
     with torch.no_grad():
-        return encoder(vectors * model.item_embedding.shape[1] ** 0.5, offsets)[offsets[1:] - 1]
+        return encoder(vectors, offsets, clock=Clock(elapsed, EDGES))[offsets[1:] - 1]
 
 
 def ready(kind, parameters, n_heads=1):
     """The same model in NumPy."""
-    return serving.METHODS["joint" if kind is JointEncoder else "pnfrec"](parameters, n_heads)
+    method = serving.METHODS["joint" if kind is JointEncoder else "pnfrec"]
+    return method(parameters, n_heads, EDGES)
 
 
 EVENT = st.tuples(
@@ -146,36 +155,38 @@ def test_pnfrec_scores_are_the_positive_encoders_logits_on_the_likes():
 def test_joint_scores_are_log_likelihoods_after_all_events(aversion):
     model = trained(JointEncoder)
     items, signs = torch.tensor(EVENTS).T
+    times = np.array([3.0, 4.2, 4.2, 190.0, 190.5])
     gaps = torch.tensor([0, 3, 1, 11, 2])
+    assert gap_tags(np.diff(times), EDGES).tolist() == gaps[1:].tolist()
     latest = torch.tensor([[0, -1], [0, 1], [0, 1], [3, 1], [4, 1]])  # liked, disliked
     everything = torch.arange(N_ITEMS)
     with torch.no_grad():
         vectors = model.embed_events(model.items(), items, signs, gaps, latest)
-        state = model.encoder(vectors, torch.tensor([0, 5]))[-1]
+        clock = Clock(torch.from_numpy(times), EDGES)
+        state = model.encoder(vectors, torch.tensor([0, 5]), clock=clock)[-1]
         comes = (model.item_embedding @ state).log_softmax(0)
         liked = model.like_logits(state.expand(N_ITEMS, -1), model.items(), everything)
         expected = comes + aversion * torch.nn.functional.logsigmoid(liked)
     np.testing.assert_allclose(
-        scores_after(model, EVENTS, gaps.numpy(), aversion=aversion), expected, atol=1e-5
+        scores_after(model, EVENTS, times, aversion=aversion), expected, atol=1e-5
     )
 
 
-def scores_after(model, events, gap_tags=None, **options):
+def scores_after(model, events, times=None, **options):
     lists, signs = ([[event[part] for event in events]] for part in (0, 1))
-    packed = histories(lists, signs)
-    likes_only = isinstance(model, TwoSidedEncoder)
-    queries = queries_before(packed, [0], [len(events)], likes_only, gap_tags=gap_tags)
+    packed = histories(lists, signs, times)
+    queries = queries_before(packed, [0], [len(events)], isinstance(model, TwoSidedEncoder))
     return scorer(type(model), weights_of(model), queries, exclude_seen=False, **options).row(0)
 
 
-def queries_before(packed, users, stops, likes_only, max_len=6, gap_tags=None):
+def queries_before(packed, users, stops, likes_only, max_len=6):
     return serving.Queries.before(
         packed,
         np.asarray(users),
         np.asarray(stops),
         max_len=max_len,
         likes_only=likes_only,
-        gap_tags=np.zeros(len(packed.items), np.int64) if gap_tags is None else gap_tags,
+        gap_edges=EDGES,
     )
 
 
@@ -214,13 +225,13 @@ def test_target_rank_is_its_place_in_the_sorted_catalogue(scores, data):
         assert rank == (order.index(target) + 1 if target in order else n_items + 1)
 
 
-def histories(lists, signs):
+def histories(lists, signs, times=None):
     offsets = np.cumsum([0, *map(len, lists)])
     return Histories(
         users=np.arange(len(lists)),
         items=np.concatenate([np.array(x, dtype=np.int64) for x in lists]),
         signs=np.concatenate([np.array(x, dtype=np.int8) for x in signs]),
-        times=None,
+        times=times,
         rows=np.arange(offsets[-1]),
         offsets=offsets,
     )
@@ -232,23 +243,23 @@ def test_queries_hold_what_came_before(likes_only, data):
     events = st.tuples(st.integers(-1, 5), st.sampled_from([-1, 0, 1]))
     users = data.draw(st.lists(st.lists(events, max_size=6), min_size=1, max_size=4))
     lists, signs = ([[e[part] for e in user] for user in users] for part in (0, 1))
-    packed = histories(lists, signs)
+    packed = histories(lists, signs, times=1000 + np.arange(sum(map(len, users))) ** 2)
     asked = [(u, n) for u, user in enumerate(users) for n in range(len(user) + 1)]
     asked = data.draw(st.permutations(asked))
     user, n_before = np.array(asked).T
     stops = packed.offsets[user] + n_before
-    gaps = np.arange(len(packed.items)) % N_GAP_TAGS
-    queries = queries_before(packed, user, stops, likes_only, max_len=2, gap_tags=gaps)
+    queries = queries_before(packed, user, stops, likes_only, max_len=2)
     for q, (u, n) in enumerate(asked):
         past = users[u][:n]
-        tags = gaps[packed.offsets[u] :]
+        times = packed.times[packed.offsets[u] :]
+        tags = [0, *gap_tags(np.diff(times).astype(float), EDGES).tolist()]
         expected = [
-            (item, sign, tag)
-            for (item, sign), tag in zip(past, tags, strict=False)
+            (item, sign, tag, time - times[0])
+            for (item, sign), tag, time in zip(past, tags, times, strict=False)
             if item >= 0 and (sign == 1 or not likes_only)
         ]
         start, stop = queries.inputs.offsets[queries.rows[q] :][:2]
-        read = zip(*(part[start:stop].tolist() for part in queries.inputs[:3]), strict=True)
+        read = zip(*(part[start:stop].tolist() for part in queries.inputs[:4]), strict=True)
         assert list(read) == expected[-2:]
         assert queries.seen[q].tolist() == [item for item, _ in past if item >= 0]
 
