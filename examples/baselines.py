@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 
 from posneg_rec import ContrastiveSeqRecommender
+from posneg_rec.baselines import PopularityRecommender
 from posneg_rec.interactions import build_histories, read_interactions
 from posneg_rec.metrics import TargetRanks
 from posneg_rec.recommender import PNFREC
@@ -61,6 +62,18 @@ class WithoutSigns:
         ranks = self.model.target_ranks(interactions, targets=targets)
         liked = np.asarray(ratings)[ranks.rows] >= self.threshold
         return replace(ranks, signs=np.where(liked, 1, -1).astype(np.int8))
+
+
+def hold_out(interactions, rng):
+    """Keep the latest half of the events, at most ten, of a tenth of the users from training.
+
+    Returns two masks of the rows: what is held, and all rows of these users.
+    """
+    by_user = interactions.groupby("user")["item"]
+    users = interactions["user"].unique()
+    chosen = interactions["user"].isin(rng.permutation(users)[: -(-len(users) // 10)]).to_numpy()
+    n_held = np.minimum(by_user.transform("size") // 2, 10)
+    return chosen & (by_user.cumcount(ascending=False) < n_held).to_numpy(), chosen
 
 
 # -- The default with one part taken away ----------------------------------------------------
@@ -116,11 +129,7 @@ def fit_session_contrast(interactions, ratings, threshold, seed, settings):
     fitted = model.set_params(max_epochs=1, early_stopping=False).fit(interactions).fitted_
 
     rng = np.random.default_rng(seed)
-    by_user = interactions.groupby("user")["item"]
-    users = interactions["user"].unique()
-    chosen = interactions["user"].isin(rng.permutation(users)[: -(-len(users) // 10)]).to_numpy()
-    n_held = np.minimum(by_user.transform("size") // 2, 10)
-    held = chosen & (by_user.cumcount(ascending=False) < n_held).to_numpy()
+    held, chosen = hold_out(interactions, rng)
     targets = (held & (ratings >= threshold))[chosen]
 
     def validate(weights, log):
@@ -234,60 +243,264 @@ def next_liked(signs, offsets):
 
 def fit_popularity(interactions, ratings, threshold, seed, settings):
     """Count events, or liked events, of each item."""
-    items, codes = np.unique(interactions["item"], return_inverse=True)
-    counted = ratings >= threshold if settings["likes_only"] else np.ones(len(codes), dtype=bool)
-    counts = np.bincount(codes[counted], minlength=len(items))
-    return LinearModel(items, threshold, counts.astype(np.float32))
+    model = PopularityRecommender(positive_threshold=threshold, exclude_seen=True, **settings)
+    return model.fit(interactions, ratings)
 
 
 def fit_item_item(interactions, ratings, threshold, seed, settings):
-    """Ridge regression of each item's likes on those of all other items (EASE)."""
-    from scipy import linalg, sparse
+    """Ridge regression of each item's likes on those of all other items (EASE).
 
-    liked = ratings >= threshold
+    With a `dislike_weight` that is not 0 dislikes are as many likes below nothing.
+    """
+    from scipy import sparse
+
     items, codes = np.unique(interactions["item"], return_inverse=True)
     users = pd.factorize(interactions["user"])[0]
-    likes = sparse.csr_array(
-        (np.ones(liked.sum()), (users[liked], codes[liked])), shape=(users.max() + 1, len(items))
+    values = np.where(ratings >= threshold, 1.0, -settings.get("dislike_weight", 0.0))
+    # Of what a user met again the last event counts, once.
+    counted = np.flatnonzero(values)
+    again = interactions.iloc[counted].duplicated(["user", "item"], keep="last").to_numpy()
+    counted = counted[~again]
+    features = sparse.csr_array(
+        (values[counted], (users[counted], codes[counted])), shape=(users.max() + 1, len(items))
     )
-    likes.data[:] = 1.0  # an item liked twice is liked
-    gram = (likes.T @ likes).toarray()
+    gram = (features.T @ features).toarray()
     gram[np.diag_indices_from(gram)] += settings["penalty"]
-    inverse = linalg.inv(gram, overwrite_a=True, assume_a="pos")
-    weights = -inverse / np.diag(inverse)
+    weights = inverse(gram, settings.get("device", "cpu"))
+    weights /= -np.diag(weights)
     np.fill_diagonal(weights, 0.0)
-    return LinearModel(items, threshold, np.zeros(len(items), np.float32), weights)
+    return LinearModel(items, threshold, weights, settings.get("dislike_weight", 0.0))
 
 
-class LinearModel:
-    """Score an item by a constant plus a weight for each liked event of the history."""
+def inverse(matrix, device):
+    """Invert a matrix in float64, on a CUDA device if there is one with room."""
+    if device == "auto" or device.startswith("cuda"):
+        import torch
 
-    history_ = None  # no epochs
+        if torch.cuda.is_available():
+            try:
+                on_device = torch.from_numpy(matrix).to("cuda" if device == "auto" else device)
+                return torch.linalg.inv(on_device).cpu().numpy()
+            except RuntimeError:  # no room: others work there, too
+                pass
+            finally:
+                on_device = None
+                torch.cuda.empty_cache()
+    return np.linalg.inv(matrix)
 
-    def __init__(self, items, threshold, constant, weights=None):
-        self.items, self.threshold, self.constant = items, threshold, constant
-        self.weights = None if weights is None else weights.astype(np.float32)
+
+def fit_taste(interactions, ratings, threshold, seed, settings):
+    """Foretell whether an item would be liked, by ridge regression, and whether it comes not."""
+    from posneg_rec.ids import ItemVocabulary
+    from posneg_rec.memory import ItemMemory
+
+    events = read_interactions(interactions, ratings, positive_threshold=float(threshold))
+    vocabulary = ItemVocabulary.from_ids(events.item_ids)
+    histories = build_histories(events, vocabulary)
+    memory = ItemMemory.fit(histories, len(vocabulary), taste_penalty=settings["penalty"])
+    return Taste(vocabulary.items, threshold, memory)
+
+
+def fit_recent_popularity(interactions, ratings, threshold, seed, settings):
+    """Count the likes of the last days, as many days as find most on validation users."""
+    return chosen_on_validation(
+        lambda X, y, days: RecentPopularity(X, y, threshold, days, settings["now"]),
+        interactions,
+        ratings,
+        threshold,
+        seed,
+        settings["days"],
+    )
+
+
+def fit_item_item_tuned(interactions, ratings, threshold, seed, settings):
+    """EASE with the penalty that finds most on validation users."""
+    return chosen_on_validation(
+        lambda X, y, penalty: fit_item_item(X, y, threshold, seed, settings | {"penalty": penalty}),
+        interactions,
+        ratings,
+        threshold,
+        seed,
+        settings["penalties"],
+    )
+
+
+def fit_score_sum(interactions, ratings, threshold, seed, settings):
+    """Add EASE's scores, times a weight, to those of SASRec on likes.
+
+    Penalty and weight are those that find most on validation users, for models that have not seen
+    these events; both models are then fitted to all training events.
+    """
+    own = dict(settings)
+    weights = own.pop("weights")
+    ease = {"device": own["device"], "penalties": own.pop("penalties")}
+    linear = fit_item_item_tuned(interactions, ratings, threshold, seed, ease)
+
+    def fit(X, y):
+        ease["penalty"] = linear.chosen_["value"]
+        return (
+            fit_estimator(X, y, threshold, seed, own),
+            fit_item_item(X, y, threshold, seed, ease),
+        )
+
+    fitted = {}  # the models of a training part serve all weights
+
+    def fit_sum(X, y, weight):
+        if len(X) not in fitted:
+            fitted[len(X)] = fit(X, y)
+        return ScoreSum(*fitted[len(X)], threshold, weight)
+
+    model = chosen_on_validation(fit_sum, interactions, ratings, threshold, seed, weights)
+    model.chosen_["penalty"] = linear.chosen_
+    return model
+
+
+def chosen_on_validation(fit, interactions, ratings, threshold, seed, values):
+    """Fit with the value that ranks the held-out likes of some training users best by NDCG@10.
+
+    These events are kept from the models that are compared; the model that comes back is fitted to
+    all events, and says in `chosen_` what was found.
+    """
+    held, chosen = hold_out(interactions, np.random.default_rng(seed))
+    X, y = interactions[~held], ratings[~held]
+    targets = (held & (ratings >= threshold))[chosen]
+    found = [
+        fit(X, y, value)
+        .target_ranks(interactions[chosen], ratings[chosen], targets=targets)
+        .mean("ndcg", feedback="liked")
+        for value in values
+    ]
+    value = values[int(np.argmax(found))]
+    model = fit(interactions, ratings, value)
+    model.chosen_ = {"value": value, "values": list(values), "ndcg_liked": found}
+    return model
+
+
+class RankedByRow:
+    """What ranks one target after the other: subclasses say what all items score before a row.
+
+    As in all methods here, items of the history are no candidates.
+    """
+
+    items: np.ndarray
+    threshold: float
+
+    def scores_before(self, interactions, ratings, codes):
+        """Return a function of a history's first row and the target's, ascending within a user."""
+        raise NotImplementedError
 
     def target_ranks(self, interactions, ratings, *, targets):
+        ratings = np.asarray(ratings)
         codes = pd.Index(self.items).get_indexer(interactions["item"])
-        liked = (np.asarray(ratings) >= self.threshold) & (codes >= 0)
         users = interactions["user"].to_numpy()
         starts = np.flatnonzero(np.append(True, users[1:] != users[:-1]))
         rows = np.flatnonzero(targets)
+        scores_before = self.scores_before(interactions, ratings, codes)
         ranks = np.empty(len(rows), dtype=np.int64)
-        before, start = 0, -1
         for place, row in enumerate(rows):
-            first = starts[np.searchsorted(starts, row, side="right") - 1]
-            if first != start:  # another user
-                before = start = first
-                scores = self.constant.copy()
-            if self.weights is not None:
-                added = codes[before:row][liked[before:row]]
-                scores += self.weights[added].sum(axis=0)
-            before = row
-            ranks[place] = rank_of(scores, codes[row], codes[start:row])
-        signs = np.where(np.asarray(ratings)[rows] >= self.threshold, 1, -1).astype(np.int8)
+            start = starts[np.searchsorted(starts, row, side="right") - 1]
+            ranks[place] = rank_of(scores_before(start, row), codes[row], codes[start:row])
+        signs = np.where(ratings[rows] >= self.threshold, 1, -1).astype(np.int8)
         return TargetRanks(users[rows], rows, signs, ranks, len(self.items))
+
+
+class LinearModel(RankedByRow):
+    """Score an item by a weight for each event of the history."""
+
+    def __init__(self, items, threshold, weights, dislike_weight=0.0):
+        self.items, self.threshold = items, threshold
+        self.weights = weights.astype(np.float32)
+        self.dislike_weight = dislike_weight
+
+    def scores_before(self, interactions, ratings, codes):
+        values = np.where(ratings >= self.threshold, 1, -self.dislike_weight).astype(np.float32)
+        values[codes < 0] = 0
+        scores, at, stop = None, -1, -1
+
+        def before(start, row):
+            nonlocal scores, at, stop
+            if start != at:  # another user
+                scores, at, stop = np.zeros(len(self.items), np.float32), start, start
+            added = stop + np.flatnonzero(values[stop:row])
+            scores += values[added] @ self.weights[codes[added]]
+            stop = row
+            return scores
+
+        return before
+
+
+class RecentPopularity(RankedByRow):
+    """Score an item by its likes in the last days, equals by all likes.
+
+    The days end with the last event of the history or, if it is told the time `now` of the
+    request, there; after the last training event nothing is known and the days end with that.
+    """
+
+    def __init__(self, interactions, ratings, threshold, days, now):
+        self.items, codes = np.unique(interactions["item"], return_inverse=True)
+        self.threshold, self.days, self.now = threshold, days, now
+        times = interactions["time"].to_numpy()
+        order = np.argsort(times, kind="stable")
+        self.end = times.max() + 1
+        order = order[np.asarray(ratings)[order] >= threshold]
+        self.times, self.codes = times[order], codes[order]
+        counts = np.bincount(self.codes, minlength=len(self.items))
+        self.all_likes = counts / (counts.sum() + 1)  # less than one like of the last days
+
+    def scores_before(self, interactions, ratings, codes):
+        times = interactions["time"].to_numpy()
+        known, scores = None, None
+
+        def before(start, row):
+            nonlocal known, scores
+            end = min(times[row if self.now else row - 1], self.end)
+            window = np.searchsorted(self.times, [end - self.days * 86_400, end])
+            if known != tuple(window):
+                recent = self.codes[slice(*window)]
+                scores = np.bincount(recent, minlength=len(self.items)) + self.all_likes
+                known = tuple(window)
+            return scores
+
+        return before
+
+
+class Taste(RankedByRow):
+    """Score an item by whether it would be liked, if it came."""
+
+    def __init__(self, items, threshold, memory):
+        self.items, self.threshold, self.memory = items, threshold, memory
+
+    def scores_before(self, interactions, ratings, codes):
+        signs = np.where(ratings >= self.threshold, 1, -1)
+
+        def before(start, row):
+            history = PackedSequences(codes[start:row], np.array([0, row - start]))
+            return self.memory.recall(history, signs[start:row]).taste_scores()[0]
+
+        return before
+
+
+class ScoreSum(RankedByRow):
+    """Score an item by an estimator's score plus a weight times that of a linear model."""
+
+    def __init__(self, model, linear, threshold, weight):
+        self.model, self.linear, self.threshold, self.weight = model, linear, threshold, weight
+        self.items = linear.items
+        self.history_ = model.history_
+        if not np.array_equal(self.items, model.items_):
+            raise ValueError("Scores of other items cannot be added.")
+
+    def scores_before(self, interactions, ratings, codes):
+        linear_before = self.linear.scores_before(interactions, ratings, codes)
+        items = interactions["item"].to_numpy()
+
+        def before(start, row):
+            with warnings.catch_warnings():  # of histories without a known item
+                warnings.simplefilter("ignore", UserWarning)
+                scores = self.model.score_items(items[start:row], feedback=ratings[start:row])
+            return scores + np.float32(self.weight) * linear_before(start, row)
+
+        return before
 
 
 def rank_of(scores, target, seen):
@@ -305,7 +518,11 @@ def rank_of(scores, target, seen):
 
 @dataclass(frozen=True)
 class Method:
-    """How a method is shown, fitted and set; `sweeps` if its aversion can vary after the fit."""
+    """How a method is shown, fitted and set.
+
+    `sweeps` if its aversion can vary after the fit; `cost` compares the time of a fit with others,
+    for the longest go first.
+    """
 
     label: str
     fit: Callable[..., Any]
@@ -313,6 +530,7 @@ class Method:
     chosen: str  # how the settings were
     is_random: bool = True  # one seed is enough for the others
     sweeps: bool = False
+    cost: float = 1.0
 
 
 _LIKES_ONLY = PNFREC | {"negative_weight": 0.0, "contrastive_weight": 0.0}
@@ -342,7 +560,7 @@ def _tuned(label: str, settings: dict[str, Any]) -> Method:
 
 
 METHODS = {
-    "default": Method("ours", fit_estimator, {}, _OURS, sweeps=True),
+    "default": Method("ours", fit_estimator, {}, _OURS, sweeps=True, cost=2.0),
     "full": Method("PNFRec", fit_estimator, PNFREC, _PAPER),
     "full-tuned": _tuned("PNFRec", PNFREC),
     "pn": Method("PNFRec_pn", fit_estimator, PNFREC | {"contrastive_weight": 0.0}, _AS_PAPER),
@@ -368,13 +586,68 @@ METHODS = {
         "as our transformer, one trial",
     ),
     "item-item": Method(
-        "item-item (EASE)", fit_item_item, {"penalty": 250.0}, "one trial", is_random=False
+        "item-item (EASE)",
+        fit_item_item,
+        {"penalty": 250.0, "device": "auto"},
+        "one trial",
+        is_random=False,
+        cost=0.2,
     ),
     "popular-liked": Method(
-        "most liked", fit_popularity, {"likes_only": True}, "nothing to choose", is_random=False
+        "most liked", fit_popularity, {"likes_only": True}, "nothing to choose", False, cost=0.1
     ),
     "popular": Method(
-        "most popular", fit_popularity, {"likes_only": False}, "nothing to choose", is_random=False
+        "most popular", fit_popularity, {"likes_only": False}, "nothing to choose", False, cost=0.1
+    ),
+}
+
+# What else there is to compare with, where data are small or of another kind.
+BASELINES = {
+    "item-item-tuned": Method(
+        "EASE, tuned",
+        fit_item_item_tuned,
+        {"penalties": (30.0, 100.0, 300.0, 1000.0), "device": "auto"},
+        "penalty: the best of four on validation users of the training part",
+        is_random=False,
+        cost=0.5,
+    ),
+    "item-item-signed": Method(
+        "EASE, dislikes are -1",
+        fit_item_item,
+        {"penalty": 250.0, "dislike_weight": 1.0, "device": "auto"},
+        "as EASE",
+        is_random=False,
+        cost=0.2,
+    ),
+    "item-item-sequence": Method(
+        "EASE + SASRec_p",
+        fit_score_sum,
+        _RANDOM_WINDOWS
+        | _TRAINED_AS_OURS
+        | {
+            "penalties": (30.0, 100.0, 300.0, 1000.0),
+            "weights": (0.0, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0),
+        },
+        "SASRec_p as tuned, with random windows; EASE's penalty (of four) and weight (of seven): "
+        "the best on validation users of the training part",
+        cost=3.0,
+    ),
+    "taste": Method("ridge taste", fit_taste, {"penalty": 100.0}, "the library's", False, cost=0.2),
+    "popular-recent": Method(
+        "most liked of the last days",
+        fit_recent_popularity,
+        {"days": (1, 3, 7, 30, 90, 365, 3650), "now": False},
+        "days: the best of seven on validation users of the training part",
+        is_random=False,
+        cost=0.1,
+    ),
+    "popular-now": Method(
+        "most liked of the last days, told the time of the request",
+        fit_recent_popularity,
+        {"days": (1, 3, 7, 30, 90, 365, 3650), "now": True},
+        "days: the best of seven on validation users of the training part",
+        is_random=False,
+        cost=0.1,
     ),
 }
 

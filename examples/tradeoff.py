@@ -49,7 +49,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 def draw(report: dict) -> plt.Figure:
     figure, axes = plt.subplots(figsize=(8, 5), layout="constrained")
-    for method, by_aversion in report["aversions"].items():
+    for method, by_aversion in report["aversions"]["P1"].items():
         draw_curve(axes, report["methods"][method], by_aversion)
     values = report["protocols"]["P1"]["values"]
     for colour, methods in GROUPS.items():

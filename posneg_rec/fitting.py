@@ -28,7 +28,7 @@ from posneg_rec.sequences import Histories, gap_edges, shorten
 if TYPE_CHECKING:
     from posneg_rec.training import EpochLog, Weights
 
-__all__ = ["fit_model"]
+__all__ = ["fit_model", "resolve_exclude_seen"]
 
 # At most this many of a validation user's last events become validation targets: one is too noisy
 # to stop on, and each costs an encoded history.
@@ -112,7 +112,7 @@ def fit_model(
         excludes_seen = before.excludes_seen
     else:
         repeats = histories.repeats()
-        excludes_seen = _excludes_seen(params["exclude_seen"], histories, repeats)
+        excludes_seen = resolve_exclude_seen(params["exclude_seen"], histories, repeats)
         if params["early_stopping"] and not partial:
             can_be_hit = ~repeats if excludes_seen else np.full(len(repeats), True)
             validation = _hold_out(
@@ -257,7 +257,7 @@ def _target_weights(
     return shares
 
 
-def _excludes_seen(
+def resolve_exclude_seen(
     exclude_seen: bool | str, histories: Histories, repeats: NDArray[np.bool_]
 ) -> bool:
     """Settle "auto" by the share of events that repeat, of those that could."""

@@ -60,6 +60,21 @@ ALLOWED = {
         "model_selection",
         "persistence",
     },
+    "baselines": {
+        "_lazy",
+        "_sklearn",
+        "columns",
+        "fitted",
+        "fitting",
+        "frames",
+        "ids",
+        "interactions",
+        "memory",
+        "metrics",
+        "model_selection",
+        "sequences",
+        "serving",
+    },
     "pipeline": {
         "_sklearn",
         "columns",
@@ -75,6 +90,7 @@ ALLOWED = {
 WITH_TORCH = {"nn", "losses", "training", "objectives", "accelerated"}
 WITH_SKLEARN = {
     "_sklearn",
+    "baselines",
     "datasets",
     "evaluation",
     "feedback",
@@ -144,7 +160,7 @@ assert "sklearn" not in sys.modules and "torch" not in sys.modules
 for name in posneg_rec.__all__:
     getattr(posneg_rec, name)
     assert name in dir(posneg_rec)
-from posneg_rec import datasets, metrics, model_selection, serving
+from posneg_rec import baselines, datasets, metrics, model_selection, serving
 assert "torch" not in sys.modules
 """
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -145,13 +145,13 @@ def test_counts_are_of_likes_and_of_dislikes_of_weight(n_items, weights, likes, 
 def test_seen_items_are_left_out_unless_a_tenth_of_what_could_repeat_does(n_repeats, excludes):
     events = histories([11, 11, 1, *[0] * 10])  # in 20 events an item could be met again
     repeats = np.arange(23) < n_repeats
-    assert fitting._excludes_seen("auto", events, repeats) is excludes
+    assert fitting.resolve_exclude_seen("auto", events, repeats) is excludes
     for stated in (True, False):
-        assert fitting._excludes_seen(stated, events, repeats) is stated
+        assert fitting.resolve_exclude_seen(stated, events, repeats) is stated
 
 
 def test_users_of_one_event_cannot_repeat():
-    assert fitting._excludes_seen("auto", histories([1, 1]), np.full(2, False)) is True
+    assert fitting.resolve_exclude_seen("auto", histories([1, 1]), np.full(2, False)) is True
 
 
 @pytest.mark.parametrize("scale", [1e-300, 1.0, 3, 1e300])

@@ -10,7 +10,7 @@ import pytest
 
 sys.path.append(str(Path(__file__).parents[1] / "examples"))
 import paper_protocol
-from paper_protocol import COLUMNS, paper_split, read_ratings
+from paper_protocol import COLUMNS, last_out_split, paper_split, read_ratings, user_split
 
 DATA = os.environ.get("POSNEG_REC_DATA")
 needs_data = pytest.mark.skipif(
@@ -111,6 +111,77 @@ def test_small_world_by_hand(world):
     for part in (split.validation, swapped.validation):
         assert (part.interactions["user"] % 2 == 1).all()
         assert part.last.sum() > 0
+
+
+# -- New users, and last events out ----------------------------------------------------------
+
+
+@pytest.fixture
+def uneven():
+    """Twelve users; user u has u + 1 events, at times in a mixed order, some at one time."""
+    rng = np.random.default_rng(0)
+    users = np.repeat(np.arange(12), np.arange(1, 13))
+    table = pd.DataFrame(
+        {"user_id": users, "item_id": np.arange(len(users)), "timestamp": users % 3}
+    )
+    table["timestamp"] += rng.integers(0, 4, len(users))
+    order = rng.permutation(len(users))
+    return table.iloc[order], np.where(rng.random(len(users)) < 0.5, 5, 2)
+
+
+def by_hand(uneven):
+    """Each user's items in order, with their ratings."""
+    table, ratings = uneven
+    table = table.assign(rating=ratings).sort_values("timestamp", kind="stable")
+    return {user: list(rows["item_id"]) for user, rows in table.groupby("user_id")}, dict(
+        zip(table["item_id"], table["rating"], strict=True)
+    )
+
+
+def test_new_users_are_in_one_fold_each_with_the_later_half_as_targets(uneven):
+    items_of, rating_of = by_hand(uneven)
+    tested = []
+    for fold in range(5):
+        split = user_split(*uneven, fold=fold)
+        X, y = split.train
+        test = split.test
+        held = set(range(12)) - set(X["user"])
+        # All that the others did is trained on, in order; a single event leaves nothing to test.
+        for user in set(range(12)) - held:
+            assert list(X["item"][X["user"] == user]) == items_of[user]
+        assert list(y) == [rating_of[item] for item in X["item"]]
+        assert set(test.interactions["user"]) == held - {0}
+        for user in held - {0}:
+            mine = (test.interactions["user"] == user).to_numpy()
+            n = user + 1
+            assert list(test.interactions["item"][mine]) == items_of[user]
+            assert test.successive[mine].tolist() == [place >= n - n // 2 for place in range(n)]
+            assert test.last[mine].tolist() == [False] * (n - 1) + [True]
+        assert list(test.feedback) == [rating_of[item] for item in test.interactions["item"]]
+        assert split.validation is None
+        assert split.counts["train_users"] + split.counts["held_out_users"] + (0 in held) == 12
+        tested += held
+    assert sorted(tested) == list(range(12))
+
+
+@pytest.mark.parametrize("validation", [False, True])
+def test_last_events_are_out(uneven, validation):
+    items_of, _ = by_hand(uneven)
+    if validation:
+        items_of = {user: items[:-1] for user, items in items_of.items()}
+    split = last_out_split(*uneven, validation=validation)
+    X, test = split.train[0], split.test
+    users = {user for user, items in items_of.items() if len(items) > 1}
+    assert set(test.interactions["user"]) == users
+    for user, items in items_of.items():
+        kept = items[:-1] if user in users else items
+        assert list(X["item"][X["user"] == user]) == kept
+        if user in users:
+            mine = (test.interactions["user"] == user).to_numpy()
+            assert list(test.interactions["item"][mine]) == items
+            assert test.successive[mine].tolist() == [False] * (len(items) - 1) + [True]
+    np.testing.assert_array_equal(test.successive, test.last)
+    assert split.counts["rows"] == sum(map(len, items_of.values()))
 
 
 def test_run_by_itself_it_prints_the_counts(world, tmp_path, capsys):

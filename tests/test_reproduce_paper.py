@@ -13,12 +13,20 @@ from popularity import PopularityRecommender
 sys.path.append(str(Path(__file__).parents[1] / "examples"))
 import baselines
 import reproduce_paper
-from paper_protocol import paper_split
-from reproduce_paper import main, protocol_ranks, read, replace_tables, strict_ranks
+from paper_protocol import last_out_split, paper_split, user_split
+from reproduce_paper import (
+    jobs_of,
+    main,
+    protocol_ranks,
+    read,
+    replace_tables,
+    strict_ranks,
+)
 
 from posneg_rec import ContrastiveSeqRecommender
 from posneg_rec.metrics import summarize
 from posneg_rec.recommender import PNFREC
+from posneg_rec.sequences import PackedSequences
 
 TINY = {
     "embedding_dim": 8,
@@ -119,15 +127,18 @@ def test_other_settings_are_not_mixed_in(study, monkeypatch):
 
 
 def test_files_that_lack_a_protocol_are_made_again(study):
-    args = type("Args", (), {"quick": True, "threshold": 4.0, "protocols": ["P0"]})
-    assert reproduce_paper.is_made(study[0], "popular", 0, args)
+    def is_made(protocol, seed=7):
+        (job,) = jobs_of("", 4.0, study[0], ["popular"], [protocol], [seed], quick=True)
+        return reproduce_paper.is_made(job)
+
+    assert is_made("P2", seed=0)
     meta, arrays = read(study[0] / "popular-0.npz")
     del arrays["other_ranks"]
     np.savez(study[0] / "popular-7.npz", meta=json.dumps(meta), **arrays)
     try:
-        assert reproduce_paper.is_made(study[0], "popular", 7, args)
-        args.protocols = ["P2"]
-        assert not reproduce_paper.is_made(study[0], "popular", 7, args)
+        assert is_made("P0")
+        assert not is_made("P2")
+        assert not is_made("LOO")
     finally:
         (study[0] / "popular-7.npz").unlink()
 
@@ -251,7 +262,7 @@ def test_seeds_are_averaged_and_differences_are_differences(study, report):
 
 def test_aversion_is_the_default_ones_own_in_the_tables(report):
     own = float(ContrastiveSeqRecommender().dislike_aversion)
-    by_aversion = report["aversions"]["default"]
+    by_aversion = report["aversions"]["P1"]["default"]
     assert list(map(float, by_aversion)) == sorted({*reproduce_paper.AVERSIONS, own})
     assert by_aversion[str(own)] == report["protocols"]["P1"]["values"]["default"]
     assert by_aversion["0.0"] != by_aversion["6.0"]
@@ -310,7 +321,7 @@ def test_figure_shows_every_method(report, tmp_path):
     points = {baselines.METHODS[method].label for method in METHODS if method != "default"}
     assert labels == points | {"ours, as it is", "ours, by its aversion"}
     (curve,) = [line for line in figure.axes[0].lines if "aversion" in line.get_label()]
-    aversions = report["aversions"]["default"].values()
+    aversions = report["aversions"]["P1"]["default"].values()
     expected = [(value["hit_rate_disliked"], value["hit_rate_liked"]) for value in aversions]
     np.testing.assert_allclose(curve.get_xydata(), expected)
     (tmp_path / "report.json").write_text(json.dumps(report))
@@ -363,10 +374,222 @@ def test_item_item_is_a_ridge_regression_of_each_item_on_the_others(split):
 
 def test_an_item_that_is_unknown_or_seen_ranks_after_all(split):
     model = fitted("popular", split)
-    first = model.items[0]
+    first = model.items_[0]
     rows = pd.DataFrame({"user": 1, "item": [first, -5, first], "time": [0, 1, 2]})
     ranks = model.target_ranks(rows, np.array([5, 5, 5]), targets=np.array([False, True, True]))
-    assert ranks.ranks.tolist() == [len(model.items) + 1] * 2
+    assert ranks.ranks.tolist() == [len(model.items_) + 1] * 2
+
+
+def test_signed_item_item_takes_dislikes_for_likes_below_nothing(split):
+    settings = {"penalty": 3.0, "dislike_weight": 0.5}
+    model = fitted("item-item-signed", split, **settings)
+    X, y = split.train
+    signs = pd.crosstab(X["user"], X["item"], np.where(y >= 4, 1.0, -0.5), aggfunc="last")
+    signs = signs.reindex(columns=model.items).fillna(0).to_numpy()
+    for item in range(0, len(model.items), 7):
+        others = np.delete(np.arange(len(model.items)), item)
+        rest = signs[:, others]
+        coefficients = np.linalg.solve(
+            rest.T @ rest + 3.0 * np.eye(len(others)), rest.T @ signs[:, item]
+        )
+        np.testing.assert_allclose(model.weights[others, item], coefficients, atol=1e-6)
+    a, b, c, target = model.items[[3, 1, 4, 5]]
+    rows = pd.DataFrame({"user": 1, "item": [a, b, c, target], "time": range(4)})
+    scores = model.weights[3] - 0.5 * model.weights[1] + model.weights[4]
+    scores[[3, 1, 4]] = -np.inf
+    found = model.target_ranks(rows, np.array([5, 2, 4, 2]), targets=np.arange(4) == 3)
+    assert found.ranks.tolist() == [1 + (scores > scores[5]).sum()]
+    assert found.signs.tolist() == [-1]
+
+
+DAY = 86_400
+
+
+@pytest.mark.parametrize(
+    ("now", "days", "expected"),
+    [
+        # Told the time of the request, day 10: the likes of the days 8 and 9 are of item 1.
+        (True, 2, [1, 0, 2, 3]),
+        # Of days 6 to 9 two likes of item 2 are more.
+        (True, 4, [2, 1, 0, 3]),
+        # The history ends on day 6: of days 4 and 5 only item 0 was liked.
+        (False, 2, [0, 2, 1, 3]),
+    ],
+)
+def test_popularity_of_the_last_days_by_hand(now, days, expected):
+    likes = [(0, 0), (0, 0), (0, 5), (2, 6), (2, 6), (2, 1), (1, 8), (1, 9)]
+    X = pd.DataFrame(
+        [(user, item, day * DAY) for user, (item, day) in enumerate(likes)]
+        + [(50 + user, 3, 9 * DAY) for user in range(9)],  # often met, never liked
+        columns=["user", "item", "time"],
+    )
+    y = np.where(X["item"] == 3, 1, 5)
+    model = baselines.RecentPopularity(X, y, 4, days, now)
+    for item in range(4):
+        rows = pd.DataFrame({"user": 99, "item": [-1, item], "time": [6 * DAY, 10 * DAY]})
+        found = model.target_ranks(rows, np.array([5, 5]), targets=np.array([False, True]))
+        # In the order of the likes of these days, then of all likes, then of the codes.
+        assert found.ranks.tolist() == [1 + expected.index(item)]
+
+
+def test_long_after_the_fit_the_last_days_are_those_before_its_end():
+    X = pd.DataFrame({"user": [1, 2, 3], "item": [0, 1, 1], "time": [9 * DAY, 0, 0]})
+    model = baselines.RecentPopularity(X, np.array([5, 5, 5]), 4, 1, True)
+    rows = pd.DataFrame({"user": 9, "item": [7, 0], "time": [400 * DAY, 500 * DAY]})
+    found = model.target_ranks(rows, np.array([5, 5]), targets=np.array([False, True]))
+    assert found.ranks.tolist() == [1]
+
+
+def test_choices_are_made_on_events_that_the_candidates_have_not_seen(split):
+    X, y = split.train
+    held, chosen = baselines.hold_out(X, np.random.default_rng(5))
+    assert held.sum() and not (held & ~chosen).any()
+    assert X["user"][chosen].nunique() == -(-X["user"].nunique() // 10)
+    fits = []
+
+    class Model:
+        def __init__(self, value):
+            self.value = value
+
+        def target_ranks(self, rows, ratings, *, targets):
+            pd.testing.assert_frame_equal(rows, X[chosen])
+            np.testing.assert_array_equal(targets, (held & (y >= 4))[chosen])
+            n = targets.sum()
+            ranks = np.full(n, {"a": 5, "b": 1, "c": 3}[self.value])
+            return reproduce_paper.TargetRanks(
+                np.zeros(n), np.arange(n), np.ones(n, np.int8), ranks, 60
+            )
+
+    def fit(rows, ratings, value):
+        assert len(rows) == len(ratings)
+        fits.append((value, len(rows)))
+        return Model(value)
+
+    model = baselines.chosen_on_validation(fit, X, y, 4.0, 5, ["a", "b", "c"])
+    n_kept = len(X) - held.sum()
+    assert fits == [("a", n_kept), ("b", n_kept), ("c", n_kept), ("b", len(X))]
+    assert model.value == model.chosen_["value"] == "b"
+    assert model.chosen_["ndcg_liked"][1] == 1
+
+
+def test_tuned_item_item_is_item_item_with_the_penalty_it_found(split):
+    tuned = fitted("item-item-tuned", split, penalties=(1.0, 1000.0))
+    plain = fitted("item-item", split, penalty=tuned.chosen_["value"])
+    np.testing.assert_array_equal(tuned.weights, plain.weights)
+    assert tuned.chosen_["values"] == [1.0, 1000.0]
+
+
+def test_sum_of_scores(split):
+    settings = {"weights": (2.0,), "penalties": (30.0,)}
+    model = fitted("item-item-sequence", split, **settings)
+    assert model.chosen_["value"] == 2.0
+    part, ratings = split.test.interactions, split.test.feedback
+    row = np.flatnonzero(split.test.successive)[-1]
+    start = np.flatnonzero(part["user"] == part["user"].iloc[row])[0]
+    history, liked = part["item"].to_numpy()[start:row], ratings[start:row] >= 4
+    plain = fitted("likes-only-random-tuned", split)
+    scores = plain.score_items(history, feedback=ratings[start:row]).astype(float)
+    codes = np.searchsorted(plain.items_, history)
+    scores += 2 * fitted("item-item", split, penalty=30.0).weights[codes[liked]].sum(axis=0)
+    scores[codes] = -np.inf
+    target = np.arange(len(part)) == row
+    (rank,) = model.target_ranks(part, ratings, targets=target).ranks
+    assert (
+        rank == 1 + (scores > scores[np.searchsorted(plain.items_, part["item"].iloc[row])]).sum()
+    )
+
+
+def test_taste_ranks_by_what_would_be_liked(split):
+    model = fitted("taste", split)
+    part = split.test
+    ranks = model.target_ranks(part.interactions, part.feedback, targets=part.successive)
+    codes = np.searchsorted(model.items, part.interactions["item"].to_numpy())
+    signs = np.where(part.feedback >= 4, 1, -1)
+    for user, row, rank in zip(ranks.users, ranks.rows, ranks.ranks, strict=True):
+        start = np.flatnonzero(part.interactions["user"] == user)[0]
+        history = PackedSequences.from_lists([codes[start:row].tolist()])
+        scores = model.memory.recall(history, signs[start:row]).taste_scores()[0]
+        scores[codes[start:row]] = -np.inf
+        assert rank == 1 + (scores > scores[codes[row]]).sum()
+
+
+# -- New users, and last events out ----------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def other_study(table, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("others")
+    table.to_csv(folder / "world.csv", index=False)
+    arguments = ["--data", str(folder / "world.csv"), "--out", str(folder / "out"), "--quick"]
+    arguments += ["--methods", "default", "item-item", "--protocols", "P3", "LOO"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(reproduce_paper, "QUICK", TINY)
+        patch.setattr(reproduce_paper, "N_BOOTSTRAPS", 50)
+        patch.setattr(reproduce_paper, "AVERSIONS", (0.0,))
+        main([*arguments, "--seeds", "0"])
+    return folder / "out", arguments
+
+
+def test_folds_together_are_all_users(table, other_study):
+    report = json.loads((other_study[0] / "report.json").read_text())
+    hits = {1: [], -1: []}
+    for fold in range(5):
+        part = user_split(table, table["rating"], fold=fold)
+        model = fitted("item-item", part)
+        test = part.test
+        ranks = model.target_ranks(test.interactions, test.feedback, targets=test.successive)
+        for sign, found in hits.items():
+            found.extend(ranks.ranks[ranks.signs == sign] <= 10)
+    values = report["protocols"]["P3"]["values"]["item-item"]
+    assert values["n_liked"] == len(hits[1]) and values["n_disliked"] == len(hits[-1])
+    assert values["n_users"] == 60
+    assert values["hit_rate_liked"] == pytest.approx(np.mean(hits[1]))
+    assert values["hit_rate_disliked"] == pytest.approx(np.mean(hits[-1]))
+    assert "after the frequency filter" not in (other_study[0] / "report.md").read_text()
+
+
+def test_last_events_of_any_sign(table, other_study):
+    report = json.loads((other_study[0] / "report.json").read_text())
+    part = last_out_split(table, table["rating"])
+    model, test = fitted("item-item", part), part.test
+    ranks = model.target_ranks(test.interactions, test.feedback, targets=test.last).ranks
+    found = report["any_sign"]["LOO"]
+    assert len(ranks) == found["item-item"]["n_liked"] == 60
+    assert found["item-item"]["hit_rate_liked"] == pytest.approx(np.mean(ranks <= 10))
+    assert list(found) == ["default", "item-item", "default-without-aversion"]
+    page = (other_study[0] / "report.md").read_text()
+    assert "| ours, aversion 0 | " in page
+    assert "published" not in page  # these figures are for other data
+    beauty = report | {"published_last": reproduce_paper.PUBLISHED_LAST}
+    tables = reproduce_paper.make_tables(beauty)
+    assert "| HSTU, published | 0.0788 | 0.0439 |" in tables["out/LOO-any-sign"]
+
+
+def test_a_seed_without_all_folds_is_no_seed(other_study, monkeypatch):
+    out, arguments = other_study
+    (out / "P3-3" / "default-0.npz").rename(out / "P3-3" / "default-0.away")
+    try:
+        main([*arguments, "--report-only"])
+        report = json.loads((out / "report.json").read_text())
+        assert list(report["protocols"]["P3"]["values"]) == ["item-item"]
+        assert list(report["protocols"]["LOO"]["values"]) == ["default", "item-item"]
+    finally:
+        (out / "P3-3" / "default-0.away").rename(out / "P3-3" / "default-0.npz")
+        main([*arguments, "--report-only"])
+
+
+def test_what_cannot_be_found_in_one_fold_cannot_be_found_in_all():
+    def ranks(ranks, n_items):
+        n = len(ranks)
+        signs = np.ones(n, np.int8)
+        return reproduce_paper.TargetRanks(
+            np.arange(n), 3 * np.arange(n), signs, np.array(ranks), n_items
+        )
+
+    both = reproduce_paper.together([ranks([1, 6], 5), ranks([9, 6, 7], 8)])
+    assert both.n_items == 8
+    assert both.ranks.tolist() == [1, 9, 9, 6, 7]
+    assert both.rows.tolist() == [0, 3, 4, 7, 10]
 
 
 @pytest.mark.parametrize("method", ["no-signs", "session-contrast"])

@@ -1,0 +1,297 @@
+"""Every data set, protocol and method in one queue of fits, and one picture of what they find.
+
+    python examples/benchmarks/all_sets.py --data-dir data --out results --jobs 2
+
+The folder of data holds the files of ``SETS``; what is not there is left out, with a word. Each
+fit (of a set, a split, a method and a seed) is a job of `reproduce_paper.py` and leaves one small
+.npz file in a folder of its set; a file that exists is not made again. So the command can be
+stopped, and ``--budget-seconds`` lets no further job start after a while: call it again until
+nothing is left. The jobs that take longest go first. What fails is printed, and the others go on.
+
+At the end, and with ``--report-only`` alone, ``report.json`` and ``report.md`` of each set are
+made from the files (means over the seeds, intervals over users, paired differences from the
+default), the same of all sets in ``all_sets.md`` and ``all_sets.json``, and, where matplotlib is
+installed, a picture, ``all_sets.png``. ``--pack DIR`` puts all of it into a few archives
+``ranks-0.tar``, ``ranks-1.tar``, ... of at most 15 MiB, to take them to another machine; there
+``--unpack DIR`` takes them out again before anything else.
+
+What was chosen (days, penalties, weights) is in each report under ``found``; choices of one's own
+are made on P1-validation and LOO-validation, never on the test users.
+"""
+
+import argparse
+import json
+import sys
+import tarfile
+from pathlib import Path
+from typing import NamedTuple
+
+sys.path.append(str(Path(__file__).parents[1]))
+import reproduce_paper as study
+
+
+class DataSet(NamedTuple):
+    file: str
+    threshold: float
+    protocols: tuple[str, ...]
+
+
+SETS = {
+    "ml-100k": DataSet("ml-100k.parquet", 4, ("P1", "P1-validation", "P3")),
+    "ml-1m": DataSet("ml-1m.parquet", 4, ("P0", "P1", "P1-validation")),
+    "amazon-beauty": DataSet("amazon-beauty.parquet", 5, ("P1", "P1-validation", "P3", "LOO")),
+    "movietweetings": DataSet("movietweetings.parquet", 8, ("P1", "P1-validation", "P3")),
+}
+# The default, and what it is compared with.
+METHODS = (
+    "default",
+    "without-memory",
+    "likes-only-random-tuned",
+    "no-signs",
+    "item-item-sequence",
+    "item-item",
+    "item-item-tuned",
+    "item-item-signed",
+    "taste",
+    "popular-liked",
+    "popular-recent",
+    "popular-now",
+)
+PANELS = ("P0", "P1", "P3", "LOO")  # of the picture, from top to bottom
+MAX_ARCHIVE = 15 * 2**20
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data-dir", metavar="DIR", required=True)
+    parser.add_argument("--out", metavar="DIR", default="results")
+    parser.add_argument("--sets", nargs="+", choices=SETS, default=list(SETS))
+    parser.add_argument(
+        "--protocols", nargs="+", choices=study.PROTOCOLS, help="default: all of each set"
+    )
+    parser.add_argument("--methods", nargs="+", choices=study.METHODS, default=list(METHODS))
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument(
+        "--aversions",
+        nargs="*",
+        type=float,
+        default=[0.0],
+        help="of the default, beside its own; default: 0",
+    )
+    parser.add_argument("--jobs", type=int, default=1, help="fits at a time, of one thread each")
+    parser.add_argument("--device", default="auto", help="where to fit: cpu, cuda, ...")
+    parser.add_argument("--precision", default="auto", help="of training: float32, bfloat16")
+    parser.add_argument("--budget-seconds", type=float, default=float("inf"))
+    parser.add_argument("--quick", action="store_true", help="smaller models, fewer epochs")
+    parser.add_argument("--dry-run", action="store_true", help="name the fits, make none")
+    parser.add_argument("--report-only", action="store_true", help="fit nothing")
+    parser.add_argument("--no-report", action="store_true", help="fit only")
+    parser.add_argument("--pack", metavar="DIR", help="folder for archives of what was made")
+    parser.add_argument("--unpack", metavar="DIR", help="folder of such archives to begin with")
+    args = parser.parse_args(arguments)
+
+    out = Path(args.out)
+    if args.unpack:
+        unpack(Path(args.unpack), out)
+    n_failed = 0
+    if not args.report_only:
+        jobs = all_jobs(args, out)
+        if args.dry_run:
+            print(*jobs, f"{len(jobs)} fits", sep="\n")
+            return
+        n_failed, _ = study.run(jobs, args.jobs, budget=args.budget_seconds)
+    if not args.no_report:
+        write_reports(args, out)
+    if args.pack:
+        pack(out, Path(args.pack))
+    if n_failed:
+        raise SystemExit(f"{n_failed} fits failed.")
+
+
+def protocols_of(name: str, args: argparse.Namespace) -> list[str]:
+    """Those of a set that are asked for."""
+    return [p for p in SETS[name].protocols if args.protocols is None or p in args.protocols]
+
+
+def all_jobs(args: argparse.Namespace, out: Path) -> list[study.Job]:
+    """Name the fits of all sets, the longest first, and all of a seed before the next."""
+    jobs = []
+    for name in args.sets:
+        path = Path(args.data_dir) / SETS[name].file
+        if not path.exists():
+            print(f"{path} does not exist: {name} is left out.", flush=True)
+            continue
+        protocols = protocols_of(name, args)
+        if any(protocol not in study.FITS for protocol in protocols):
+            protocols.append("P1-validation")  # no fit is to be made again for it
+        jobs += study.jobs_of(
+            str(path),
+            SETS[name].threshold,
+            out / name,
+            args.methods,
+            protocols,
+            args.seeds,
+            aversions=tuple(args.aversions),
+            quick=args.quick,
+            device=args.device,
+            precision=args.precision,
+        )
+
+    def cost(job: study.Job) -> float:
+        # The file's size stands for its number of rows.
+        return study.METHODS[job.method].cost * Path(job.data).stat().st_size
+
+    return sorted(jobs, key=lambda job: (args.seeds.index(job.seed), -cost(job)))
+
+
+# -- Reports ---------------------------------------------------------------------------------
+
+
+def write_reports(args: argparse.Namespace, out: Path) -> None:
+    """Write the reports of the sets that have results, and what they say together."""
+    reports = {}
+    for name in args.sets:
+        if any((out / name).rglob("*.npz")):
+            protocols, references = protocols_of(name, args), ("default",)
+            reports[name] = study.make_report(out / name, args.methods, protocols, references)
+            study.write_report(out / name, reports[name])
+    if not reports:
+        print(f"{out} has no results yet.")
+        return
+    (out / "all_sets.json").write_text(json.dumps(reports, indent=1) + "\n")
+    pages = [(out / name / "report.md").read_text() for name in reports]
+    (out / "all_sets.md").write_text(summary(reports) + "\n" + "\n".join(pages))
+    print(f"{out / 'all_sets.md'} and all_sets.json are written.")
+    try:
+        import matplotlib
+    except ImportError:
+        print("matplotlib is not installed: no picture.")
+        return
+    matplotlib.use("Agg")
+    draw(reports).savefig(out / "all_sets.png", dpi=110)
+    print(f"{out / 'all_sets.png'} is drawn.")
+
+
+def summary(reports: dict[str, dict]) -> str:
+    """Say in one table where the default wins: its differences from each method, by protocol."""
+    lines = [
+        "# All sets\n",
+        "The default minus each method; bold where the interval has no zero.\n",
+    ]
+    for name, report in reports.items():
+        for protocol, results in report["protocols"].items():
+            rows = []
+            for method, difference in results["differences"].get("default", {}).items():
+                label = report["methods"][method]["label"]
+                cells = (study.difference_cell(turned(difference, key), key) for key in _KEYS)
+                rows.append([label, str(results["n_seeds"][method]), *cells])
+            if rows:
+                header = ["ours minus", "seeds", *(f"{metric}@10" for metric in study.METRICS)]
+                lines.append(f"## {name}, {protocol}\n\n{study.markdown(header, rows)}")
+    return "\n".join(lines)
+
+
+_KEYS = tuple(study.METRICS.values())
+
+
+def turned(difference: dict, key: str) -> dict:
+    """Take a difference the other way round."""
+    return {
+        key: -difference[key],
+        f"{key}_low": -difference[f"{key}_high"],
+        f"{key}_high": -difference[f"{key}_low"],
+    }
+
+
+def draw(reports: dict[str, dict]):
+    """Draw likes found against dislikes shown, a panel for each set and protocol."""
+    import matplotlib.pyplot as plt
+    import tradeoff
+
+    protocols = [
+        protocol
+        for protocol in PANELS
+        if any(protocol in report["protocols"] for report in reports.values())
+    ]
+    methods = [
+        method
+        for method in study.METHODS
+        if any(method in report["methods"] for report in reports.values())
+    ]
+    looks = {
+        method: (f"C{place % 10}", tradeoff.MARKERS[place % len(tradeoff.MARKERS)])
+        for place, method in enumerate(method for method in methods if method != "default")
+    } | {"default": ("black", "o")}
+    n_rows, n_columns = max(1, len(protocols)), len(reports)
+    figure, panels = plt.subplots(
+        n_rows,
+        n_columns,
+        figsize=(4 * n_columns + 3, 3.6 * n_rows),
+        layout="constrained",
+        squeeze=False,
+    )
+    labels = {}
+    for column, (name, report) in enumerate(reports.items()):
+        for row, protocol in enumerate(protocols):
+            axes = panels[row, column]
+            if protocol not in report["protocols"]:
+                axes.set_axis_off()
+                continue
+            values = report["protocols"][protocol]["values"]
+            swept = report["aversions"].get(protocol, {}).get("default", {})
+            if len(swept) > 1:
+                points = [(value[tradeoff.X], value[tradeoff.Y]) for value in swept.values()]
+                axes.plot(*zip(*points, strict=True), color="black", linewidth=1, marker=".")
+            for method, value in values.items():
+                label = report["methods"][method]["label"]
+                tradeoff.draw_point(axes, value, label, *looks[method])
+            handles, names = axes.get_legend_handles_labels()
+            labels |= dict(zip(names, handles, strict=True))
+            axes.set_title(f"{name}, {protocol}", fontsize="medium")
+            axes.grid(color="0.92")
+            axes.set_axisbelow(True)
+            axes.spines[["top", "right"]].set_visible(False)
+    figure.supxlabel("HR@10 on disliked items (lower is better)", fontsize="medium")
+    figure.supylabel("HR@10 on liked items (higher is better)", fontsize="medium")
+    figure.legend(
+        labels.values(), labels, loc="outside right upper", frameon=False, fontsize="small"
+    )
+    return figure
+
+
+# -- Archives --------------------------------------------------------------------------------
+
+
+def pack(out: Path, folder: Path, max_bytes: int = MAX_ARCHIVE) -> None:
+    """Put results and reports into archives of at most so many bytes, but for a larger file."""
+    folder.mkdir(parents=True, exist_ok=True)
+    files = sorted(
+        path for path in out.rglob("*") if path.suffix in {".npz", ".json", ".md", ".png"}
+    )
+    archives, size = [[]], 0
+    for path in files:
+        n_bytes = path.stat().st_size + 1024  # its header, and to a full block
+        if archives[-1] and size + n_bytes > max_bytes:
+            archives.append([])
+            size = 0
+        archives[-1].append(path)
+        size += n_bytes
+    for number, members in enumerate(archives):
+        name = folder / f"ranks-{number}.tar"
+        with tarfile.open(name, "w", format=tarfile.GNU_FORMAT) as archive:
+            for path in members:
+                archive.add(path, path.relative_to(out))
+    print(f"{len(files)} files are in {len(archives)} archives of {folder}.")
+
+
+def unpack(folder: Path, out: Path) -> None:
+    """Take out what `pack` put in, and leave alone what is there."""
+    out.mkdir(parents=True, exist_ok=True)
+    for path in sorted(folder.glob("ranks-*.tar")):
+        with tarfile.open(path) as archive:
+            members = [m for m in archive.getmembers() if not (out / m.name).exists()]
+            archive.extractall(out, members, filter="data")
+
+
+if __name__ == "__main__":
+    main()
