@@ -99,15 +99,34 @@ class WithoutTimes:
         return self.model.target_ranks(interactions[["user", "item"]], ratings, targets=targets)
 
 
+# The library has no switch for these: one kind of block, and one optimiser, a model is enough.
+
+
 def fit_without_gates(interactions, ratings, threshold, seed, settings):
     """Replace the gated blocks by those of SASRec."""
+    return _fit_without("gated", interactions, ratings, threshold, seed, settings)
+
+
+def fit_without_biases(interactions, ratings, threshold, seed, settings):
+    """Let attention know no distance and no time between two events."""
+    return _fit_without("biased", interactions, ratings, threshold, seed, settings)
+
+
+def _fit_without(part, *to_fit):
     from posneg_rec import nn
 
     encoder = nn.SequenceEncoder
-    # The library has no switch for it: one kind of block a model is enough.
     with mock.patch.object(
-        nn, "SequenceEncoder", lambda dim, *, gated, **sizes: encoder(dim, **sizes)
+        nn, "SequenceEncoder", lambda dim, **sizes: encoder(dim, **sizes | {part: False})
     ):
+        return fit_estimator(*to_fit)
+
+
+def fit_with_adam(interactions, ratings, threshold, seed, settings):
+    """Train the matrices of the blocks by Adam, as everything else."""
+    from posneg_rec.objectives import JointObjective
+
+    with mock.patch.object(JointObjective, "orthogonal", False):
         return fit_estimator(interactions, ratings, threshold, seed, settings)
 
 
@@ -167,6 +186,7 @@ class SessionContrast:
     """
 
     terms = ("item_loss", "contrastive_loss")
+    orthogonal = False
 
     def __init__(self, histories, settings):
         self.settings = settings
@@ -676,6 +696,8 @@ ABLATIONS = {
     ),
     "no-times": Method("without times", fit_without_times, {}, _TAKEN_AWAY),
     "no-gates": Method("without gates", fit_without_gates, {}, _TAKEN_AWAY),
+    "no-biases": Method("without biases of attention", fit_without_biases, {}, _TAKEN_AWAY),
+    "adam": Method("trained by Adam alone", fit_with_adam, {}, _TAKEN_AWAY),
     "no-averaging": Method(
         "without averaging the weights", fit_estimator, {"ema_decay": 0.0}, _TAKEN_AWAY
     ),
