@@ -99,7 +99,7 @@ class WithoutTimes:
         return self.model.target_ranks(interactions[["user", "item"]], ratings, targets=targets)
 
 
-# The library has no switch for these: one kind of block, and one optimiser, a model is enough.
+# The library has no switch for these: one kind of block a model is enough.
 
 
 def fit_without_gates(interactions, ratings, threshold, seed, settings):
@@ -120,14 +120,6 @@ def _fit_without(part, *to_fit):
         nn, "SequenceEncoder", lambda dim, **sizes: encoder(dim, **sizes | {part: False})
     ):
         return fit_estimator(*to_fit)
-
-
-def fit_with_adam(interactions, ratings, threshold, seed, settings):
-    """Train the matrices of the blocks by Adam, as everything else."""
-    from posneg_rec.objectives import JointObjective
-
-    with mock.patch.object(JointObjective, "orthogonal", False):
-        return fit_estimator(interactions, ratings, threshold, seed, settings)
 
 
 # -- SASRec with the session contrast of arXiv:2409.07367 -------------------------------------
@@ -186,7 +178,6 @@ class SessionContrast:
     """
 
     terms = ("item_loss", "contrastive_loss")
-    orthogonal = False
 
     def __init__(self, histories, settings):
         self.settings = settings
@@ -697,7 +688,6 @@ ABLATIONS = {
     "no-times": Method("without times", fit_without_times, {}, _TAKEN_AWAY),
     "no-gates": Method("without gates", fit_without_gates, {}, _TAKEN_AWAY),
     "no-biases": Method("without biases of attention", fit_without_biases, {}, _TAKEN_AWAY),
-    "adam": Method("trained by Adam alone", fit_with_adam, {}, _TAKEN_AWAY),
     "no-averaging": Method(
         "without averaging the weights", fit_estimator, {"ema_decay": 0.0}, _TAKEN_AWAY
     ),
