@@ -99,16 +99,27 @@ class WithoutTimes:
         return self.model.target_ranks(interactions[["user", "item"]], ratings, targets=targets)
 
 
+# The library has no switch for these: one kind of block a model is enough.
+
+
 def fit_without_gates(interactions, ratings, threshold, seed, settings):
     """Replace the gated blocks by those of SASRec."""
+    return _fit_without("gated", interactions, ratings, threshold, seed, settings)
+
+
+def fit_without_biases(interactions, ratings, threshold, seed, settings):
+    """Let attention know no distance and no time between two events."""
+    return _fit_without("biased", interactions, ratings, threshold, seed, settings)
+
+
+def _fit_without(part, *to_fit):
     from posneg_rec import nn
 
     encoder = nn.SequenceEncoder
-    # The library has no switch for it: one kind of block a model is enough.
     with mock.patch.object(
-        nn, "SequenceEncoder", lambda dim, *, gated, **sizes: encoder(dim, **sizes)
+        nn, "SequenceEncoder", lambda dim, **sizes: encoder(dim, **sizes | {part: False})
     ):
-        return fit_estimator(interactions, ratings, threshold, seed, settings)
+        return fit_estimator(*to_fit)
 
 
 # -- SASRec with the session contrast of arXiv:2409.07367 -------------------------------------
@@ -676,6 +687,7 @@ ABLATIONS = {
     ),
     "no-times": Method("without times", fit_without_times, {}, _TAKEN_AWAY),
     "no-gates": Method("without gates", fit_without_gates, {}, _TAKEN_AWAY),
+    "no-biases": Method("without biases of attention", fit_without_biases, {}, _TAKEN_AWAY),
     "no-averaging": Method(
         "without averaging the weights", fit_estimator, {"ema_decay": 0.0}, _TAKEN_AWAY
     ),

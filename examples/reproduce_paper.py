@@ -356,12 +356,6 @@ def run_one(job: Job, progress: str = "") -> bool:
     """Fit a method with a seed, rank all targets, write the file; False if that failed."""
     try:
         meta, arrays = fit_and_rank(job)
-        # Written beside and renamed: a file is there whole or not at all.
-        job.path.parent.mkdir(parents=True, exist_ok=True)
-        beside = job.path.with_suffix(".part")
-        with open(beside, "wb") as file:
-            np.savez_compressed(file, meta=json.dumps(meta), **arrays)
-        beside.replace(job.path)
     except Exception:  # hours of other fits are not to be lost
         print(f"{progress} {job} failed:\n{traceback.format_exc()}", flush=True)
         return False
@@ -378,7 +372,7 @@ def run_one(job: Job, progress: str = "") -> bool:
 
 
 def fit_and_rank(job: Job) -> tuple[dict, dict[str, np.ndarray]]:
-    """Make what a job's file holds."""
+    """Make a job's file, and return what it holds; the default's fit makes two."""
     code = code_digest()
     table = read_ratings(job.data)
     split = split_of(job.split, table, job.threshold)
@@ -387,7 +381,21 @@ def fit_and_rank(job: Job) -> tuple[dict, dict[str, np.ndarray]]:
     clocks = [time.perf_counter(), time.process_time()]
     model = method.fit(*split.train, job.threshold, job.seed, own)
     seconds, cpu_seconds = time.perf_counter() - clocks[0], time.process_time() - clocks[1]
+    found = rank_and_write(job, model, table, split, code, seconds, cpu_seconds)
+    alone = replace(job, method="without-memory")
+    if job.method == "default" and not is_made(alone):
+        # The transformer is trained without a look at its memory: the same fit serves both.
+        model = copy.copy(model).set_params(item_memory=False)
+        model.fitted_ = replace(model.fitted_, memory=None)
+        rank_and_write(alone, model, table, split, code, seconds, cpu_seconds)
+    return found
 
+
+def rank_and_write(
+    job: Job, model, table, split, code: str, seconds: float, cpu_seconds: float
+) -> tuple[dict, dict[str, np.ndarray]]:
+    """Rank all targets of a fitted model, and write its job's file."""
+    method, settings = METHODS[job.method], job.settings
     start = time.perf_counter()
     arrays = rank_part("test", model, split.test, split.test.successive)
     rank_seconds = time.perf_counter() - start
@@ -434,7 +442,14 @@ def fit_and_rank(job: Job) -> tuple[dict, dict[str, np.ndarray]]:
             },
         },
     }
-    return meta, {name: _small(array) for name, array in arrays.items()}
+    arrays = {name: _small(array) for name, array in arrays.items()}
+    # Written beside and renamed: a file is there whole or not at all.
+    job.path.parent.mkdir(parents=True, exist_ok=True)
+    beside = job.path.with_suffix(".part")
+    with open(beside, "wb") as file:
+        np.savez_compressed(file, meta=json.dumps(meta), **arrays)
+    beside.replace(job.path)
+    return meta, arrays
 
 
 def _small(array: np.ndarray) -> np.ndarray:

@@ -195,6 +195,7 @@ def fit_model(
             validation.users,
             validation.targets,
             dislike_aversion=params["dislike_aversion"],
+            device=params["device"],
         )
         return gain(ranks, "ndcg", 10)
 

@@ -265,7 +265,6 @@ class _Objective:
     encoder: ClassVar[type[ItemModel]]
     #: Whether an item memory stands beside the model.
     has_memory: ClassVar[bool] = False
-    orthogonal: ClassVar[bool] = False
 
     def __init__(
         self,
@@ -487,7 +486,6 @@ class JointObjective(_Objective):
     terms = ("item_loss", "feedback_loss")
     encoder = JointEncoder
     has_memory = True
-    orthogonal = True
 
     def _read(
         self,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, Protocol
@@ -85,8 +85,6 @@ class Objective(Protocol):
     """What :func:`train` minimises: a model, who can train it, and the losses of a batch."""
 
     terms: ClassVar[tuple[str, ...]]
-    #: Whether the matrices of the blocks take orthogonal steps (Muon), not Adam's.
-    orthogonal: ClassVar[bool]
 
     def model(self, n_items: int, generator: torch.Generator) -> nn.Module:
         """Make the model with its initial values."""
@@ -165,90 +163,18 @@ def _bfloat16_is_fast_on_cpu() -> bool:
     return seconds[torch.float32] > 1.5 * seconds[torch.bfloat16]
 
 
-class Muon(torch.optim.Optimizer):
-    """Momentum whose steps are orthogonal matrices: all directions of a matrix learn alike [1]_.
-
-    Steps are scaled to the root mean square of Adam's [2]_, so that one learning rate serves both.
-    Matrices are square, of one size, or several of them on top of each other (as queries, keys and
-    values are): each takes a step of its own, all of them in one product. torch has had a Muon
-    since 2.9, which takes a stack for one matrix.
-
-    Parameters
-    ----------
-    parameters : list of Tensor of shape (n d, d)
-    lr : float
-    dtype : torch.dtype
-        Of the products, which need no more digits than bfloat16 has.
-
-    References
-    ----------
-    .. [1] Jordan et al.: "Muon: An optimizer for hidden layers in neural networks", 2024.
-    .. [2] Liu et al.: "Muon is Scalable for LLM Training", 2025. arXiv:2502.16982.
-    """
-
-    _MOMENTUM = 0.95
-    # Of the polynomial that draws singular values to about 1, and how often it does.
-    _COEFFICIENTS, _N_ROUNDS = (3.4445, -4.7750, 2.0315), 5
-
-    def __init__(self, parameters: Sequence[Tensor], lr: float, dtype: torch.dtype) -> None:
-        super().__init__(parameters, {"lr": lr})
-        self._dtype = dtype
-
-    @torch.no_grad()
-    def step(self, closure: None = None) -> None:  # type: ignore[override]
-        """Move all matrices."""
-        (group,) = self.param_groups
-        parameters = [p for p in group["params"] if p.grad is not None]
-        if not parameters:
-            return
-        dim = parameters[0].shape[1]
-        ahead = []
-        for parameter in parameters:
-            momentum = self.state[parameter].setdefault("momentum", torch.zeros_like(parameter))
-            momentum.lerp_(parameter.grad, 1 - self._MOMENTUM)
-            ahead.append(parameter.grad.lerp(momentum, self._MOMENTUM))  # Nesterov's
-        steps = self._orthogonal(torch.cat(ahead).view(-1, dim, dim)).flatten(0, 1)
-        steps *= 0.2 * dim**0.5 * group["lr"]
-        for parameter, step in zip(
-            parameters, steps.split([len(p) for p in parameters]), strict=True
-        ):
-            parameter.sub_(step)
-
-    def _orthogonal(self, x: Tensor) -> Tensor:
-        """Set the singular values of matrices (n, d, d) to about 1, by Newton and Schulz."""
-        a, b, c = self._COEFFICIENTS
-        y = x.to(self._dtype)
-        y = y / (y.norm(dim=(1, 2), keepdim=True) + 1e-7)
-        for _ in range(self._N_ROUNDS):
-            square = y @ y.mT
-            y = a * y + (b * square + c * square @ square) @ y
-        return y.to(x)
-
-
-def _optimizers(
-    model: nn.Module, settings: Settings, dtype: torch.dtype, *, orthogonal: bool
-) -> list[torch.optim.Optimizer]:
-    """Adam; with sampled negatives a lazy one for the items, which moves only those touched.
-
-    The matrices of the blocks may take orthogonal steps.
-    """
+def _optimizers(model: nn.Module, settings: Settings) -> list[torch.optim.Optimizer]:
+    """Adam; with sampled negatives a lazy one for the items, which moves only those touched."""
     device = next(model.parameters()).device
     sparse = settings.n_negatives is not None
-    items, matrices, others = [], [], []
-    for name, parameter in model.named_parameters():
-        if sparse and name in ITEM_PARAMETERS:
-            items.append(parameter)
-        elif orthogonal and ".blocks." in name and name.endswith("weight") and parameter.ndim == 2:
-            matrices.append(parameter)
-        else:
-            others.append(parameter)
-    lr = settings.learning_rate
+    items = [p for name, p in model.named_parameters() if sparse and name in ITEM_PARAMETERS]
+    others = [p for name, p in model.named_parameters() if not (sparse and name in ITEM_PARAMETERS)]
     fused = device.type in ("cpu", "cuda")
-    made: list[torch.optim.Optimizer] = [torch.optim.Adam(others, lr=lr, fused=fused)]
-    if matrices:
-        made.append(Muon(matrices, lr, dtype))
+    made: list[torch.optim.Optimizer] = [
+        torch.optim.Adam(others, lr=settings.learning_rate, fused=fused)
+    ]
     if items:
-        made.append(torch.optim.SparseAdam(items, lr=lr))
+        made.append(torch.optim.SparseAdam(items, lr=settings.learning_rate))
     return made
 
 
@@ -414,7 +340,7 @@ def _train(
         )
     model.to(device)
     generator = torch.Generator(device).manual_seed(seed)
-    optimizers = _optimizers(model, settings, dtype, orthogonal=objective.orthogonal)
+    optimizers = _optimizers(model, settings)
     average = _Average(model, settings.ema_decay)
     history: list[EpochLog] = []
     users = objective.trainable_users()

@@ -82,6 +82,7 @@ def invented(
     n_layers=1,
     max_len=3,
     gated=True,
+    biased=True,
     latest=True,
     two_sided=True,
     seed=0,
@@ -95,7 +96,8 @@ def invented(
     parts = {"latest.weight": None} if latest else {}
     parts |= {"negative.": None} if two_sided else {}
     parts |= {"encoder.blocks.0.attention_in.bias": np.empty(4 * dim)} if gated else {}
-    shapes = persistence._shapes(method, len(ids), dim, max_len, n_layers, parts)
+    parts |= {"encoder.blocks.0.distance_bias": None} if biased else {}
+    shapes = persistence._shapes(method, len(ids), dim, 1, max_len, n_layers, parts)
     sizes = {"objective": method, "embedding_dim": dim, "n_layers": n_layers, "max_len": max_len}
     model = ContrastiveSeqRecommender(**sizes | {"n_heads": 1} | params)
     columns_of_log = ("epoch", "loss", *persistence._TERMS[method], "validation_score", "seconds")
