@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from numbers import Integral, Real
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -110,7 +110,7 @@ class SequenceBuilder(TransformerMixin, BaseEstimator):
         self.time_column = time_column
 
     @fit_context(prefer_skip_nested_validation=True)
-    def fit(self, X: Any, y: Any = None) -> SequenceBuilder:
+    def fit(self, X: Any, y: Any = None) -> Self:
         """Check parameters and columns; nothing is learned from the values.
 
         Parameters
@@ -273,7 +273,7 @@ class RareItemMasker(TransformerMixin, BaseEstimator):
         self.time_column = time_column
 
     @fit_context(prefer_skip_nested_validation=True)
-    def fit(self, X: Any, y: Any = None) -> RareItemMasker:
+    def fit(self, X: Any, y: Any = None) -> Self:
         """Learn which items have enough users.
 
         Parameters

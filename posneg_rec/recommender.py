@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from numbers import Integral, Real
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, Unpack, overload
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -21,6 +21,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from posneg_rec import persistence
 from posneg_rec._sklearn import Interval, StrOptions, fit_context
+from posneg_rec._typing import Frame, Histories, History, Ranking, RecommendOptions
 from posneg_rec.columns import ROLES
 from posneg_rec.fitted import FittedModel
 from posneg_rec.fitting import fit_model
@@ -365,7 +366,7 @@ class ContrastiveSeqRecommender(CallbackSupportMixin, BaseEstimator):
         *,
         feedback: Any = None,
         sample_weight: ArrayLike | None = None,
-    ) -> ContrastiveSeqRecommender:
+    ) -> Self:
         """Learn from who met what, when, and how it was received.
 
         Parameters
@@ -417,7 +418,7 @@ class ContrastiveSeqRecommender(CallbackSupportMixin, BaseEstimator):
         *,
         feedback: Any = None,
         sample_weight: ArrayLike | None = None,
-    ) -> ContrastiveSeqRecommender:
+    ) -> Self:
         """Train one more epoch, on new events; items not met before join the catalogue.
 
         Known items keep their codes and continue from their vectors, new ones start from random
@@ -451,7 +452,7 @@ class ContrastiveSeqRecommender(CallbackSupportMixin, BaseEstimator):
 
     def _fit(
         self, interactions: Any, feedback: Any, sample_weight: ArrayLike | None, *, partial: bool
-    ) -> ContrastiveSeqRecommender:
+    ) -> Self:
         interactions = as_frame(interactions)
         n_epochs = 1 if partial else self.max_epochs
         context = self._init_callback_context(max_subtasks=n_epochs)
@@ -503,6 +504,27 @@ class ContrastiveSeqRecommender(CallbackSupportMixin, BaseEstimator):
         return self
 
     # ------------------------------------------------------------------------------ recommending
+
+    @overload
+    def recommend(
+        self, interactions: Frame, k: int = 10, **options: Unpack[RecommendOptions]
+    ) -> Frame: ...
+
+    # A str is a sequence of str: what fits both is one history, and the first to fit is taken.
+    @overload
+    def recommend(  # type: ignore[overload-overlap]
+        self, interactions: History, k: int = 10, **options: Unpack[RecommendOptions]
+    ) -> Ranking: ...
+
+    @overload
+    def recommend(
+        self, interactions: Histories, k: int = 10, **options: Unpack[RecommendOptions]
+    ) -> NDArray[np.void]: ...
+
+    @overload
+    def recommend(
+        self, interactions: Any, k: int = 10, **options: Unpack[RecommendOptions]
+    ) -> Any: ...
 
     def recommend(
         self,
