@@ -148,8 +148,9 @@ class ContrastiveSeqRecommender(CallbackSupportMixin, BaseEstimator):
     learning_rate : float, default=1e-3
         Step size of Adam, as in the paper.
     batch_size : int, default=64
-        The most users per step; with fewer than 2,000 users less, for 32 steps an epoch. Small
-        batches reach their best in fewer epochs, at the same time per epoch.
+        The most users per step. Of fewer than 2,000 users a step takes at most a 32nd, so that an
+        epoch has 32 steps. Small batches reach their best in fewer epochs, at the same time per
+        epoch.
     ema_decay : float, default=0.998
         The weights that are kept and validated are an exponential moving average over the latest
         steps: about a tenth of all steps so far, so that the initial values do not linger, and
