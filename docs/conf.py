@@ -1,4 +1,12 @@
+import zlib
+from pathlib import Path
+
+from docutils.parsers.rst import states
+from sphinx.util.nodes import make_refnode
+
 import posneg_rec
+
+HERE = Path(__file__).parent
 
 project = "posneg-rec"
 author = "posneg-rec developers"
@@ -7,29 +15,153 @@ version = release = posneg_rec.__version__
 
 extensions = [
     "myst_parser",
+    "numpydoc",
     "sphinx.ext.autodoc",
     "sphinx.ext.autosummary",
-    "sphinx.ext.napoleon",
+    "sphinx.ext.intersphinx",
+    "sphinx.ext.mathjax",
+    "sphinx_copybutton",
+    "sphinx_design",
+    "sphinx_gallery.gen_gallery",
 ]
 templates_path = ["_templates"]
-exclude_patterns = ["_build"]
-html_theme = "furo"
+exclude_patterns = ["_build", "gallery/README.txt"]
+nitpicky = True
+
+html_theme = "pydata_sphinx_theme"
 html_title = f"posneg-rec {release}"
+html_static_path = ["_static"]
+html_css_files = ["site.css"]
+html_show_sourcelink = False
+html_theme_options = {
+    "header_links_before_dropdown": 6,
+    "navigation_with_keys": False,
+    "secondary_sidebar_items": ["page-toc"],
+    "show_prev_next": False,
+    "footer_start": ["copyright"],
+    "footer_end": [],
+}
+html_sidebars = {"index": [], "results": [], "method": [], "changelog": []}
+
+myst_enable_extensions = ["colon_fence", "dollarmath"]
 myst_heading_anchors = 3
+copybutton_prompt_text = r">>> |\.\.\. |\$ "
+copybutton_prompt_is_regexp = True
+copybutton_exclude = ".linenos, .gp, .go"
+
 autodoc_member_order = "bysource"
 # The docstrings name the types as scikit-learn does; signatures stay readable without them.
 autodoc_typehints = "none"
-napoleon_preprocess_types = True
-# Fitted attributes are properties, with documentation of their own.
-napoleon_use_ivar = True
-# Terms are of scikit-learn's glossary, and a build must not need the network to reach it.
-suppress_warnings = ["ref.term"]
+numpydoc_show_class_members = False
+numpydoc_xref_param_type = False
+
+sphinx_gallery_conf = {
+    "examples_dirs": "../examples/gallery",
+    "gallery_dirs": "gallery",
+    "download_all_examples": False,
+    "show_memory": False,
+    "show_signature": False,
+    "copyfile_regex": r"^$",
+    "backreferences_dir": None,
+}
+
+# Where other libraries describe what these pages name: a build needs no network, as the inventories
+# are made here, of the names that are referred to. One that is missing is a warning.
+_ELSEWHERE = {
+    "python": (
+        "https://docs.python.org/3/",
+        {"functools.partial": ("py:function", "library/functools.html#functools.partial")},
+    ),
+    "sklearn": (
+        "https://scikit-learn.org/stable/",
+        {"fit": ("std:term", "glossary.html#term-fit")}
+        | {
+            name: (kind, f"modules/generated/{page}.html#{name}")
+            for kind, name, page in [
+                ("py:class", "sklearn.pipeline.Pipeline", "sklearn.pipeline.Pipeline"),
+                ("py:method", "sklearn.pipeline.Pipeline.fit", "sklearn.pipeline.Pipeline"),
+                ("py:function", "sklearn.pipeline.make_pipeline", "sklearn.pipeline.make_pipeline"),
+                (
+                    "py:class",
+                    "sklearn.model_selection.TimeSeriesSplit",
+                    "sklearn.model_selection.TimeSeriesSplit",
+                ),
+            ]
+        },
+    ),
+}
 
 
-def skip_metadata_requests(app, what, name, obj, skip, options):
-    # scikit-learn adds these to every estimator, with links into its own user guide.
-    return skip or (name.startswith("set_") and name.endswith("_request"))
+def _inventory(name, objects):
+    """Write an inventory of Sphinx and return its path."""
+    head = (
+        f"# Sphinx inventory version 2\n# Project: {name}\n# Version: \n"
+        "# The remainder of this file is compressed using zlib.\n"
+    )
+    lines = (f"{name} {kind} 1 {place} -\n" for name, (kind, place) in objects.items())
+    path = HERE / "_build" / "inventories" / f"{name}.inv"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(head.encode() + zlib.compress("".join(lines).encode()))
+    return str(path)
+
+
+intersphinx_mapping = {
+    name: (place, _inventory(name, objects)) for name, (place, objects) in _ELSEWHERE.items()
+}
+
+# Base classes that these pages do not describe.
+nitpick_ignore_regex = [("py:class", r"(sklearn|torch|numpy|abc|typing|collections)\..*")]
+
+
+def _no_mail(self, match, lineno, found=states.Inliner.standalone_uri):
+    # "NDCG@10" is no address, and there is none in these pages.
+    if match.group("email"):
+        raise states.MarkupMismatch
+    return found(self, match, lineno)
+
+
+states.Inliner.standalone_uri = _no_mail
+
+
+def by_last_names(app, env, node, contnode):
+    """Find what a docstring names as its readers do, without the modules that it is in."""
+    if node.get("refdomain") != "py" or not node.get("reftarget"):
+        return None
+    domain = env.domains["py"]
+    ending = f".{node['reftarget']}"
+    found = sorted((name for name in domain.objects if name.endswith(ending)), key=len)
+    if not found:
+        return None
+    entry = domain.objects[found[0]]
+    return make_refnode(
+        app.builder, node["refdoc"], entry.docname, entry.node_id, contnode, found[0]
+    )
+
+
+def skip_member(app, what, name, obj, skip, options):
+    # scikit-learn adds requests of metadata to every estimator, with links into its own guide, and
+    # a named tuple says of each field which number it has.
+    of_sklearn = name.startswith(("set_", "get_")) and getattr(obj, "__module__", "").startswith(
+        "sklearn."
+    )
+    is_field = (getattr(obj, "__doc__", None) or "").startswith("Alias for field number")
+    return skip or of_sklearn or is_field or name.endswith("_request")
+
+
+# The pages of the user guide in their order; those that are there.
+_GUIDE = [
+    "data", "aversion", "evaluation", "scikit_learn", "train", "recommend", "explain", "plots",
+    "report", "beyond", "files", "serve", "serve_app", "reliability", "large", "when_not",
+    "coming_from", "faq", "citing",
+]  # fmt: skip
+
+
+def fill_guide(app, docname, source):
+    pages = [name for name in _GUIDE if (HERE / f"{name}.md").is_file()]
+    source[0] = source[0].replace("@GUIDE@", "\n".join(pages))
 
 
 def setup(app):
-    app.connect("autodoc-skip-member", skip_metadata_requests)
+    app.connect("autodoc-skip-member", skip_member)
+    app.connect("missing-reference", by_last_names)
+    app.connect("source-read", fill_guide)

@@ -59,7 +59,7 @@ class SequenceBuilder(TransformerMixin, BaseEstimator):
     ----------
     n_features_in_ : int
         Number of columns seen during :term:`fit`.
-    feature_names_in_ : ndarray of shape (n_features_in_,)
+    feature_names_in_ : ndarray of shape (n_columns,)
         Names of the columns seen during :term:`fit`, where all are strings.
 
     See Also
@@ -228,7 +228,7 @@ class RareItemMasker(TransformerMixin, BaseEstimator):
         The items that enough users met, ascending.
     n_features_in_ : int
         Number of columns seen during :term:`fit`.
-    feature_names_in_ : ndarray of shape (n_features_in_,)
+    feature_names_in_ : ndarray of shape (n_columns,)
         Names of the columns seen during :term:`fit`, where all are strings.
 
     See Also
