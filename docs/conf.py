@@ -1,6 +1,7 @@
-import zlib
+import pkgutil
 from pathlib import Path
 
+from docutils import nodes
 from docutils.parsers.rst import states
 from sphinx.util.nodes import make_refnode
 
@@ -18,7 +19,6 @@ extensions = [
     "numpydoc",
     "sphinx.ext.autodoc",
     "sphinx.ext.autosummary",
-    "sphinx.ext.intersphinx",
     "sphinx.ext.mathjax",
     "sphinx_copybutton",
     "sphinx_design",
@@ -53,6 +53,7 @@ autodoc_member_order = "bysource"
 # The docstrings name the types as scikit-learn does; signatures stay readable without them.
 autodoc_typehints = "none"
 numpydoc_show_class_members = False
+toc_object_entries_show_parents = "hide"
 numpydoc_xref_param_type = False
 
 sphinx_gallery_conf = {
@@ -65,52 +66,32 @@ sphinx_gallery_conf = {
     "backreferences_dir": None,
 }
 
-# Where other libraries describe what these pages name: a build needs no network, as the inventories
-# are made here, of the names that are referred to. One that is missing is a warning.
+# Where other libraries describe a module's names. By rule and not by their inventories, so that a
+# build needs no network; what cannot be imported is still a warning.
 _ELSEWHERE = {
-    "python": (
-        "https://docs.python.org/3/",
-        {"functools.partial": ("py:function", "library/functools.html#functools.partial")},
-    ),
-    "sklearn": (
-        "https://scikit-learn.org/stable/",
-        {"fit": ("std:term", "glossary.html#term-fit")}
-        | {
-            name: (kind, f"modules/generated/{page}.html#{name}")
-            for kind, name, page in [
-                ("py:class", "sklearn.pipeline.Pipeline", "sklearn.pipeline.Pipeline"),
-                ("py:method", "sklearn.pipeline.Pipeline.fit", "sklearn.pipeline.Pipeline"),
-                ("py:function", "sklearn.pipeline.make_pipeline", "sklearn.pipeline.make_pipeline"),
-                (
-                    "py:class",
-                    "sklearn.model_selection.TimeSeriesSplit",
-                    "sklearn.model_selection.TimeSeriesSplit",
-                ),
-            ]
-        },
-    ),
+    "numpy": "https://numpy.org/doc/stable/reference/generated/{page}.html#{name}",
+    "pandas": "https://pandas.pydata.org/docs/reference/api/{page}.html#{name}",
+    "sklearn": "https://scikit-learn.org/stable/modules/generated/{page}.html#{name}",
+    "torch": "https://docs.pytorch.org/docs/stable/generated/{page}.html#{name}",
 }
+_PYTHON = "https://docs.python.org/3/library/{module}.html#{name}"
 
 
-def _inventory(name, objects):
-    """Write an inventory of Sphinx and return its path."""
-    head = (
-        f"# Sphinx inventory version 2\n# Project: {name}\n# Version: \n"
-        "# The remainder of this file is compressed using zlib.\n"
-    )
-    lines = (f"{name} {kind} 1 {place} -\n" for name, (kind, place) in objects.items())
-    path = HERE / "_build" / "inventories" / f"{name}.inv"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(head.encode() + zlib.compress("".join(lines).encode()))
-    return str(path)
-
-
-intersphinx_mapping = {
-    name: (place, _inventory(name, objects)) for name, (place, objects) in _ELSEWHERE.items()
-}
-
-# Base classes that these pages do not describe.
-nitpick_ignore_regex = [("py:class", r"(sklearn|torch|numpy|abc|typing|collections)\..*")]
+def elsewhere(app, env, node, contnode):
+    """Link what another library describes."""
+    name = node.get("reftarget") or ""
+    module, _, last = name.rpartition(".")
+    if node.get("refdomain") != "py" or not module or module.startswith("posneg_rec"):
+        return None
+    page = module if node["reftype"] in ("meth", "attr") else name
+    try:
+        owner = pkgutil.resolve_name(module)
+        getattr(owner, last)
+    except (ImportError, AttributeError, ValueError):
+        return None
+    rule = _ELSEWHERE.get(module.partition(".")[0], _PYTHON)
+    url = rule.format(page=page, name=name, module=module)
+    return nodes.reference("", "", contnode, internal=False, refuri=url)
 
 
 def _no_mail(self, match, lineno, found=states.Inliner.standalone_uri):
@@ -164,4 +145,5 @@ def fill_guide(app, docname, source):
 def setup(app):
     app.connect("autodoc-skip-member", skip_member)
     app.connect("missing-reference", by_last_names)
+    app.connect("missing-reference", elsewhere)
     app.connect("source-read", fill_guide)

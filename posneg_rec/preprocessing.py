@@ -58,9 +58,9 @@ class SequenceBuilder(TransformerMixin, BaseEstimator):
     Attributes
     ----------
     n_features_in_ : int
-        Number of columns seen during :term:`fit`.
+        Number of columns seen during `fit`.
     feature_names_in_ : ndarray of shape (n_columns,)
-        Names of the columns seen during :term:`fit`, where all are strings.
+        Names of the columns seen during `fit`, where all are strings.
 
     See Also
     --------
@@ -227,9 +227,9 @@ class RareItemMasker(TransformerMixin, BaseEstimator):
     items_ : ndarray of shape (n_items,), dtype=int64, float64 or object
         The items that enough users met, ascending.
     n_features_in_ : int
-        Number of columns seen during :term:`fit`.
+        Number of columns seen during `fit`.
     feature_names_in_ : ndarray of shape (n_columns,)
-        Names of the columns seen during :term:`fit`, where all are strings.
+        Names of the columns seen during `fit`, where all are strings.
 
     See Also
     --------
