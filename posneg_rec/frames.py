@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import KeysView, Mapping, Sequence, Set, ValuesView
-from datetime import date
+from collections.abc import KeysView, Sequence, ValuesView
 from importlib.util import find_spec
-from numbers import Number
 from typing import Any
-from uuid import UUID
 
 import narwhals.stable.v2 as nw
 import numpy as np
@@ -59,7 +56,7 @@ def as_frame(interactions: Any) -> Any:
     Raises
     ------
     TypeError
-        If it is one value, the frame is lazy, or no library that could hold it is installed.
+        If the frame is lazy, or no library that could hold it is installed.
 
     Examples
     --------
@@ -71,14 +68,8 @@ def as_frame(interactions: Any) -> Any:
     """
     if isinstance(interactions, list | tuple) or is_frame(interactions) or is_vector(interactions):
         return interactions
-    if isinstance(interactions, np.ndarray) and interactions.ndim:
+    if isinstance(interactions, np.ndarray):
         return interactions if interactions.dtype.names is None else _from_records(interactions)
-    if interactions is None or isinstance(interactions, _NO_TABLE):
-        raise TypeError(
-            "Expected a table (user, item[, time]), a list of histories or one history, got "
-            f"{interactions!r:.50} ({type(interactions).__name__}). No user is remembered: in "
-            "place of a user's id pass the items that the user met, oldest first."
-        )
     if speaks_arrow(interactions):
         return _from_arrow(interactions)
     lazy = nw.from_native(interactions, pass_through=True)
@@ -89,8 +80,6 @@ def as_frame(interactions: Any) -> Any:
         )
     return interactions
 
-
-_NO_TABLE = (str, bytes, Number, UUID, date, np.generic, np.ndarray, Mapping, Set)
 
 # What makes a frame in memory of a lazy one.
 _COLLECT = {

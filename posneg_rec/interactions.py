@@ -11,6 +11,7 @@ from importlib import import_module
 from itertools import chain
 from numbers import Number
 from typing import Any, Literal
+from uuid import UUID
 
 import narwhals.stable.v2 as nw
 import numpy as np
@@ -470,7 +471,7 @@ def as_table(interactions: Any, *, n_columns: int = 2) -> Any:
         raise TypeError(
             "interactions must be a pandas, polars or pyarrow table, a 2-D array, a list of "
             f"histories or, to recommend for, one history, got {described(table)}: {advice}."
-            f"{_NO_USERS if isinstance(table, str | bytes | Number) else ''}"
+            f"{_NO_USERS if isinstance(table, str | bytes | Number | UUID) else ''}"
         )
     if isinstance(table, np.ma.MaskedArray):
         table = unmasked(table)

@@ -26,7 +26,7 @@ from posneg_rec.columns import ROLES
 from posneg_rec.fitted import FittedModel
 from posneg_rec.fitting import fit_model
 from posneg_rec.frames import as_frame, is_frame, is_history, is_table
-from posneg_rec.interactions import build_histories
+from posneg_rec.interactions import as_table, build_histories
 from posneg_rec.metrics import TargetRanks, recommender_scorer
 from posneg_rec.model_selection import find_targets, warn_if_future_leaks
 
@@ -775,6 +775,8 @@ class ContrastiveSeqRecommender(CallbackSupportMixin, BaseEstimator):
     def _check_columns(self, interactions: Any) -> None:
         """Check that the columns are those of the fit, in number and name."""
         if is_table(interactions):
+            if not (is_frame(interactions) or getattr(interactions, "ndim", 0) == 2):
+                as_table(interactions)  # says what it is, where it has no columns to be counted
             validate_data(self, interactions, reset=False, skip_check_array=True)
 
     @property
