@@ -471,7 +471,7 @@ def as_table(interactions: Any, *, n_columns: int = 2) -> Any:
         raise TypeError(
             "interactions must be a pandas, polars or pyarrow table, a 2-D array, a list of "
             f"histories or, to recommend for, one history, got {described(table)}: {advice}."
-            f"{_NO_USERS if isinstance(table, str | bytes | Number | UUID) else ''}"
+            f"{_NO_USERS if isinstance(table, str | bytes | Number) else ''}"
         )
     if isinstance(table, np.ma.MaskedArray):
         table = unmasked(table)
@@ -485,7 +485,7 @@ def as_table(interactions: Any, *, n_columns: int = 2) -> Any:
     if not (isinstance(table, list | tuple) or hasattr(table, "__array__")):
         raise TypeError(
             "interactions must be a pandas, polars or pyarrow table, a 2-D array or a list of "
-            f"histories, got {full_name(table)}."
+            f"histories, got {full_name(table)}.{_NO_USERS if isinstance(table, UUID) else ''}"
         )
     return check_array(
         table,
