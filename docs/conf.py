@@ -1,4 +1,5 @@
 import pkgutil
+from importlib import import_module
 from pathlib import Path
 
 from docutils import nodes
@@ -131,19 +132,50 @@ def skip_member(app, what, name, obj, skip, options):
 
 # The pages of the user guide in their order; those that are there.
 _GUIDE = [
-    "data", "aversion", "evaluation", "scikit_learn", "train", "recommend", "explain", "plots",
-    "report", "beyond", "files", "serve", "serve_app", "reliability", "large", "when_not",
-    "coming_from", "faq", "citing",
+    "data", "aversion", "evaluation", "beyond", "pictures", "scikit_learn", "train", "recommend",
+    "files", "serve", "serve_app", "reliability", "large", "when_not", "coming_from", "faq",
+    "citing",
 ]  # fmt: skip
 
+# Modules that are public as a whole. Every other one is a room of the house.
+_OFFERED = {
+    "baselines": "Baselines",
+    "beyond_accuracy": "Beyond accuracy",
+    "explanation": "Explanations",
+    "plotting": "Plots",
+    "reporting": "Reports",
+}
+_MODULES = sorted(path.stem for path in Path(posneg_rec.__file__).parent.glob("[!_]*.py"))
+_CURATED = ["datasets", "metrics", "model_selection", "pipeline", "preprocessing", "recommender"]
 
-def fill_guide(app, docname, source):
-    pages = [name for name in _GUIDE if (HERE / f"{name}.md").is_file()]
-    source[0] = source[0].replace("@GUIDE@", "\n".join(pages))
+
+def _listed(names):
+    """List names in a table that leads to a page of each."""
+    rows = "".join(f"   {name}\n" for name in names)
+    return f".. autosummary::\n   :toctree: generated\n\n{rows}"
+
+
+def fill_lists(app, docname, source):
+    """Write into a page what there is of the guide and of the package."""
+    guide = [name for name in _GUIDE if (HERE / f"{name}.md").is_file()]
+    offered = [module for module in _OFFERED if module in _MODULES]
+    sections = "".join(
+        f"## {_OFFERED[module]}\n\n```{{eval-rst}}\n.. currentmodule:: posneg_rec\n\n"
+        + _listed(f"{module}.{name}" for name in import_module(f"posneg_rec.{module}").__all__)
+        + "```\n\n"
+        for module in offered
+    )
+    rooms = [module for module in _MODULES if module not in {*_OFFERED, *_CURATED}]
+    for mark, text in {
+        "@GUIDE@": "\n".join(guide),
+        "@OFFERED@": sections,
+        "@ROOMS@": _listed(rooms),
+    }.items():
+        source[0] = source[0].replace(mark, text)
 
 
 def setup(app):
     app.connect("autodoc-skip-member", skip_member)
     app.connect("missing-reference", by_last_names)
     app.connect("missing-reference", elsewhere)
-    app.connect("source-read", fill_guide)
+    app.connect("source-read", fill_lists)
