@@ -155,22 +155,29 @@ def _listed(names):
     return f".. autosummary::\n   :toctree: generated\n\n{rows}"
 
 
+# What is written into the pages. Pages of single names are made of files, before any page is read.
+_SECTIONS = "".join(
+    f"## {_OFFERED[module]}\n\n```{{eval-rst}}\n.. currentmodule:: posneg_rec\n\n"
+    + _listed(f"{module}.{name}" for name in import_module(f"posneg_rec.{module}").__all__)
+    + "```\n\n"
+    for module in _OFFERED
+    if module in _MODULES
+)
+_ROOMS = _listed(module for module in _MODULES if module not in {*_OFFERED, *_CURATED})
+_LISTS = HERE / "_build" / "lists.rst"
+_LISTS.parent.mkdir(exist_ok=True)
+_LISTS.write_text(
+    f".. currentmodule:: posneg_rec\n\n{_SECTIONS}\n{_ROOMS}".replace(
+        ":toctree: generated", ":toctree: ../generated"
+    )
+)
+autosummary_generate = ["api.md", "_build/lists.rst"]
+
+
 def fill_lists(app, docname, source):
     """Write into a page what there is of the guide and of the package."""
-    guide = [name for name in _GUIDE if (HERE / f"{name}.md").is_file()]
-    offered = [module for module in _OFFERED if module in _MODULES]
-    sections = "".join(
-        f"## {_OFFERED[module]}\n\n```{{eval-rst}}\n.. currentmodule:: posneg_rec\n\n"
-        + _listed(f"{module}.{name}" for name in import_module(f"posneg_rec.{module}").__all__)
-        + "```\n\n"
-        for module in offered
-    )
-    rooms = [module for module in _MODULES if module not in {*_OFFERED, *_CURATED}]
-    for mark, text in {
-        "@GUIDE@": "\n".join(guide),
-        "@OFFERED@": sections,
-        "@ROOMS@": _listed(rooms),
-    }.items():
+    guide = "\n".join(name for name in _GUIDE if (HERE / f"{name}.md").is_file())
+    for mark, text in {"@GUIDE@": guide, "@OFFERED@": _SECTIONS, "@ROOMS@": _ROOMS}.items():
         source[0] = source[0].replace(mark, text)
 
 
