@@ -65,6 +65,7 @@ sphinx_gallery_conf = {
     "show_signature": False,
     "copyfile_regex": r"^$",
     "backreferences_dir": None,
+    "capture_repr": (),  # a page shows what is printed and drawn, not where an object lies
 }
 
 # Where other libraries describe a module's names. By rule and not by their inventories, so that a

@@ -38,4 +38,5 @@ def test_documented_installation_names_what_serving_needs():
     needed = {re.split(r"[<>=!]", line)[0] for line in PROJECT["project"]["dependencies"]}
     (line,) = re.findall(r"pip install (numpy .*)", (ROOT / "README.md").read_text())
     assert set(line.split()) == needed - {"torch"}
-    assert line in (ROOT / ".ci" / "run").read_text()
+    run = ROOT / ".ci" / "run"  # which a source distribution lacks
+    assert not run.is_file() or line in run.read_text()

@@ -21,13 +21,20 @@ train, test = next(LeaveLastOutSplit().split(X))
 # One model of everything, and one of the likes alone
 # ---------------------------------------------------
 
-settings = {"embedding_dim": 32, "n_layers": 1, "dropout": 0.1, "learning_rate": 5e-3}
-model = ContrastiveSeqRecommender(max_epochs=15, random_state=0, **settings)
+settings = {
+    "embedding_dim": 32,
+    "n_layers": 1,
+    "dropout": 0.1,
+    "learning_rate": 5e-3,
+    "max_epochs": 15,
+    "random_state": 0,
+}
+model = ContrastiveSeqRecommender(**settings)
 model.fit(X[train], y[train])
 likes_only = ContrastiveSeqRecommender(
-    objective="pnfrec", negative_weight=0, contrastive_weight=0,
-    max_epochs=15, random_state=0, **settings,
-).fit(X[train], y[train])  # fmt: skip
+    objective="pnfrec", negative_weight=0, contrastive_weight=0, **settings
+)
+likes_only.fit(X[train], y[train])
 
 # %%
 # The curve of one fit
