@@ -1,4 +1,14 @@
+import pkgutil
+from importlib import import_module
+from pathlib import Path
+
+from docutils import nodes
+from docutils.parsers.rst import states
+from sphinx.util.nodes import make_refnode
+
 import posneg_rec
+
+HERE = Path(__file__).parent
 
 project = "posneg-rec"
 author = "posneg-rec developers"
@@ -7,29 +17,173 @@ version = release = posneg_rec.__version__
 
 extensions = [
     "myst_parser",
+    "numpydoc",
     "sphinx.ext.autodoc",
     "sphinx.ext.autosummary",
-    "sphinx.ext.napoleon",
+    "sphinx.ext.mathjax",
+    "sphinx_copybutton",
+    "sphinx_design",
+    "sphinx_gallery.gen_gallery",
 ]
 templates_path = ["_templates"]
-exclude_patterns = ["_build"]
-html_theme = "furo"
+exclude_patterns = ["_build", "gallery/README.txt"]
+nitpicky = True
+
+html_theme = "pydata_sphinx_theme"
 html_title = f"posneg-rec {release}"
+html_static_path = ["_static"]
+html_css_files = ["site.css"]
+html_show_sourcelink = False
+html_theme_options = {
+    "header_links_before_dropdown": 6,
+    "navigation_with_keys": False,
+    "secondary_sidebar_items": ["page-toc"],
+    "show_prev_next": False,
+    "footer_start": ["copyright"],
+    "footer_end": [],
+}
+html_sidebars = {"index": [], "results": [], "method": [], "changelog": []}
+
+myst_enable_extensions = ["colon_fence", "dollarmath"]
 myst_heading_anchors = 3
+copybutton_prompt_text = r">>> |\.\.\. |\$ "
+copybutton_prompt_is_regexp = True
+copybutton_exclude = ".linenos, .gp, .go"
+
 autodoc_member_order = "bysource"
 # The docstrings name the types as scikit-learn does; signatures stay readable without them.
 autodoc_typehints = "none"
-napoleon_preprocess_types = True
-# Fitted attributes are properties, with documentation of their own.
-napoleon_use_ivar = True
-# Terms are of scikit-learn's glossary, and a build must not need the network to reach it.
-suppress_warnings = ["ref.term"]
+numpydoc_show_class_members = False
+toc_object_entries_show_parents = "hide"
+numpydoc_xref_param_type = False
+
+sphinx_gallery_conf = {
+    "examples_dirs": "../examples/gallery",
+    "gallery_dirs": "gallery",
+    "download_all_examples": False,
+    "show_memory": False,
+    "show_signature": False,
+    "copyfile_regex": r"^$",
+    "backreferences_dir": None,
+    "capture_repr": (),  # a page shows what is printed and drawn, not where an object lies
+}
+
+# Where other libraries describe a module's names. By rule and not by their inventories, so that a
+# build needs no network; what cannot be imported is still a warning.
+_ELSEWHERE = {
+    "numpy": "https://numpy.org/doc/stable/reference/generated/{page}.html#{name}",
+    "pandas": "https://pandas.pydata.org/docs/reference/api/{page}.html#{name}",
+    "sklearn": "https://scikit-learn.org/stable/modules/generated/{page}.html#{name}",
+    "torch": "https://docs.pytorch.org/docs/stable/generated/{page}.html#{name}",
+}
+_PYTHON = "https://docs.python.org/3/library/{module}.html#{name}"
 
 
-def skip_metadata_requests(app, what, name, obj, skip, options):
-    # scikit-learn adds these to every estimator, with links into its own user guide.
-    return skip or (name.startswith("set_") and name.endswith("_request"))
+def elsewhere(app, env, node, contnode):
+    """Link what another library describes."""
+    name = node.get("reftarget") or ""
+    module, _, last = name.rpartition(".")
+    if node.get("refdomain") != "py" or not module or module.startswith("posneg_rec"):
+        return None
+    page = module if node["reftype"] in ("meth", "attr") else name
+    try:
+        owner = pkgutil.resolve_name(module)
+        getattr(owner, last)
+    except (ImportError, AttributeError, ValueError):
+        return None
+    rule = _ELSEWHERE.get(module.partition(".")[0], _PYTHON)
+    url = rule.format(page=page, name=name, module=module)
+    return nodes.reference("", "", contnode, internal=False, refuri=url)
+
+
+def _no_mail(self, match, lineno, found=states.Inliner.standalone_uri):
+    # "NDCG@10" is no address, and there is none in these pages.
+    if match.group("email"):
+        raise states.MarkupMismatch
+    return found(self, match, lineno)
+
+
+states.Inliner.standalone_uri = _no_mail
+
+
+def by_last_names(app, env, node, contnode):
+    """Find what a docstring names as its readers do, without the modules that it is in."""
+    if node.get("refdomain") != "py" or not node.get("reftarget"):
+        return None
+    domain = env.domains["py"]
+    ending = f".{node['reftarget']}"
+    found = sorted((name for name in domain.objects if name.endswith(ending)), key=len)
+    if not found:
+        return None
+    entry = domain.objects[found[0]]
+    return make_refnode(
+        app.builder, node["refdoc"], entry.docname, entry.node_id, contnode, found[0]
+    )
+
+
+def skip_member(app, what, name, obj, skip, options):
+    # scikit-learn adds requests of metadata to every estimator, with links into its own guide, and
+    # a named tuple says of each field which number it has.
+    of_sklearn = name.startswith(("set_", "get_")) and getattr(obj, "__module__", "").startswith(
+        "sklearn."
+    )
+    is_field = (getattr(obj, "__doc__", None) or "").startswith("Alias for field number")
+    return skip or of_sklearn or is_field or name.endswith("_request")
+
+
+# The pages of the user guide in their order; those that are there.
+_GUIDE = [
+    "data", "aversion", "evaluation", "beyond", "pictures", "scikit_learn", "train", "recommend",
+    "files", "serve", "serve_app", "reliability", "large", "when_not", "coming_from", "faq",
+    "citing",
+]  # fmt: skip
+
+# Modules that are public as a whole. Every other one is a room of the house.
+_OFFERED = {
+    "baselines": "Baselines",
+    "beyond_accuracy": "Beyond accuracy",
+    "explanation": "Explanations",
+    "plotting": "Plots",
+    "reporting": "Reports",
+}
+_MODULES = sorted(path.stem for path in Path(posneg_rec.__file__).parent.glob("[!_]*.py"))
+_CURATED = ["datasets", "metrics", "model_selection", "pipeline", "preprocessing", "recommender"]
+
+
+def _listed(names):
+    """List names in a table that leads to a page of each."""
+    rows = "".join(f"   {name}\n" for name in names)
+    return f".. autosummary::\n   :toctree: generated\n\n{rows}"
+
+
+# What is written into the pages. Pages of single names are made of files, before any page is read.
+_SECTIONS = "".join(
+    f"## {_OFFERED[module]}\n\n```{{eval-rst}}\n.. currentmodule:: posneg_rec\n\n"
+    + _listed(f"{module}.{name}" for name in import_module(f"posneg_rec.{module}").__all__)
+    + "```\n\n"
+    for module in _OFFERED
+    if module in _MODULES
+)
+_ROOMS = _listed(module for module in _MODULES if module not in {*_OFFERED, *_CURATED})
+_LISTS = HERE / "_build" / "lists.rst"
+_LISTS.parent.mkdir(exist_ok=True)
+_LISTS.write_text(
+    f".. currentmodule:: posneg_rec\n\n{_SECTIONS}\n{_ROOMS}".replace(
+        ":toctree: generated", ":toctree: ../generated"
+    )
+)
+autosummary_generate = ["api.md", "_build/lists.rst"]
+
+
+def fill_lists(app, docname, source):
+    """Write into a page what there is of the guide and of the package."""
+    guide = "\n".join(name for name in _GUIDE if (HERE / f"{name}.md").is_file())
+    for mark, text in {"@GUIDE@": guide, "@OFFERED@": _SECTIONS, "@ROOMS@": _ROOMS}.items():
+        source[0] = source[0].replace(mark, text)
 
 
 def setup(app):
-    app.connect("autodoc-skip-member", skip_metadata_requests)
+    app.connect("autodoc-skip-member", skip_member)
+    app.connect("missing-reference", by_last_names)
+    app.connect("missing-reference", elsewhere)
+    app.connect("source-read", fill_lists)

@@ -1,13 +1,27 @@
 """Next-item recommendation that learns from what a user liked and disliked.
 
 The names below load on first use, so that ``import posneg_rec`` stays fast and never imports
-torch. Everything else is public through its submodule.
+torch. Everything else is public through its submodule, which loads on first use, too.
 """
 
+from __future__ import annotations
+
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from importlib.util import find_spec
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from posneg_rec import (
+        baselines,
+        datasets,
+        metrics,
+        model_selection,
+        persistence,
+        pipeline,
+        preprocessing,
+        recommender,
+        serving,
+    )
     from posneg_rec.pipeline import make_recommender_pipeline
     from posneg_rec.preprocessing import RareItemMasker, SequenceBuilder
     from posneg_rec.recommender import ContrastiveSeqRecommender
@@ -19,7 +33,16 @@ __all__ = [
     "RareItemMasker",
     "SequenceBuilder",
     "__version__",
+    "baselines",
+    "datasets",
     "make_recommender_pipeline",
+    "metrics",
+    "model_selection",
+    "persistence",
+    "pipeline",
+    "preprocessing",
+    "recommender",
+    "serving",
 ]
 
 _MODULE_OF = {
@@ -30,11 +53,15 @@ _MODULE_OF = {
 }
 
 
-def __getattr__(name: str) -> Any:
-    if name not in _MODULE_OF:
+if not TYPE_CHECKING:  # or every misspelt name would be one of Any
+
+    def __getattr__(name):
+        if name in _MODULE_OF:
+            return getattr(import_module(f"{__name__}.{_MODULE_OF[name]}"), name)
+        if not name.startswith("_") and find_spec(f"{__name__}.{name}"):
+            return import_module(f"{__name__}.{name}")
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_MODULE_OF[name]}"), name)
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return sorted(__all__)

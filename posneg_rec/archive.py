@@ -64,7 +64,7 @@ def write(file: File, header: Mapping[str, Any], arrays: Mapping[str, NDArray[An
     Parameters
     ----------
     file : path-like or binary file object
-        What a path names is replaced in one step, see :func:`_replacing`. A file object is
+        What a path names is replaced in one step, see ``_replacing``. A file object is
         written to from where it stands.
     header : mapping of str to JSON value
     arrays : mapping of str to array

@@ -20,7 +20,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from posneg_rec import serving
 from posneg_rec._lazy import lazy
-from posneg_rec.frames import is_history
+from posneg_rec.frames import is_history, is_vector
 from posneg_rec.ids import ItemVocabulary
 from posneg_rec.interactions import (
     Interactions,
@@ -308,6 +308,11 @@ class FittedModel:
     def similar_items(self, item: Any, k: int) -> tuple[NDArray[Any], NDArray[np.float32]]:
         """Answer :meth:`ContrastiveSeqRecommender.similar_items`."""
         k = check_k(k)
+        if is_vector(item):
+            raise ValueError(
+                f"similar_items takes one item id, got {item!r:.50} ({type(item).__name__}): ask "
+                "for each item by itself, or pass a history to recommend."
+            )
         (code,) = self._codes([item], "item")
         if code < 0:
             raise ValueError(
@@ -511,7 +516,7 @@ def one_history(history: Any) -> Any:
     """Refuse what is no single history."""
     if not is_history(history):
         raise ValueError(
-            "Expected one history, a flat list or 1-D array of item ids, got "
-            f"{type(history).__name__}; recommend takes tables and lists of histories."
+            "Expected one history, a flat list or 1-D array of item ids (no user is remembered), "
+            f"got {type(history).__name__}; recommend takes tables and lists of histories."
         )
     return history

@@ -23,7 +23,7 @@ __all__ = [
     "unmasked",
 ]
 
-# NumPy stores NaT as the smallest int64, so one value says "missing" in ids and in times.
+#: What says "missing" in integer ids and in times: NumPy stores NaT as the smallest int64, too.
 MISSING_ID: int = int(np.iinfo(np.int64).min)
 
 

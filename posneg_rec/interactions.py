@@ -11,6 +11,7 @@ from importlib import import_module
 from itertools import chain
 from numbers import Number
 from typing import Any, Literal
+from uuid import UUID
 
 import narwhals.stable.v2 as nw
 import numpy as np
@@ -484,7 +485,7 @@ def as_table(interactions: Any, *, n_columns: int = 2) -> Any:
     if not (isinstance(table, list | tuple) or hasattr(table, "__array__")):
         raise TypeError(
             "interactions must be a pandas, polars or pyarrow table, a 2-D array or a list of "
-            f"histories, got {full_name(table)}."
+            f"histories, got {full_name(table)}.{_NO_USERS if isinstance(table, UUID) else ''}"
         )
     return check_array(
         table,

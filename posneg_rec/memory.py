@@ -617,6 +617,7 @@ class TasteWeights(NamedTuple):
 #: for their later users about as well), and for taste 0.3 to 0.5 of the model and 1.4 to 2 of the
 #: memory.
 NEXT_WEIGHT = 4.0
+#: The same for taste.
 TASTE_WEIGHTS = TasteWeights(0.3, 1.75, 0.0)
 
 

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import replace
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, Unpack, overload
 
 import narwhals.stable.v2 as nw
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator
 from sklearn.pipeline import Pipeline
-from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
 from posneg_rec import persistence
-from posneg_rec._sklearn import final_estimator_has, name_estimators
+from posneg_rec._sklearn import available_if, final_estimator_has, name_estimators
+from posneg_rec._typing import Frame, History, Ranking, RecommendOptions
+from posneg_rec._typing import Histories as ManyHistories
 from posneg_rec.columns import ROLES
 from posneg_rec.frames import as_frame, is_frame, is_history, is_table
 from posneg_rec.ids import ItemVocabulary
@@ -50,7 +51,7 @@ class RecommenderPipeline(Pipeline):
     make_recommender_pipeline : Builds one without naming the steps.
     """
 
-    def fit(self, X: Any, y: Any = None, **params: Any) -> RecommenderPipeline:
+    def fit(self, X: Any, y: Any = None, **params: Any) -> Self:
         """Fit the transformers one after the other, then the recommender.
 
         Parameters
@@ -80,6 +81,27 @@ class RecommenderPipeline(Pipeline):
             # Of the users as they are passed: a SequenceBuilder makes sessions of them.
             self._trained_until = LastSeen.of(_histories(self._read(X)))
         return self
+
+    @overload
+    def recommend(
+        self, interactions: Frame, k: int = 10, **options: Unpack[RecommendOptions]
+    ) -> Frame: ...
+
+    # A str is a sequence of str: what fits both is one history, and the first to fit is taken.
+    @overload
+    def recommend(  # type: ignore[overload-overlap]
+        self, interactions: History, k: int = 10, **options: Unpack[RecommendOptions]
+    ) -> Ranking: ...
+
+    @overload
+    def recommend(
+        self, interactions: ManyHistories, k: int = 10, **options: Unpack[RecommendOptions]
+    ) -> NDArray[np.void]: ...
+
+    @overload
+    def recommend(
+        self, interactions: Any, k: int = 10, **options: Unpack[RecommendOptions]
+    ) -> Any: ...
 
     @available_if(final_estimator_has("recommend"))
     def recommend(self, interactions: Any, k: int = 10, **options: Any) -> Any:
@@ -115,17 +137,17 @@ class RecommenderPipeline(Pipeline):
         return table_like(interactions, _columns(answer), self._columns_as_passed() or None)
 
     @available_if(final_estimator_has("score_items"))
-    def score_items(self, history: Any, items: Any = None, **options: Any) -> Any:
+    def score_items(self, history: Any, items: Any = None, **options: Any) -> NDArray[np.float32]:
         """Score items, see :meth:`ContrastiveSeqRecommender.score_items`."""
         return self._final_estimator.score_items(history, items, **options)
 
     @available_if(final_estimator_has("similar_items"))
-    def similar_items(self, item: Any, k: int = 10) -> Any:
+    def similar_items(self, item: Any, k: int = 10) -> Ranking:
         """Find similar items, see :meth:`ContrastiveSeqRecommender.similar_items`."""
         return self._final_estimator.similar_items(item, k)
 
     @available_if(final_estimator_has("unknown_items"))
-    def unknown_items(self, interactions: Any) -> Any:
+    def unknown_items(self, interactions: Any) -> NDArray[Any]:
         """Name unknown items, see :meth:`ContrastiveSeqRecommender.unknown_items`."""
         if not is_history(interactions) and is_table(interactions):
             # Untransformed: a RareItemMasker masks just what the recommender does not know.

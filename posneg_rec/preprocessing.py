@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from numbers import Integral, Real
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -58,9 +58,9 @@ class SequenceBuilder(TransformerMixin, BaseEstimator):
     Attributes
     ----------
     n_features_in_ : int
-        Number of columns seen during :term:`fit`.
-    feature_names_in_ : ndarray of shape (n_features_in_,)
-        Names of the columns seen during :term:`fit`, where all are strings.
+        Number of columns seen during `fit`.
+    feature_names_in_ : ndarray of shape (n_columns,)
+        Names of the columns seen during `fit`, where all are strings.
 
     See Also
     --------
@@ -110,7 +110,7 @@ class SequenceBuilder(TransformerMixin, BaseEstimator):
         self.time_column = time_column
 
     @fit_context(prefer_skip_nested_validation=True)
-    def fit(self, X: Any, y: Any = None) -> SequenceBuilder:
+    def fit(self, X: Any, y: Any = None) -> Self:
         """Check parameters and columns; nothing is learned from the values.
 
         Parameters
@@ -227,9 +227,9 @@ class RareItemMasker(TransformerMixin, BaseEstimator):
     items_ : ndarray of shape (n_items,), dtype=int64, float64 or object
         The items that enough users met, ascending.
     n_features_in_ : int
-        Number of columns seen during :term:`fit`.
-    feature_names_in_ : ndarray of shape (n_features_in_,)
-        Names of the columns seen during :term:`fit`, where all are strings.
+        Number of columns seen during `fit`.
+    feature_names_in_ : ndarray of shape (n_columns,)
+        Names of the columns seen during `fit`, where all are strings.
 
     See Also
     --------
@@ -273,7 +273,7 @@ class RareItemMasker(TransformerMixin, BaseEstimator):
         self.time_column = time_column
 
     @fit_context(prefer_skip_nested_validation=True)
-    def fit(self, X: Any, y: Any = None) -> RareItemMasker:
+    def fit(self, X: Any, y: Any = None) -> Self:
         """Learn which items have enough users.
 
         Parameters

@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from numbers import Integral, Real
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, Unpack, overload
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -21,11 +21,12 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from posneg_rec import persistence
 from posneg_rec._sklearn import Interval, StrOptions, fit_context
+from posneg_rec._typing import Frame, Histories, History, Ranking, RecommendOptions
 from posneg_rec.columns import ROLES
 from posneg_rec.fitted import FittedModel
 from posneg_rec.fitting import fit_model
 from posneg_rec.frames import as_frame, is_frame, is_history, is_table
-from posneg_rec.interactions import build_histories
+from posneg_rec.interactions import as_table, build_histories
 from posneg_rec.metrics import TargetRanks, recommender_scorer
 from posneg_rec.model_selection import find_targets, warn_if_future_leaks
 
@@ -147,8 +148,9 @@ class ContrastiveSeqRecommender(CallbackSupportMixin, BaseEstimator):
     learning_rate : float, default=1e-3
         Step size of Adam, as in the paper.
     batch_size : int, default=64
-        The most users per step; with fewer than 2,000 users less, for 32 steps an epoch. Small
-        batches reach their best in fewer epochs, at the same time per epoch.
+        The most users per step. Of fewer than 2,000 users a step takes at most a 32nd, so that an
+        epoch has 32 steps. Small batches reach their best in fewer epochs, at the same time per
+        epoch.
     ema_decay : float, default=0.998
         The weights that are kept and validated are an exponential moving average over the latest
         steps: about a tenth of all steps so far, so that the initial values do not linger, and
@@ -365,7 +367,7 @@ class ContrastiveSeqRecommender(CallbackSupportMixin, BaseEstimator):
         *,
         feedback: Any = None,
         sample_weight: ArrayLike | None = None,
-    ) -> ContrastiveSeqRecommender:
+    ) -> Self:
         """Learn from who met what, when, and how it was received.
 
         Parameters
@@ -417,7 +419,7 @@ class ContrastiveSeqRecommender(CallbackSupportMixin, BaseEstimator):
         *,
         feedback: Any = None,
         sample_weight: ArrayLike | None = None,
-    ) -> ContrastiveSeqRecommender:
+    ) -> Self:
         """Train one more epoch, on new events; items not met before join the catalogue.
 
         Known items keep their codes and continue from their vectors, new ones start from random
@@ -451,7 +453,7 @@ class ContrastiveSeqRecommender(CallbackSupportMixin, BaseEstimator):
 
     def _fit(
         self, interactions: Any, feedback: Any, sample_weight: ArrayLike | None, *, partial: bool
-    ) -> ContrastiveSeqRecommender:
+    ) -> Self:
         interactions = as_frame(interactions)
         n_epochs = 1 if partial else self.max_epochs
         context = self._init_callback_context(max_subtasks=n_epochs)
@@ -503,6 +505,27 @@ class ContrastiveSeqRecommender(CallbackSupportMixin, BaseEstimator):
         return self
 
     # ------------------------------------------------------------------------------ recommending
+
+    @overload
+    def recommend(
+        self, interactions: Frame, k: int = 10, **options: Unpack[RecommendOptions]
+    ) -> Frame: ...
+
+    # A str is a sequence of str: what fits both is one history, and the first to fit is taken.
+    @overload
+    def recommend(  # type: ignore[overload-overlap]
+        self, interactions: History, k: int = 10, **options: Unpack[RecommendOptions]
+    ) -> Ranking: ...
+
+    @overload
+    def recommend(
+        self, interactions: Histories, k: int = 10, **options: Unpack[RecommendOptions]
+    ) -> NDArray[np.void]: ...
+
+    @overload
+    def recommend(
+        self, interactions: Any, k: int = 10, **options: Unpack[RecommendOptions]
+    ) -> Any: ...
 
     def recommend(
         self,
@@ -752,6 +775,8 @@ class ContrastiveSeqRecommender(CallbackSupportMixin, BaseEstimator):
     def _check_columns(self, interactions: Any) -> None:
         """Check that the columns are those of the fit, in number and name."""
         if is_table(interactions):
+            if not (is_frame(interactions) or getattr(interactions, "ndim", 0) == 2):
+                as_table(interactions)  # says what it is, where it has no columns to be counted
             validate_data(self, interactions, reset=False, skip_check_array=True)
 
     @property

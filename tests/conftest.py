@@ -10,6 +10,9 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 # scikit-learn's check_array_api_input skips itself without it; SciPy reads it when imported.
 os.environ.setdefault("SCIPY_ARRAY_API", "1")
 
+# Programs: a type checker reads the one, an environment without torch runs the other.
+collect_ignore = ["serve_installed.py", "typed_program.py"]
+
 settings.register_profile(
     "posneg_rec", deadline=None, max_examples=50, derandomize="CI" in os.environ
 )

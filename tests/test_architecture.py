@@ -16,6 +16,7 @@ ALLOWED = {
     "__init__": set(),
     "_lazy": set(),
     "_sklearn": set(),
+    "_typing": set(),
     "sequences": set(),
     "frames": set(),
     "ids": {"_lazy", "frames", "sequences"},
@@ -51,6 +52,7 @@ ALLOWED = {
     },
     "recommender": {
         "_sklearn",
+        "_typing",
         "columns",
         "frames",
         "fitted",
@@ -77,6 +79,7 @@ ALLOWED = {
     },
     "pipeline": {
         "_sklearn",
+        "_typing",
         "columns",
         "frames",
         "ids",
@@ -157,12 +160,15 @@ def test_public_names_load_without_torch_and_are_listed():
 import sys
 import posneg_rec
 assert "sklearn" not in sys.modules and "torch" not in sys.modules
+assert dir(posneg_rec) == posneg_rec.__all__
 for name in posneg_rec.__all__:
     getattr(posneg_rec, name)
-    assert name in dir(posneg_rec)
+assert posneg_rec.interactions.read_interactions  # not offered, but there
 from posneg_rec import baselines, datasets, metrics, model_selection, serving
 assert "torch" not in sys.modules
 """
     subprocess.run([sys.executable, "-c", code], check=True)
     with pytest.raises(AttributeError, match="has no attribute 'nonsense'"):
         posneg_rec.nonsense  # noqa: B018
+    with pytest.raises(AttributeError, match="has no attribute '_nonsense'"):
+        posneg_rec._nonsense  # noqa: B018

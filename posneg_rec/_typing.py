@@ -1,0 +1,38 @@
+"""What can be asked of a recommender, as types: for annotations alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, TypeAlias, TypedDict, TypeVar
+from uuid import UUID
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+if TYPE_CHECKING:
+    from narwhals.stable.v2.typing import IntoDataFrame
+
+__all__ = ["Frame", "Histories", "History", "Ranking", "RecommendOptions"]
+
+#: A frame of pandas, polars or pyarrow; what is given for one is of the same kind.
+Frame = TypeVar("Frame", bound="IntoDataFrame")
+
+#: One history: item ids, oldest first. (An array is any: its type says little of its shape.)
+History: TypeAlias = Sequence[str] | Sequence[int] | Sequence[UUID] | Sequence[np.generic]
+
+#: One history per user.
+Histories: TypeAlias = Sequence[History]
+
+#: Items and their scores, best first.
+Ranking: TypeAlias = tuple[NDArray[Any], NDArray[np.float32]]
+
+
+class RecommendOptions(TypedDict, total=False):
+    """The options of :meth:`ContrastiveSeqRecommender.recommend`; a test holds the two equal."""
+
+    feedback: Any
+    times: Any
+    exclude_seen: bool | None
+    allowed_items: ArrayLike | None
+    denied_items: ArrayLike | None
+    dislike_aversion: float | None
