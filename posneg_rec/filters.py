@@ -199,7 +199,7 @@ def _by_user(
         if user >= 0:
             entries[user], is_told[user] = items, True
     if every_user and not is_told.all():
-        first = asked.users[np.argmin(is_told)]
+        first = asked.users.tolist()[np.argmin(is_told)]
         raise ValueError(
             f"{name} lacks {np.count_nonzero(~is_told)} of the {asked.n_users} users who are "
             f"answered, such as {shorten(first)}. Give each an entry; None allows all items."
@@ -358,7 +358,7 @@ def _groups(vocabulary: ItemVocabulary, value: Any) -> NDArray[np.int64]:
         if len(codes) and (codes < 0).all():
             raise ValueError(
                 f"groups names none of the model's {n_items} items (such as "
-                f"{shorten(vocabulary.items[0])}), but {shorten(keys[0])}: its keys are item ids."
+                f"{shorten(vocabulary.items.tolist()[0])}), but {shorten(keys[0])}: its keys are item ids."
             )
         names = np.full(n_items, None, dtype=object)
         names[codes[codes >= 0]] = as_objects(list(value.values()))[codes >= 0]
