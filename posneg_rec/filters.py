@@ -82,7 +82,8 @@ def read_filters(
     Filters
     """
     n_items = len(asked.vocabulary)
-    allowed, allowed_rows, is_limited, denied_rows = None, None, None, ()
+    allowed, allowed_rows, is_limited = None, None, None
+    denied_rows: tuple[PackedSequences, ...] = ()
     if allowed_items is not None:
         found = _items(asked, allowed_items, "allowed_items", every_user=True)
         if isinstance(found, _Rows):
@@ -358,7 +359,8 @@ def _groups(vocabulary: ItemVocabulary, value: Any) -> NDArray[np.int64]:
         if len(codes) and (codes < 0).all():
             raise ValueError(
                 f"groups names none of the model's {n_items} items (such as "
-                f"{shorten(vocabulary.items.tolist()[0])}), but {shorten(keys[0])}: its keys are item ids."
+                f"{shorten(vocabulary.items.tolist()[0])}), but {shorten(keys[0])}: its keys are "
+                "item ids."
             )
         names = np.full(n_items, None, dtype=object)
         names[codes[codes >= 0]] = as_objects(list(value.values()))[codes >= 0]
@@ -403,7 +405,7 @@ def check_excluded(exclude_seen: Any, of_fit: bool) -> bool | int:
         return of_fit
     if isinstance(exclude_seen, bool | np.bool_):
         return bool(exclude_seen)
-    if isinstance(exclude_seen, Integral) and exclude_seen >= 1:
+    if isinstance(exclude_seen, Integral) and int(exclude_seen) >= 1:
         return int(exclude_seen)
     raise TypeError(
         f"exclude_seen must be True, False or None (as in the fit: {of_fit}), or an int >= 1 (the "

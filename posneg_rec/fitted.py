@@ -347,10 +347,7 @@ class FittedModel:
             1 is the top, ``n_items + 1`` an item that would never be recommended.
         """
         ranks = np.empty(len(stops), dtype=np.int64)
-        n_seen = np.cumsum(stops - histories.offsets[:-1][users])
-        # Each target's own copy of what its user met before takes memory: some at a time.
-        cuts = np.flatnonzero(np.diff(n_seen // _MAX_SEEN)) + 1
-        for part in np.split(np.arange(len(stops)), cuts):
+        for part in _parts_of(histories, users, stops):
             scorer = self._scorer(
                 histories,
                 users[part],
@@ -361,6 +358,44 @@ class FittedModel:
             )
             ranks[part] = scorer.ranks(histories.items[stops[part]])
         return ranks
+
+    def liked_probabilities(
+        self, histories: Histories, users: NDArray[np.int64], stops: NDArray[np.int64]
+    ) -> NDArray[np.float64]:
+        """Tell how likely the item of each event of `stops` is to be liked, as it comes next.
+
+        Parameters
+        ----------
+        histories, users, stops
+            As in :meth:`ranks`.
+
+        Returns
+        -------
+        float64 array of shape (n_targets,)
+            NaN for an unknown item.
+        """
+        if not self.model.is_likelihood:
+            raise ValueError(
+                f"A model of objective={self.method!r} knows no probability of being liked: its "
+                "scores are no likelihoods. Fit one of objective='joint'."
+            )
+        chances = np.empty(len(stops))
+        likes, dislikes = self.likes + 1.0, self.dislikes + 1.0
+        for part in _parts_of(histories, users, stops):
+            scorer = self._scorer(
+                histories, users[part], stops[part], exclude_seen=False, dislike_aversion=0.0
+            )
+            items, memory = histories.items[stops[part]], self.memory
+            logits, tastes = scorer.tastes(None if memory is None else memory.items, items)
+            if memory is not None:
+                logits = memory.taste_weights.logit(logits, tastes)
+            queries = scorer.queries
+            unread = queries.inputs.lengths[queries.rows] == 0
+            told = 0.5 + 0.5 * np.tanh(0.5 * logits.astype(np.float64))
+            # As of those whom the popular is recommended to.
+            chances[part] = np.where(unread, (likes / (likes + dislikes))[items], told)
+            chances[part[items < 0]] = np.nan
+        return chances
 
     def weighed(
         self, items: ItemMemory, histories: Histories, held: NDArray[np.bool_]
@@ -446,6 +481,15 @@ class FittedModel:
         """
         likes, dislikes = int(self.likes.sum()) + 1, int(self.dislikes.sum()) + 1
         return float(np.log(_USUAL_ODDS) - np.log(likes / dislikes))
+
+
+def _parts_of(
+    histories: Histories, users: NDArray[np.int64], stops: NDArray[np.int64]
+) -> list[NDArray[np.int64]]:
+    """Share out targets: each one's own copy of what its user met before takes memory."""
+    n_seen = np.cumsum(stops - histories.offsets[:-1][users])
+    cuts = np.flatnonzero(np.diff(n_seen // _MAX_SEEN)) + 1
+    return np.split(np.arange(len(stops)), cuts)
 
 
 def _latest(

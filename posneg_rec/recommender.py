@@ -28,6 +28,7 @@ from posneg_rec.frames import as_frame, is_frame, is_history, is_table
 from posneg_rec.interactions import build_histories
 from posneg_rec.metrics import TargetRanks, recommender_scorer
 from posneg_rec.model_selection import find_targets, warn_if_future_leaks
+from posneg_rec.sequences import Histories
 
 if TYPE_CHECKING:
     from posneg_rec.training import EpochLog, Weights
@@ -765,17 +766,7 @@ class ContrastiveSeqRecommender(CallbackSupportMixin, BaseEstimator):
             In the order of the rows. Rank 1 is the top; a target that would never be recommended
             (unknown, or seen before) ranks after all items.
         """
-        fitted, interactions = self._checked(), as_frame(interactions)
-        self._check_columns(interactions)
-        events = fitted.read(interactions, feedback, self._columns())
-        if problem := fitted.vocabulary.mismatch(events.item_ids):
-            raise ValueError(f"No item of the rows can be one of the model's: {problem}.")
-        histories = build_histories(events, fitted.vocabulary)
-        stops = find_targets(histories, targets, events.n_rows)
-        users = np.searchsorted(histories.offsets, stops, side="right") - 1
-        if isinstance(targets, str) and targets == "last":
-            # What was trained on is gone from a loaded model.
-            warn_if_future_leaks(fitted.last_seen, histories, stops, self._columns())
+        fitted, histories, stops, users = self._targets(interactions, feedback, targets)
         ranks = fitted.ranks(
             histories,
             users,
@@ -792,7 +783,57 @@ class ContrastiveSeqRecommender(CallbackSupportMixin, BaseEstimator):
             n_items=len(fitted.items),
         )
 
+    def liked_probabilities(
+        self,
+        interactions: Any,
+        feedback: Any = None,
+        *,
+        targets: Literal["last", "all"] | ArrayLike = "last",
+    ) -> tuple[NDArray[np.float64], NDArray[np.int8]]:
+        """Tell how likely what did happen next was to be liked, and whether it was.
+
+        Of "joint" alone. It is the probability in the data of the fit, unlike that in the ranking,
+        which is the one that there would be if 45 % of all events were disliked.
+
+        Parameters
+        ----------
+        interactions, feedback, targets
+            As in :meth:`target_ranks`.
+
+        Returns
+        -------
+        probabilities : float64 array of shape (n_targets,)
+            Of each target, in the order of the rows, given the rows before it; NaN for an item
+            that the model does not know.
+        signs : int8 array of shape (n_targets,)
+            1 liked, -1 disliked, 0 neutral.
+
+        Raises
+        ------
+        ValueError
+            If the model was fitted with another objective.
+        """
+        fitted, histories, stops, users = self._targets(interactions, feedback, targets)
+        return fitted.liked_probabilities(histories, users, stops), histories.signs[stops]
+
     # ------------------------------------------------------------------------------ shared parts
+
+    def _targets(
+        self, interactions: Any, feedback: Any, targets: Any
+    ) -> tuple[FittedModel, Histories, NDArray[np.int64], NDArray[np.int64]]:
+        """Read rows and find the targets among them, as events and as positions of users."""
+        fitted, interactions = self._checked(), as_frame(interactions)
+        self._check_columns(interactions)
+        events = fitted.read(interactions, feedback, self._columns())
+        if problem := fitted.vocabulary.mismatch(events.item_ids):
+            raise ValueError(f"No item of the rows can be one of the model's: {problem}.")
+        histories = build_histories(events, fitted.vocabulary)
+        stops = find_targets(histories, targets, events.n_rows)
+        users = np.searchsorted(histories.offsets, stops, side="right") - 1
+        if isinstance(targets, str) and targets == "last":
+            # What was trained on is gone from a loaded model.
+            warn_if_future_leaks(fitted.last_seen, histories, stops, self._columns())
+        return fitted, histories, stops, users
 
     def _validate_params(self) -> None:
         """Check the parameters one by one, as scikit-learn does."""

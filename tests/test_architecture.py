@@ -25,7 +25,15 @@ ALLOWED = {
     "preprocessing": {"_sklearn", "columns", "frames", "ids", "interactions", "sequences"},
     "ranks": {"frames", "ids"},
     "evaluation": {"ranks"},
-    "metrics": {"_sklearn", "evaluation", "frames", "interactions", "ranks"},
+    "beyond_accuracy": {"frames", "ids", "ranks", "sequences"},
+    "metrics": {
+        "_sklearn",
+        "beyond_accuracy",
+        "evaluation",
+        "frames",
+        "interactions",
+        "ranks",
+    },
     "model_selection": {"columns", "frames", "ids", "interactions", "sequences"},
     "datasets": {"_sklearn"},
     "nn": {"sequences"},
@@ -71,6 +79,7 @@ ALLOWED = {
         "metrics",
         "model_selection",
         "persistence",
+        "sequences",
     },
     "pipeline": {
         "_sklearn",
@@ -87,6 +96,7 @@ ALLOWED = {
 WITH_TORCH = {"nn", "losses", "training", "objectives", "accelerated"}
 WITH_SKLEARN = {
     "_sklearn",
+    "beyond_accuracy",
     "datasets",
     "evaluation",
     "feedback",
