@@ -1,6 +1,9 @@
 """Requests with filters against a plain loop, user by user; what is wrong with one is named."""
 
+import doctest
+import re
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -413,3 +416,11 @@ def test_more_variety_is_less_alike(model):
         return np.mean([1 - cosine(a, b) for a in vectors for b in vectors])
 
     assert distance(0) < distance(0.5) < distance(1.0)
+
+
+def test_the_page_shows_what_happens():
+    text = (Path(__file__).parents[1] / "docs" / "recommend.md").read_text(encoding="utf-8")
+    examples = "\n".join(re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL))
+    test = doctest.DocTestParser().get_doctest(examples, {}, "recommend.md", None, None)
+    assert len(test.examples) > 25
+    assert doctest.DocTestRunner().run(test).failed == 0
