@@ -527,6 +527,30 @@ def test_tiles_that_cannot_improve_an_answer_are_not_finished(monkeypatch):
     assert finished[0] == 4 and sum(finished) < 4 * 200 / 2
 
 
+def test_filters_find_what_stands_far_down(monkeypatch):
+    """In tiles that could not improve an answer, and behind a full group."""
+    asked = wide_scorer(n_queries=4, n_items=4000)
+    monkeypatch.setattr(serving, "_TILE_SCORES", 4 * 20)
+    order, scores = asked.top_k(4000)
+    worst, best = order[:, -1], order[:, 0]
+    asked.filters = Filters(pinned=worst[:, None])
+    codes, found = asked.top_k(2)
+    np.testing.assert_array_equal(codes, np.stack([worst, best], axis=1))
+    np.testing.assert_allclose(found, scores[:, [-1, 0]], rtol=1e-5)
+    boosts = np.zeros(4000, np.float32)
+    boosts[worst] = 1000
+    asked.filters = Filters(boosts=boosts)
+    assert set(asked.top_k(4)[0].ravel()) == set(worst)
+    groups = np.full(4000, -1)
+    groups[order[0, :500]] = 7
+    asked.filters = Filters(groups=groups, max_per_group=2)
+    codes, _ = asked.top_k(3)
+    assert codes[0].tolist() == order[0, [0, 1, 500]].tolist()
+    ranked = np.argsort(order, axis=1)  # the place of each item
+    expected = [row[:3] for row in plain_answers(-ranked, asked.filters)]
+    assert codes.tolist() == expected
+
+
 MATRICES = st.tuples(*[st.integers(0, 3) for _ in range(2)], *[st.integers(1, 40)] * 3)
 
 
