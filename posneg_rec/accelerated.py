@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from posneg_rec.nn import ENCODERS, Clock, to_device
+from posneg_rec.selection import Pool
 from posneg_rec.sequences import latest_of_each_sign, offsets_of
 from posneg_rec.serving import Array, Inputs, Scorer, of_one_length
 
@@ -46,7 +47,6 @@ class AcceleratedScorer(Scorer):
             self._torch_model = ENCODERS[self.model.method].of(on_device, self.model.n_heads)
             self._items = self._torch_model.items()
             self._device_states = self._encode(self.queries.inputs)  # (U, d)
-        self._is_empty = (self.queries.inputs.lengths == 0)[self.queries.rows]  # (Q,)
 
     def _to(self, array: NDArray[np.generic]) -> Tensor:
         return to_device(torch.from_numpy(array), self._device)
@@ -76,13 +76,12 @@ class AcceleratedScorer(Scorer):
         return states
 
     @torch.inference_mode()
-    def top_k(self, k: int) -> tuple[NDArray[np.int64], Array]:
-        """As in the base class."""
+    def _best(self, k: int) -> Pool:
         n_items = len(self.likes)
-        k = min(k, n_items)
-        found = []
+        found, pinned_scores = [], []
         for queries in self._portions(np.arange(len(self.queries.rows))):
             scores, log_normaliser = self._scores(queries)
+            pinned_scores.append(self._take_out(scores, queries) - log_normaliser[:, None])
             top, codes = scores.topk(min(k + 1, n_items))
             is_tied = (top[:, k - 1] == top[:, -1]) & (k < n_items)
             top, codes = top[:, :k], codes[:, :k]
@@ -97,10 +96,22 @@ class AcceleratedScorer(Scorer):
         tied = (is_tied & (top[:, -1] > -torch.inf)).nonzero().squeeze(1).cpu().numpy()
         for queries in self._portions(tied):
             scores, _ = self._scores(queries)
+            self._take_out(scores, queries)
             rows = self._to(queries)
             codes[rows] = scores.sort(dim=1, descending=True, stable=True).indices[:, :k]
         codes = codes.masked_fill(top == -torch.inf, -1)
-        return codes.cpu().numpy(), (top - log_normaliser[:, None]).cpu().numpy()
+        best = top - log_normaliser[:, None]
+        return Pool(codes.cpu().numpy(), best.cpu().numpy(), torch.cat(pinned_scores).cpu().numpy())
+
+    def _take_out(self, scores: Tensor, queries: NDArray[np.int64]) -> Tensor:
+        """Move the scores of pinned items from `scores` (Q, N) to what is returned, (Q, m)."""
+        pinned = self._pinned[queries]
+        row, place = np.nonzero(pinned >= 0)
+        at = self._to(row), self._to(pinned[row, place])
+        found = scores.new_full(pinned.shape, -torch.inf)
+        found[at[0], self._to(place)] = scores[at]
+        scores[at] = -torch.inf
+        return found
 
     @torch.inference_mode()
     def ranks(self, targets: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -132,12 +143,16 @@ class AcceleratedScorer(Scorer):
         states = self._device_states[self._to(self.queries.rows[queries])]  # (Q, d)
         scores = states @ self._items.vectors.T
         log_normaliser = scores.new_zeros(len(queries))
+        recalled = None
         if self.model.is_likelihood:
-            recalled = None
             if self.memory is not None:
                 recalled = self.queries.recall(self.memory.items, queries)
                 scores += self.memory.next_weight * self._to(recalled.next_scores())
             log_normaliser = scores.logsumexp(1)
+        boosts = None if self.filters.boosts is None else self._to(self.filters.boosts)
+        if boosts is not None:
+            scores += boosts
+        if self.model.is_likelihood:
             liked = self._torch_model.liked_logits(states) if self.aversion else None
             if liked is not None:
                 if self.memory is not None and recalled is not None:
@@ -145,13 +160,16 @@ class AcceleratedScorer(Scorer):
                     taste = self._to(recalled.taste_scores())
                     liked = weights.model * liked + weights.memory * taste + weights.offset
                 scores.add_(F.logsigmoid(liked + self.liked_shift), alpha=self.aversion)
-        empty = np.flatnonzero(self._is_empty[queries])
+        empty = np.flatnonzero(self.queries.inputs.lengths[self.queries.rows[queries]] == 0)
         if len(empty):
-            rows = self._to(empty)
-            scores[rows] = self._to(self._fallback)
+            rows, fallback = self._to(empty), self._to(self._fallback)
+            scores[rows] = fallback if boosts is None else fallback + boosts
             log_normaliser[rows] = 0
-        if self.allowed is not None:
-            scores.masked_fill_(self._to(~self.allowed), -torch.inf)
+        if self.filters.allowed is not None:
+            scores.masked_fill_(self._to(~self.filters.allowed), -torch.inf)
+        blocked = self.filters.blocked(queries, len(self.likes))
+        if blocked is not None:
+            scores.masked_fill_(self._to(blocked), -torch.inf)
         if self.exclude_seen:
             seen = self.queries.seen.take(queries)
             by_row = np.repeat(np.arange(len(queries)), seen.lengths)

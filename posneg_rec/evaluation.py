@@ -119,7 +119,7 @@ def evaluate(
     *,
     k: int = 10,
     targets: Targets | NDArray[np.bool_] = "last",
-    exclude_seen: bool | None = None,
+    exclude_seen: bool | int | None = None,
     n_bootstraps: int = 1000,
     confidence_level: float = 0.95,
     random_state: int | np.random.RandomState | None = None,
@@ -141,9 +141,9 @@ def evaluate(
         Rows to rank: each user's last, every row with an earlier row of its user, or those that
         a mask names. Of a test fold that brings histories along, ``"all"`` also ranks rows that
         were trained on; :func:`~posneg_rec.model_selection.held_out_mask` names the others.
-    exclude_seen : bool, default=None
-        Whether items of the user's history are left out of the ranking. None: as the model does
-        by itself.
+    exclude_seen : bool or int, default=None
+        Whether items of the user's history are left out of the ranking, or those of how many of
+        its last events. None: as the model does by itself.
     n_bootstraps : int, default=1000
         Number of resamples behind the intervals.
     confidence_level : float, default=0.95

@@ -11,7 +11,7 @@ import functools
 import sys
 import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +20,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from posneg_rec import serving
 from posneg_rec._lazy import lazy
+from posneg_rec.filters import Asked, check_excluded, read_filters
 from posneg_rec.frames import is_history, is_vector
 from posneg_rec.ids import ItemVocabulary
 from posneg_rec.interactions import (
@@ -31,7 +32,8 @@ from posneg_rec.interactions import (
     table_like,
 )
 from posneg_rec.memory import ItemMemory, WeighedMemory, fit_next_weight, fit_taste_weights
-from posneg_rec.sequences import Histories
+from posneg_rec.selection import NO_FILTERS, Filters
+from posneg_rec.sequences import Histories, PackedSequences
 
 if TYPE_CHECKING:
     from posneg_rec.model_selection import LastSeen
@@ -213,21 +215,6 @@ class FittedModel:
             raise ValueError(f"{name} can hold none of the model's items: {problem}.")
         return self.vocabulary.encode(items, ordered=False)
 
-    def _candidates(
-        self, allowed_items: ArrayLike | None, denied_items: ArrayLike | None
-    ) -> NDArray[np.bool_] | None:
-        if allowed_items is None and denied_items is None:
-            return None
-        mask = np.full(len(self.items), allowed_items is None)
-        for name, items, value in (
-            ("allowed_items", allowed_items, True),
-            ("denied_items", denied_items, False),
-        ):
-            if items is not None:
-                codes = self._codes(items, name)
-                mask[codes[codes >= 0]] = value
-        return mask
-
     # ----------------------------------------------------------------------------------- answers
 
     def recommend(
@@ -237,23 +224,23 @@ class FittedModel:
         *,
         feedback: Any,
         times: Any,
-        exclude_seen: bool | None,
-        allowed_items: ArrayLike | None,
-        denied_items: ArrayLike | None,
+        exclude_seen: bool | int | None,
         dislike_aversion: float,
         columns: Mapping[str, str | int | None],
         device: str,
+        **filters: Any,
     ) -> Any:
         """Answer :meth:`ContrastiveSeqRecommender.recommend`, which describes the parameters."""
         k = check_k(k)
-        allowed = self._candidates(allowed_items, denied_items)
+        is_one = is_history(interactions)
         histories = self._histories(interactions, feedback, times, columns)
+        asked = Asked(self.vocabulary, None if is_one else histories.users)
         scorer = self._scorer(
             histories,
             np.arange(len(histories.users)),
             histories.offsets[1:],
             exclude_seen=exclude_seen,
-            allowed=allowed,
+            filters=read_filters(asked, **filters),
             dislike_aversion=dislike_aversion,
             device=device,
         )
@@ -265,12 +252,13 @@ class FittedModel:
             warnings.warn(
                 f"{short.sum()} of {len(short)} histories have fewer than k={k} candidates "
                 f"(the fewest: {n_found.min()}); their answers are shorter. Lower k, allow "
-                "more items, or pass exclude_seen=False.",
+                f"more items{'' if scorer.filters.groups is None else ', raise max_per_group'}, or "
+                "pass exclude_seen=False.",
                 UserWarning,
                 stacklevel=3,
             )
         items = self.items[codes[found]]
-        if is_history(interactions):
+        if is_one:
             return items, scores[found]
         rank = np.broadcast_to(np.arange(1, codes.shape[1] + 1), codes.shape)
         answer = {
@@ -344,7 +332,7 @@ class FittedModel:
         users: NDArray[np.int64],
         stops: NDArray[np.int64],
         *,
-        exclude_seen: bool | None = None,
+        exclude_seen: bool | int | None = None,
         dislike_aversion: float,
         device: str = "cpu",
     ) -> NDArray[np.int64]:
@@ -364,10 +352,7 @@ class FittedModel:
             1 is the top, ``n_items + 1`` an item that would never be recommended.
         """
         ranks = np.empty(len(stops), dtype=np.int64)
-        n_seen = np.cumsum(stops - histories.offsets[:-1][users])
-        # Each target's own copy of what its user met before takes memory: some at a time.
-        cuts = np.flatnonzero(np.diff(n_seen // _MAX_SEEN)) + 1
-        for part in np.split(np.arange(len(stops)), cuts):
+        for part in _parts_of(histories, users, stops):
             scorer = self._scorer(
                 histories,
                 users[part],
@@ -378,6 +363,44 @@ class FittedModel:
             )
             ranks[part] = scorer.ranks(histories.items[stops[part]])
         return ranks
+
+    def liked_probabilities(
+        self, histories: Histories, users: NDArray[np.int64], stops: NDArray[np.int64]
+    ) -> NDArray[np.float64]:
+        """Tell how likely the item of each event of `stops` is to be liked, as it comes next.
+
+        Parameters
+        ----------
+        histories, users, stops
+            As in :meth:`ranks`.
+
+        Returns
+        -------
+        float64 array of shape (n_targets,)
+            NaN for an unknown item.
+        """
+        if not self.model.is_likelihood:
+            raise ValueError(
+                f"A model of objective={self.method!r} knows no probability of being liked: its "
+                "scores are no likelihoods. Fit one of objective='joint'."
+            )
+        chances = np.empty(len(stops))
+        likes, dislikes = self.likes + 1.0, self.dislikes + 1.0
+        for part in _parts_of(histories, users, stops):
+            scorer = self._scorer(
+                histories, users[part], stops[part], exclude_seen=False, dislike_aversion=0.0
+            )
+            items, memory = histories.items[stops[part]], self.memory
+            logits, tastes = scorer.tastes(None if memory is None else memory.items, items)
+            if memory is not None:
+                logits = memory.taste_weights.logit(logits, tastes)
+            queries = scorer.queries
+            unread = queries.inputs.lengths[queries.rows] == 0
+            told = 0.5 + 0.5 * np.tanh(0.5 * logits.astype(np.float64))
+            # As of those whom the popular is recommended to.
+            chances[part] = np.where(unread, (likes / (likes + dislikes))[items], told)
+            chances[part[items < 0]] = np.nan
+        return chances
 
     def weighed(
         self, items: ItemMemory, histories: Histories, held: NDArray[np.bool_]
@@ -419,11 +442,16 @@ class FittedModel:
         users: NDArray[np.int64],
         stops: NDArray[np.int64],
         *,
-        exclude_seen: bool | None,
+        exclude_seen: bool | int | None,
         dislike_aversion: float,
-        allowed: NDArray[np.bool_] | None = None,
+        filters: Filters = NO_FILTERS,
         device: str = "cpu",
     ) -> serving.Scorer:
+        excluded = check_excluded(exclude_seen, self.excludes_seen)
+        if not isinstance(excluded, bool):
+            latest = _latest(histories, users, stops, excluded)
+            filters = replace(filters, denied_rows=(*filters.denied_rows, latest))
+            excluded = False
         aversion = check_aversion(dislike_aversion)
         if not self.dislikes.any():
             aversion = 0.0  # who never met a dislike cannot foretell one
@@ -443,8 +471,8 @@ class FittedModel:
             self.dislikes,
             queries,
             aversion=aversion,
-            exclude_seen=self._excludes(exclude_seen),
-            allowed=allowed,
+            exclude_seen=excluded,
+            filters=filters,
             memory=self.memory,
             liked_shift=self._liked_shift,
         )
@@ -459,15 +487,24 @@ class FittedModel:
         likes, dislikes = int(self.likes.sum()) + 1, int(self.dislikes.sum()) + 1
         return float(np.log(_USUAL_ODDS) - np.log(likes / dislikes))
 
-    def _excludes(self, exclude_seen: bool | None) -> bool:
-        if exclude_seen is None:
-            return self.excludes_seen
-        if not isinstance(exclude_seen, bool | np.bool_):
-            raise TypeError(
-                f"exclude_seen must be True, False or None (as in the fit: {self.excludes_seen}), "
-                f"got {exclude_seen!r:.50}."
-            )
-        return bool(exclude_seen)
+
+def _parts_of(
+    histories: Histories, users: NDArray[np.int64], stops: NDArray[np.int64]
+) -> list[NDArray[np.int64]]:
+    """Share out targets: each one's own copy of what its user met before takes memory."""
+    n_seen = np.cumsum(stops - histories.offsets[:-1][users])
+    cuts = np.flatnonzero(np.diff(n_seen // _MAX_SEEN)) + 1
+    return np.split(np.arange(len(stops)), cuts)
+
+
+def _latest(
+    histories: Histories, users: NDArray[np.int64], stops: NDArray[np.int64], n: int
+) -> PackedSequences:
+    """Return the known items of the last `n` events before each of `stops`."""
+    first = np.maximum(histories.offsets[:-1][users], stops - n)
+    known = np.concatenate([[0], np.cumsum(histories.items >= 0)])
+    items = histories.items[histories.items >= 0]
+    return PackedSequences.slices(items, known[first], known[stops])
 
 
 def _unmapped(value: Any) -> Any:

@@ -21,6 +21,15 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.utils import check_consistent_length, check_scalar
 
 from posneg_rec._sklearn import check_sample_weight
+from posneg_rec.beyond_accuracy import (
+    beyond_accuracy,
+    calibration_error,
+    gini_at_k,
+    intra_list_distance_at_k,
+    list_change_at_k,
+    novelty_at_k,
+    responsiveness,
+)
 from posneg_rec.evaluation import Evaluation, compare, evaluate, summarize
 from posneg_rec.frames import is_table
 from posneg_rec.interactions import read_history
@@ -36,6 +45,7 @@ from posneg_rec.ranks import (
     as_id_array,
     check_metric,
     check_option,
+    first_recommended,
     gain,
     is_missing,
     metric_name,
@@ -46,16 +56,23 @@ from posneg_rec.ranks import (
 __all__ = [
     "Evaluation",
     "TargetRanks",
+    "beyond_accuracy",
+    "calibration_error",
     "compare",
     "coverage_at_k",
     "evaluate",
     "gain",
+    "gini_at_k",
     "hit_rate_at_k",
+    "intra_list_distance_at_k",
+    "list_change_at_k",
     "mrr_at_k",
     "ndcg_at_k",
+    "novelty_at_k",
     "recall_at_k",
     "recommender_scorer",
     "recommender_scores",
+    "responsiveness",
     "summarize",
 ]
 
@@ -230,14 +247,14 @@ def coverage_at_k(y_pred: ArrayLike, *, n_items: int, k: int = 10) -> float:
     0.5
     """
     check_scalar(n_items, "n_items", numbers.Integral, min_val=1)
-    return share_covered(_recommended(y_pred, k), n_items)
+    return share_covered(first_recommended(y_pred, k), n_items)
 
 
 def _relevant_ranks(
     y_true: ArrayLike | Sequence[Collection[Any]], y_pred: ArrayLike, k: int
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Rank of each relevant item (`k` + 1 = not found), row by row, and where each row starts."""
-    recommended = _recommended(y_pred, k)
+    recommended = first_recommended(y_pred, k)
     relevant, lengths = _relevant(y_true)
     check_consistent_length(lengths, recommended)
     if not lengths.all():
@@ -274,27 +291,6 @@ def _relevant(y_true: Any) -> tuple[NDArray[Any], NDArray[np.int64]]:
     unique = [dict.fromkeys(row) for row in rows]
     lengths = np.fromiter(map(len, unique), dtype=np.int64, count=len(unique))
     return as_id_array(list(chain.from_iterable(unique)), "y_true"), lengths
-
-
-def _recommended(y_pred: ArrayLike, k: int) -> NDArray[Any]:
-    """Return the first `k` columns of `y_pred`, checked."""
-    check_scalar(k, "k", numbers.Integral, min_val=1)
-    ids = as_id_array(y_pred, "y_pred")
-    if ids.ndim != 2:
-        raise ValueError(
-            "y_pred must have shape (n_samples, n_recommended), every row of the same length, got "
-            f"an array of shape {ids.shape}. Pad short lists with None."
-        )
-    if ids.shape[1] < k:
-        raise ValueError(
-            f"y_pred has {ids.shape[1]} recommendations per row but k={k}. Pass at least k, padded "
-            "with None where there are fewer, or lower k."
-        )
-    ids = ids[:, :k]
-    if ids.dtype.kind == "O":
-        ids = ids.copy()
-        ids[is_missing(ids)] = None
-    return ids
 
 
 def _mean(values: NDArray[np.float64], sample_weight: ArrayLike | None) -> float:

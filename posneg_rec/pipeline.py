@@ -113,7 +113,8 @@ class RecommenderPipeline(Pipeline):
         k : int, default=10
         **options
             `feedback`, `times`, `exclude_seen`, `allowed_items`, `denied_items`,
-            `dislike_aversion`.
+            `pinned_items`, `boosts`, `groups`, `max_per_group`, `diversity`, `dislike_aversion`.
+            Filters by user are by those of the answer.
 
         Returns
         -------
@@ -154,6 +155,18 @@ class RecommenderPipeline(Pipeline):
             interactions = self._read(as_frame(interactions)).item_ids
         return self._final_estimator.unknown_items(interactions)
 
+    @available_if(final_estimator_has("liked_probabilities"))
+    def liked_probabilities(
+        self,
+        interactions: Any,
+        feedback: Any = None,
+        *,
+        targets: Literal["last", "all"] | ArrayLike = "last",
+    ) -> Any:
+        """See :meth:`ContrastiveSeqRecommender.liked_probabilities`; of the rows left unmasked."""
+        transformed = self._transformed(as_frame(interactions))
+        return self._final_estimator.liked_probabilities(transformed, feedback, targets=targets)
+
     @available_if(final_estimator_has("target_ranks"))
     def score(self, X: Any, y: Any = None) -> float:
         """NDCG@10 on liked minus NDCG@10 on disliked last events; greater is better.
@@ -177,7 +190,7 @@ class RecommenderPipeline(Pipeline):
         feedback: Any = None,
         *,
         targets: Literal["last", "all"] | ArrayLike = "last",
-        exclude_seen: bool | None = None,
+        exclude_seen: bool | int | None = None,
     ) -> TargetRanks:
         """Rank what came next, see :meth:`ContrastiveSeqRecommender.target_ranks`.
 
@@ -191,7 +204,7 @@ class RecommenderPipeline(Pipeline):
         interactions : table or list of histories
         feedback : array-like, default=None
         targets : {"last", "all"} or bool array of shape (n_rows,), default="last"
-        exclude_seen : bool, default=None
+        exclude_seen : bool or int, default=None
             None: as the recommender does by itself.
 
         Returns
@@ -301,7 +314,7 @@ class RecommenderPipeline(Pipeline):
     def _no_answer(self, interactions: Any, k: int, **options: Any) -> Any:
         """Make the answer to nobody, of the columns and types of any other."""
         # Of one user without a history, less that user.
-        options = options | {"feedback": None}
+        options = {name: value for name, value in options.items() if name not in _OF_USERS}
         answer = _columns(self._final_estimator.recommend([[]], k, **options))
         users = self._read(interactions).user_ids
         none = {name: values[:0] for name, values in (answer | {"user": users}).items()}
@@ -356,6 +369,10 @@ class RecommenderPipeline(Pipeline):
             ValueError.
         """
         return persistence.read_pipeline(path, cls, _saved_classes(), mmap=mmap)
+
+
+# What a request says of users and their events.
+_OF_USERS = ("feedback", "allowed_items", "denied_items", "pinned_items")
 
 
 def _saved_classes() -> dict[str, type]:

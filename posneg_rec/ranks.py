@@ -26,7 +26,9 @@ __all__ = [
     "Targets",
     "as_id_array",
     "check_metric",
+    "check_n_different",
     "check_option",
+    "first_recommended",
     "gain",
     "is_missing",
     "metric_name",
@@ -233,9 +235,35 @@ def share_covered(ids: NDArray[Any], n_items: int) -> float:
     """Tell which share of a catalogue some recommended ids hold."""
     present = ids[~is_missing(ids)]
     n_found = len(set(present.tolist()) if present.dtype.kind == "O" else np.unique(present))
+    check_n_different(n_found, n_items)
+    return n_found / n_items
+
+
+def check_n_different(n_found: int, n_items: int) -> None:
+    """Refuse a catalogue of fewer items than were recommended."""
     if n_found > n_items:
         raise ValueError(f"y_pred holds {n_found} different items but n_items={n_items}.")
-    return n_found / n_items
+
+
+def first_recommended(y_pred: ArrayLike, k: int) -> NDArray[Any]:
+    """Return the first `k` columns of recommended ids, checked."""
+    check_scalar(k, "k", numbers.Integral, min_val=1)
+    ids = as_id_array(y_pred, "y_pred")
+    if ids.ndim != 2:
+        raise ValueError(
+            "y_pred must have shape (n_samples, n_recommended), every row of the same length, got "
+            f"an array of shape {ids.shape}. Pad short lists with None."
+        )
+    if ids.shape[1] < k:
+        raise ValueError(
+            f"y_pred has {ids.shape[1]} recommendations per row but k={k}. Pass at least k, padded "
+            "with None where there are fewer, or lower k."
+        )
+    ids = ids[:, :k]
+    if ids.dtype.kind == "O":
+        ids = ids.copy()
+        ids[is_missing(ids)] = None
+    return ids
 
 
 def ranks_of_targets(model: Any, *args: Any, **kwargs: Any) -> TargetRanks:

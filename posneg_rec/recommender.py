@@ -7,7 +7,7 @@ need NumPy alone.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, Unpack, overload
 
@@ -29,6 +29,7 @@ from posneg_rec.frames import as_frame, is_frame, is_history, is_table
 from posneg_rec.interactions import as_table, build_histories
 from posneg_rec.metrics import TargetRanks, recommender_scorer
 from posneg_rec.model_selection import find_targets, warn_if_future_leaks
+from posneg_rec.sequences import Histories
 
 if TYPE_CHECKING:
     from posneg_rec.training import EpochLog, Weights
@@ -534,9 +535,14 @@ class ContrastiveSeqRecommender(CallbackSupportMixin, BaseEstimator):
         *,
         feedback: Any = None,
         times: Any = None,
-        exclude_seen: bool | None = None,
-        allowed_items: ArrayLike | None = None,
-        denied_items: ArrayLike | None = None,
+        exclude_seen: bool | int | None = None,
+        allowed_items: Any = None,
+        denied_items: Any = None,
+        pinned_items: Any = None,
+        boosts: Mapping[Any, float] | None = None,
+        groups: Mapping[Any, Any] | ArrayLike | None = None,
+        max_per_group: int | None = None,
+        diversity: float = 0.0,
         dislike_aversion: float | None = None,
     ) -> Any:
         """Recommend the k items that each history is most likely to continue with.
@@ -553,11 +559,31 @@ class ContrastiveSeqRecommender(CallbackSupportMixin, BaseEstimator):
         times : array-like, default=None
             When each event of one history happened, in the unit of the fit's time column: "joint"
             reads the time between events. None is understood, and a little less exact.
-        exclude_seen : bool, default=None
+        exclude_seen : bool or int, default=None
             Leave out what is in the history, liked or not. None does as the model was fitted, see
-            `excludes_seen_`.
-        allowed_items, denied_items : array-like of item ids, default=None
-            Recommend only from, or never from, these items.
+            `excludes_seen_`. A number n >= 1 leaves out what is among the last n events of the
+            history alone, so that 1 is not True.
+        allowed_items, denied_items : for all users or for each, default=None
+            Recommend only from, or never from, these items. For all: an array-like or a set of
+            item ids. For each user: a list with one such collection per user, in the order of the
+            answer (a table's users in ascending order, a list's histories as they come); a dict
+            {user id: collection}; or a boolean matrix of shape (n_users, n_items), SciPy's sparse
+            or an array, whose columns are ``items_``. None in place of a user's collection is no
+            limit. A dict may name others who are not asked for; who is asked for and not named has
+            nothing denied, and is an error in `allowed_items`.
+        pinned_items : for all users or for each, default=None
+            Come first, in this order, where they are candidates: neither denied nor left out as
+            seen, and with room in their group. Lists or dicts as above.
+        boosts : dict of item id to float, default=None
+            Added to the scores of these items, on the scale of the answer.
+        groups : dict of item id to group, or array-like of shape (n_items,), default=None
+            A category of each item, in an array of each of ``items_``. Items without one (not in
+            the dict, None, NaN) are not limited.
+        max_per_group : int, default=None
+            Recommend at most so many items of one group, the best of them, pinned ones first.
+            Goes with `groups`.
+        diversity : float in [0, 1], default=0.0
+            Weight of being unlike what stands higher in the list, see Notes. 0 changes nothing.
         dislike_aversion : float, default=None
             Instead of the constructor's, for this call.
 
@@ -566,7 +592,8 @@ class ContrastiveSeqRecommender(CallbackSupportMixin, BaseEstimator):
         items, scores : arrays of shape (k,)
             For one history: raw ids, best first, and their scores: ``log p(next) +
             dislike_aversion log p(liked | next)``, of "pnfrec" logits, which compare within one
-            history alone.
+            history alone. Boosts are part of them; pinned items and variety change the order, not
+            the scores.
         table : frame, or structured array
             For many: columns user, item, score and rank (1 = best), of the kind of frame that was
             passed (a NumPy structured array for arrays and lists), users in sorted order.
@@ -574,13 +601,47 @@ class ContrastiveSeqRecommender(CallbackSupportMixin, BaseEstimator):
         Warns
         -----
         UserWarning
-            If fewer than k candidates are left; then the answer is shorter.
+            If fewer than k candidates are left; then the answer is shorter. If an item is pinned
+            or boosted that the model does not know.
+
+        Raises
+        ------
+        ValueError
+            If a filter's number of users is not that of the answer, or its ids are of a type that
+            the model does not have.
 
         Notes
         -----
         Items that the model does not know are ignored (:meth:`unknown_items` names them). A
         history without a known item ("pnfrec": a known liked item) gets the popular and
         well-liked items. Equal scores rank by item code, the position in ``items_``.
+
+        With `diversity` the list is made by maximal marginal relevance [1]_. Of the best
+        ``max(10 k, 100)`` candidates (more where groups leave too few of them), the next item is
+        that of the largest ``(1 - diversity) r - diversity max cos``: ``r`` is its score, brought
+        to [0, 1] between the worst and the best of these candidates, and the maximum is over the
+        cosines of its vector with those of the items before it, 0 for the first. Pinned items
+        come before all others, which keep away from them as well, and a group that is full is
+        passed over.
+
+        References
+        ----------
+        .. [1] Carbonell, Goldstein: "The Use of MMR, Diversity-Based Reranking for Reordering
+           Documents and Producing Summaries", SIGIR 1998. doi:10.1145/290941.291025.
+
+        Examples
+        --------
+        >>> from posneg_rec import ContrastiveSeqRecommender
+        >>> from posneg_rec.datasets import make_opposing_patterns
+        >>> world = make_opposing_patterns(n_users=40, random_state=0)
+        >>> model = ContrastiveSeqRecommender(embedding_dim=8, max_epochs=1, random_state=0)
+        >>> model = model.fit(world.interactions, world.feedback)
+        >>> items, _ = model.recommend([2, 72], k=3, pinned_items=[5, 2, 9], denied_items=[9])
+        >>> items[0], len(items)  # 2 was seen
+        (np.int64(5), 3)
+        >>> table = model.recommend([[2], [72]], k=1, allowed_items={0: [7], 1: [8]})
+        >>> table["item"]
+        array([7, 8])
         """
         fitted, interactions = self._checked(), as_frame(interactions)
         if not (is_history(interactions) or is_frame(interactions)):
@@ -594,6 +655,11 @@ class ContrastiveSeqRecommender(CallbackSupportMixin, BaseEstimator):
             exclude_seen=exclude_seen,
             allowed_items=allowed_items,
             denied_items=denied_items,
+            pinned_items=pinned_items,
+            boosts=boosts,
+            groups=groups,
+            max_per_group=max_per_group,
+            diversity=diversity,
             dislike_aversion=self._aversion(dislike_aversion),
             columns=self._columns(),
             device=self.device,
@@ -702,7 +768,7 @@ class ContrastiveSeqRecommender(CallbackSupportMixin, BaseEstimator):
         feedback: Any = None,
         *,
         targets: Literal["last", "all"] | ArrayLike = "last",
-        exclude_seen: bool | None = None,
+        exclude_seen: bool | int | None = None,
     ) -> TargetRanks:
         """Rank what did happen next among the whole catalogue.
 
@@ -713,8 +779,9 @@ class ContrastiveSeqRecommender(CallbackSupportMixin, BaseEstimator):
         targets : {"last", "all"} or bool array of shape (n_rows,), default="last"
             The rows to predict from their user's earlier rows: of the rows with an earlier one,
             each user's last or all; or those that the mask names.
-        exclude_seen : bool, default=None
-            Whether items of the history are no candidates, as in :meth:`recommend`.
+        exclude_seen : bool or int, default=None
+            Whether items of the history are no candidates, or of how many of its last events, as
+            in :meth:`recommend`.
 
         Returns
         -------
@@ -722,17 +789,7 @@ class ContrastiveSeqRecommender(CallbackSupportMixin, BaseEstimator):
             In the order of the rows. Rank 1 is the top; a target that would never be recommended
             (unknown, or seen before) ranks after all items.
         """
-        fitted, interactions = self._checked(), as_frame(interactions)
-        self._check_columns(interactions)
-        events = fitted.read(interactions, feedback, self._columns())
-        if problem := fitted.vocabulary.mismatch(events.item_ids):
-            raise ValueError(f"No item of the rows can be one of the model's: {problem}.")
-        histories = build_histories(events, fitted.vocabulary)
-        stops = find_targets(histories, targets, events.n_rows)
-        users = np.searchsorted(histories.offsets, stops, side="right") - 1
-        if isinstance(targets, str) and targets == "last":
-            # What was trained on is gone from a loaded model.
-            warn_if_future_leaks(fitted.last_seen, histories, stops, self._columns())
+        fitted, histories, stops, users = self._targets(interactions, feedback, targets)
         ranks = fitted.ranks(
             histories,
             users,
@@ -749,7 +806,57 @@ class ContrastiveSeqRecommender(CallbackSupportMixin, BaseEstimator):
             n_items=len(fitted.items),
         )
 
+    def liked_probabilities(
+        self,
+        interactions: Any,
+        feedback: Any = None,
+        *,
+        targets: Literal["last", "all"] | ArrayLike = "last",
+    ) -> tuple[NDArray[np.float64], NDArray[np.int8]]:
+        """Tell how likely what did happen next was to be liked, and whether it was.
+
+        Of "joint" alone. It is the probability in the data of the fit, unlike that in the ranking,
+        which is the one that there would be if 45 % of all events were disliked.
+
+        Parameters
+        ----------
+        interactions, feedback, targets
+            As in :meth:`target_ranks`.
+
+        Returns
+        -------
+        probabilities : float64 array of shape (n_targets,)
+            Of each target, in the order of the rows, given the rows before it; NaN for an item
+            that the model does not know.
+        signs : int8 array of shape (n_targets,)
+            1 liked, -1 disliked, 0 neutral.
+
+        Raises
+        ------
+        ValueError
+            If the model was fitted with another objective.
+        """
+        fitted, histories, stops, users = self._targets(interactions, feedback, targets)
+        return fitted.liked_probabilities(histories, users, stops), histories.signs[stops]
+
     # ------------------------------------------------------------------------------ shared parts
+
+    def _targets(
+        self, interactions: Any, feedback: Any, targets: Any
+    ) -> tuple[FittedModel, Histories, NDArray[np.int64], NDArray[np.int64]]:
+        """Read rows and find the targets among them, as events and as positions of users."""
+        fitted, interactions = self._checked(), as_frame(interactions)
+        self._check_columns(interactions)
+        events = fitted.read(interactions, feedback, self._columns())
+        if problem := fitted.vocabulary.mismatch(events.item_ids):
+            raise ValueError(f"No item of the rows can be one of the model's: {problem}.")
+        histories = build_histories(events, fitted.vocabulary)
+        stops = find_targets(histories, targets, events.n_rows)
+        users = np.searchsorted(histories.offsets, stops, side="right") - 1
+        if isinstance(targets, str) and targets == "last":
+            # What was trained on is gone from a loaded model.
+            warn_if_future_leaks(fitted.last_seen, histories, stops, self._columns())
+        return fitted, histories, stops, users
 
     def _validate_params(self) -> None:
         """Check the parameters one by one, as scikit-learn does."""

@@ -12,6 +12,7 @@ embedding dimension, ``H`` heads, ``U`` histories of the same length ``L``.
 
 from __future__ import annotations
 
+import copy
 import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -29,6 +30,7 @@ from posneg_rec.memory import (
     TasteWeights,
     WeighedMemory,
 )
+from posneg_rec.selection import NO_FILTERS, Filters, Pool, select, take_out
 from posneg_rec.sequences import (
     Histories,
     PackedSequences,
@@ -62,6 +64,10 @@ _TILE_SCORES = 2**18
 _TILE_QUERIES = 2**8
 # Where whole rows of scores are needed, so many numbers at once (64 MiB).
 _MAX_ROW_SCORES = 2**24
+# Where queries have lists of their own, so many marks of theirs at once (64 MiB).
+_MAX_MARKS = 2**26
+# Answers that are put together from pools: so many candidates in memory, and in a thread, at once.
+_MAX_POOLED, _MAX_SELECTED = 2**22, 2**14
 # For a product of so many multiplications OpenBLAS starts no threads.
 _SMALL_PRODUCT = 2**18
 # So few queries are multiplied with the items one by one.
@@ -140,12 +146,17 @@ class Queries:
         met = PackedSequences(histories.items[index], offsets_of(last - first))
         return cls(inputs, rows, met, histories.signs[index])
 
-    def recall(self, memory: ItemMemory, queries: slice | NDArray[np.int64]) -> Recalled:
-        """Let a memory read what some queries have met, all of it."""
+    def take(self, queries: slice | NDArray[np.int64]) -> Queries:
+        """Return some of the queries, which share the inputs of all."""
         starts, lengths = self.seen.offsets[:-1][queries], self.seen.lengths[queries]
         events = ranges(starts, lengths)
         met = PackedSequences(self.seen.values[events], offsets_of(lengths))
-        return memory.recall(met, self.seen_signs[events])
+        return Queries(self.inputs, self.rows[queries], met, self.seen_signs[events])
+
+    def recall(self, memory: ItemMemory, queries: slice | NDArray[np.int64]) -> Recalled:
+        """Let a memory read what some queries have met, all of it."""
+        asked = self.take(queries)
+        return memory.recall(asked.seen, asked.seen_signs)
 
 
 # -- Threads and products ----------------------------------------------------------------------
@@ -573,8 +584,9 @@ class Scorer:
         Weight >= 0 of the log probability to be liked, in a model of likelihoods.
     exclude_seen : bool, default=True
         Whether items that the query has seen score -inf.
-    allowed : bool array of shape (N,), default=None
-        All others score -inf.
+    filters : Filters
+        What is no candidate scores -inf, boosts are part of the scores; pinned items, groups and
+        variety are the business of :meth:`top_k`.
     memory : WeighedMemory, default=None
         Of a model of likelihoods.
     liked_shift : float, default=0.0
@@ -588,7 +600,7 @@ class Scorer:
     queries: Queries
     aversion: float = 1.0
     exclude_seen: bool = True
-    allowed: NDArray[np.bool_] | None = None
+    filters: Filters = NO_FILTERS
     memory: WeighedMemory | None = None
     liked_shift: float = 0.0
 
@@ -598,6 +610,9 @@ class Scorer:
 
     def top_k(self, k: int) -> tuple[NDArray[np.int64], Array]:
         """Find the best items of each query, best first, equal scores by item code.
+
+        Pinned items come before them; groups and variety may leave some of them out, see
+        :func:`selection.select`.
 
         Parameters
         ----------
@@ -610,33 +625,86 @@ class Scorer:
         scores : float32 array of shape (Q, min(k, N))
             -inf there.
         """
-        n_items = len(self.likes)
+        n_queries, n_items = len(self.queries.rows), len(self.likes)
         k = min(k, n_items)
+        if not self.filters.reorders:
+            return self._best(k)[:2]
+        codes = np.full((n_queries, k), -1)
+        best = np.full(codes.shape, -np.inf, dtype=np.float32)
+        left, size = np.arange(n_queries), self.filters.pool_size(k)
+        while len(left):
+            size = min(size, n_items)
+            step = max(1, _MAX_POOLED // size)
+            parts = [left[start : start + step] for start in range(0, len(left), step)]
+            # Where groups leave too few, the pool is widened until nothing is left to come.
+            left = np.concatenate([self._select(part, k, size, codes, best) for part in parts])
+            size *= 4
+        return codes, best
+
+    def _select(
+        self,
+        queries: NDArray[np.int64],
+        k: int,
+        size: int,
+        codes: NDArray[np.int64],
+        best: Array,
+    ) -> NDArray[np.int64]:
+        """Fill in the answers to some queries, from pools of a size; return which stay short."""
+        asked = self._of(queries)
+        pool, is_short = asked._best(size), np.empty(len(queries), dtype=bool)
+
+        def fill(block: slice) -> None:
+            filters = asked.filters.take(np.arange(block.start, block.stop))
+            codes[queries[block]], best[queries[block]], is_short[block] = select(
+                pool.part(block), k, filters, self.model.items
+            )
+
+        _for_each(fill, asked._blocks(_MAX_SELECTED // size))
+        return queries[is_short & (size < len(self.likes))]
+
+    def _of(self, queries: NDArray[np.int64]) -> Scorer:
+        """Return the scorer of some of the queries, whose inputs are encoded already."""
+        asked = copy.copy(self)
+        asked.queries, asked.filters = self.queries.take(queries), self.filters.take(queries)
+        return asked
+
+    def _best(self, k: int) -> Pool:
+        """Find the k <= N best candidates of each query that are not pinned."""
+        n_items = len(self.likes)
         codes = np.full((len(self.queries.rows), k), -1)
         best = np.full(codes.shape, -np.inf, dtype=np.float32)
+        pinned = self._pinned
+        pinned_scores = np.full(pinned.shape, -np.inf, dtype=np.float32)
 
         def fill_whole(block: slice) -> None:
             scores, log_normaliser = self._whole_rows(block)
+            everything = np.arange(len(scores)), slice(0, n_items)
+            take_out(scores, *everything, pinned[block], pinned_scores[block])
             codes[block], best[block] = top_k(scores, k)
             best[block] -= log_normaliser[:, None]
+            pinned_scores[block] -= log_normaliser[:, None]
 
         @_quietly
         def fill(block: slice) -> None:
             found, top = codes[block], best[block]  # views
             floor, log_normaliser = top[:, -1], self._no_normaliser(block)
             for rows, items, scores in self._tiles(block, floor, log_normaliser):
+                take_out(scores, rows, items, pinned[block], pinned_scores[block])
                 # What was found before has lower codes and so goes before its equals.
                 positions, top[rows] = top_k(np.concatenate([top[rows], scores], axis=1), k)
                 kept = np.take_along_axis(found[rows], np.minimum(positions, k - 1), 1)
                 found[rows] = np.where(positions < k, kept, positions + (items.start - k))
             top -= log_normaliser[:, None]
+            pinned_scores[block] -= log_normaliser[:, None]
 
         # Tile after tile, long lists would be sorted over and over.
         if k > _LONG_LIST * n_items:
             _for_each(fill_whole, self._blocks(_MAX_ROW_SCORES // n_items))
         else:
-            _for_each(fill, self._blocks(_TILE_QUERIES))
-        return codes, best
+            has_rows = self.filters.allowed_rows is not None or self.filters.denied_rows
+            most = _MAX_MARKS // n_items if has_rows else _TILE_QUERIES
+            _for_each(fill, self._blocks(min(_TILE_QUERIES, most)))
+        return Pool(codes, best, pinned_scores)
 
     def ranks(self, targets: NDArray[np.int64]) -> NDArray[np.int64]:
         """Find the position of each query's target among all items, as :func:`target_ranks` does.
@@ -664,19 +732,20 @@ class Scorer:
         row: Array = scores[0] - log_normaliser
         return row
 
-    def tastes(self, memory: ItemMemory, targets: NDArray[np.int64]) -> tuple[Array, Array]:
+    def tastes(self, memory: ItemMemory | None, targets: NDArray[np.int64]) -> tuple[Array, Array]:
         """Tell what model and memory make of each query's target being liked, (Q,) each.
 
-        They are a logit, and a score of :meth:`ItemMemory.recall`; to be weighed by
-        :func:`memory.fit_taste_weights`.
+        They are a logit, and a score of :meth:`ItemMemory.recall` (0 without a memory); to be
+        weighed by :func:`memory.fit_taste_weights`.
         """
-        logits, scores = np.empty((2, len(targets)), dtype=np.float32)
+        logits, scores = np.zeros((2, len(targets)), dtype=np.float32)
         everything = slice(0, len(self.likes))
         for block in self._blocks(min(_TILE_QUERIES, _MAX_ROW_SCORES // len(self.likes))):
             rows, own = np.arange(block.stop - block.start), targets[block]
             states = self._states[self.queries.rows[block]]
             logits[block] = self.model.liked_logits(states, everything)[rows, own]
-            scores[block] = self.queries.recall(memory, block).taste_scores()[rows, own]
+            if memory is not None:
+                scores[block] = self.queries.recall(memory, block).taste_scores()[rows, own]
         return logits, scores
 
     @_quietly
@@ -694,6 +763,11 @@ class Scorer:
         liked = self.model.liked_logits(states, slice(0, len(self.likes)))
         liked = taste_weights.logit(liked, recalled.taste_scores())
         return scores - log_normaliser[:, None], recalled.next_scores(), log_sigmoid(liked)
+
+    @property
+    def _pinned(self) -> NDArray[np.int64]:
+        pinned = self.filters.pinned
+        return np.empty((len(self.queries.rows), 0), np.int64) if pinned is None else pinned
 
     def _blocks(self, size: int) -> list[slice]:
         n, size = len(self.queries.rows), max(1, size)
@@ -718,10 +792,11 @@ class Scorer:
     ) -> Iterator[tuple[NDArray[np.int64], slice, Array]]:
         """Score one tile after the other, in ascending order of the items.
 
-        Yields the rows (positions in the block) that may score above their `floor` in the tile,
-        the items, and the scores of these rows, the caller's to change. The caller may raise the
-        floor in between. The scores lack ``- log_normaliser``, what makes probabilities of the
-        logits and is complete after the last tile: the same for a whole row, it changes no rank.
+        Yields the rows (positions in the block) that may score above their `floor` in the tile, or
+        have something pinned there, the items, and the scores of these rows, the caller's to
+        change. The caller may raise the floor in between. The scores lack ``- log_normaliser``,
+        what makes probabilities of the logits and is complete after the last tile: the same for a
+        whole row, it changes no rank.
         """
         inputs = self.queries.rows[block]
         states = self._states[inputs]  # (Q, d)
@@ -729,6 +804,8 @@ class Scorer:
         aversion = np.full((len(inputs), 1), self.aversion, dtype=np.float32)
         aversion[empty] = 0
         seen_rows, seen = self._seen(block)
+        filters, pinned = self.filters, self._pinned[block]
+        blocked = filters.blocked(block, len(self.likes))
         recalled = None if self.memory is None else self.queries.recall(self.memory.items, block)
         n_items = len(self.likes)
         step = max(1, _TILE_SCORES // len(inputs))
@@ -743,13 +820,19 @@ class Scorer:
                 np.logaddexp(log_normaliser, top + np.log(total), out=log_normaliser)
             if len(empty):
                 scores[empty] = self._fallback[items]  # negative, while their logits were 0
-            if self.allowed is not None:
-                scores[:, ~self.allowed[items]] = -np.inf
+            if filters.boosts is not None:
+                scores += filters.boosts[items]
+            if filters.allowed is not None:
+                scores[:, ~filters.allowed[items]] = -np.inf
+            if blocked is not None:
+                np.copyto(scores, np.float32(-np.inf), where=blocked[:, items])
+            if filters is not NO_FILTERS:
                 top = scores.max(1)
             first, last = np.searchsorted(seen, [items.start, items.stop])
             scores[seen_rows[first:last], seen[first:last] - start] = -np.inf
             # A log probability is never positive: from their logits on scores only go down.
-            rows = np.flatnonzero(top > floor)
+            is_pinned = (pinned >= items.start) & (pinned < items.stop)
+            rows = np.flatnonzero((top > floor) | is_pinned.any(1))
             if len(rows) < len(top):
                 scores = scores[rows]
             if self.model.is_likelihood and self.aversion:

@@ -12,6 +12,7 @@ from test_serving import (
     EVENT,
     N_ITEMS,
     inputs_of,
+    plain_answers,
     plain_scores,
     ranking,
     ready,
@@ -21,11 +22,15 @@ from test_serving import (
 )
 from tiny import X, Y, tiny
 
-from posneg_rec import accelerated, fitted, serving
+from posneg_rec import accelerated, fitted, selection, serving
 from posneg_rec.accelerated import AcceleratedScorer
 from posneg_rec.sequences import PackedSequences
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def one_of(filters, query):
+    return filters.take(np.array([query]))
 
 
 def moved(plain):
@@ -47,6 +52,8 @@ def test_any_portions_give_what_the_plain_scorer_gives(kind, data, k, max_scores
     deciding = scorer._scores(np.arange(len(exact)))[0].cpu().numpy()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(accelerated, "_MAX_SCORES", max_scores)
+        patch.setattr(serving, "_MAX_POOLED", 4 * k)
+        patch.setattr(selection, "_POOL_OF_GROUPS", 1)
         codes, scores = scorer.top_k(k)
         ranks = scorer.ranks(targets)
         rows = [scorer.row(query) for query in range(len(exact))]
@@ -54,7 +61,8 @@ def test_any_portions_give_what_the_plain_scorer_gives(kind, data, k, max_scores
     for query, (row, target) in enumerate(zip(deciding, targets, strict=True)):
         np.testing.assert_allclose(rows[query], exact[query], atol=2e-4)
         order = ranking(row)
-        found = order[:k]
+        (found,) = plain_answers(row[None], one_of(plain.filters, query))
+        found = found[:k]
         assert codes[query].tolist() == found + [-1] * (codes.shape[1] - len(found))
         np.testing.assert_allclose(scores[query, : len(found)], exact[query, found], atol=2e-4)
         assert np.isneginf(scores[query, len(found) :]).all()

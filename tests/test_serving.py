@@ -4,6 +4,7 @@ import subprocess
 import sys
 import threading
 import tracemalloc
+from collections import Counter
 from unittest import mock
 
 import numpy as np
@@ -15,9 +16,10 @@ from hypothesis.extra import numpy as hnp
 from threadpoolctl import threadpool_info
 from tiny import X, Y, tiny
 
-from posneg_rec import serving
+from posneg_rec import selection, serving
 from posneg_rec.memory import ItemMemory, ItemWeights, TasteWeights, WeighedMemory
 from posneg_rec.nn import Clock, JointEncoder, TwoSidedEncoder
+from posneg_rec.selection import Filters
 from posneg_rec.sequences import N_GAP_TAGS, Histories, PackedSequences, gap_tags
 
 N_ITEMS = 11
@@ -298,6 +300,8 @@ def plain_scores(asked):
         scores -= asked.aversion * np.logaddexp(0, -taste)
     popularity = (LIKES + 1) / (LIKES + 1).sum() * (LIKES + 1) / (LIKES + DISLIKES + 2)
     scores[asked.queries.inputs.lengths[asked.queries.rows] == 0] = np.log(popularity)
+    if asked.filters.boosts is not None:
+        scores += asked.filters.boosts
     return masked(scores, asked)
 
 
@@ -306,8 +310,14 @@ def masked(scores, asked):
     if asked.exclude_seen:
         for row in range(len(scores)):
             scores[row, asked.queries.seen[row]] = -np.inf
-    if asked.allowed is not None:
-        scores[:, ~asked.allowed] = -np.inf
+    wanted = asked.filters
+    if wanted.allowed is not None:
+        scores[:, ~wanted.allowed] = -np.inf
+    for row in range(len(scores)):
+        if wanted.allowed_rows is not None and wanted.is_limited[row]:
+            scores[row, np.setdiff1d(np.arange(N_ITEMS), wanted.allowed_rows[row])] = -np.inf
+        for denied in wanted.denied_rows:
+            scores[row, denied[row]] = -np.inf
     return scores
 
 
@@ -334,6 +344,47 @@ def memories(draw):
 
 
 @st.composite
+def filters_of(draw, n_queries, n_items):
+    """Filters of every kind, several of them or none at once."""
+    item = st.integers(0, n_items - 1)
+    lists = st.lists(st.lists(item, max_size=n_items), min_size=n_queries, max_size=n_queries)
+    pinned = None
+    if draw(st.booleans()):
+        pinned = np.full((n_queries, 4), -1)
+        for row in pinned:
+            for place, code in enumerate(draw(st.lists(item, unique=True, max_size=4))):
+                row[place] = code
+    boost = st.sampled_from([0.0, 0.5, -8.0, 64.0])
+    return Filters(
+        allowed=draw(st.none() | hnp.arrays(bool, n_items)),
+        allowed_rows=draw(st.none() | lists.map(PackedSequences.from_lists)),
+        is_limited=draw(hnp.arrays(bool, n_queries)),
+        denied_rows=tuple(map(PackedSequences.from_lists, draw(st.lists(lists, max_size=2)))),
+        pinned=pinned,
+        boosts=draw(st.none() | hnp.arrays(np.float32, n_items, elements=boost)),
+        groups=draw(st.none() | hnp.arrays(np.int64, n_items, elements=st.integers(-1, 2))),
+        max_per_group=draw(st.integers(1, 3)),
+    )
+
+
+def plain_answers(scores, filters):
+    """What is shown of each row, all of it, one item after the other."""
+    answers = []
+    for query, row in enumerate(scores):
+        order = ranking(row)
+        first = [] if filters.pinned is None else filters.pinned[query].tolist()
+        first = [code for code in first if code in order]
+        shown, in_group = [], Counter()
+        for code in [*first, *(code for code in order if code not in first)]:
+            group = -1 if filters.groups is None else filters.groups[code]
+            if group < 0 or in_group[group] < filters.max_per_group:
+                shown.append(int(code))
+                in_group[group] += 1
+        answers.append(shown)
+    return answers
+
+
+@st.composite
 def scorers(draw, kind):
     """Scorers of few queries, with many ties: items share vectors, which are exact in binary."""
     event = st.tuples(st.integers(-1, N_ITEMS - 1), st.sampled_from([-1, 0, 1]))
@@ -352,7 +403,7 @@ def scorers(draw, kind):
         queries,
         aversion=draw(st.sampled_from([0.0, 1.0, 4.0])),
         exclude_seen=draw(st.booleans()),
-        allowed=draw(st.none() | hnp.arrays(bool, N_ITEMS)),
+        filters=draw(filters_of(len(users), N_ITEMS)),
         memory=draw(st.none() | memories()) if kind is JointEncoder else None,
         liked_shift=draw(st.sampled_from([0.0, -2.0])),
     )
@@ -377,25 +428,33 @@ def test_any_tiles_give_what_all_scores_at_once_give(
     # What decides is float32 and lacks what is the same for a whole row.
     states, everything = asked._states[asked.queries.rows], slice(0, N_ITEMS)
     deciding = asked.model.logits(states, everything)
+    boosts = 0 if asked.filters.boosts is None else asked.filters.boosts
     if asked.model.is_likelihood:
         liked = asked.model.liked_logits(states, everything)
         if asked.memory is not None:
             recalled = asked.queries.recall(asked.memory.items, slice(0, n_queries))
             deciding += asked.memory.next_weight * recalled.next_scores()
             liked = asked.memory.taste_weights.logit(liked, recalled.taste_scores())
+        deciding += boosts
         liked += np.float32(asked.liked_shift)
         deciding += np.float32(asked.aversion) * serving.log_sigmoid(liked)
-    deciding[asked.queries.inputs.lengths[asked.queries.rows] == 0] = asked._fallback
-    orders = [ranking(row) for row in masked(deciding, asked)]
+    else:
+        deciding += boosts
+    empty = asked.queries.inputs.lengths[asked.queries.rows] == 0
+    deciding[empty] = asked._fallback + boosts
+    orders = plain_answers(masked(deciding, asked), asked.filters)
     targets = np.array(data.draw(st.lists(st.integers(-1, 10), min_size=5, max_size=5)))[:n_queries]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(serving, "_TILE_SCORES", tile_scores)
         patch.setattr(serving, "_TILE_QUERIES", tile_queries)
         patch.setattr(serving, "_LONG_LIST", long_list)
         patch.setattr(serving, "_MAX_ROW_SCORES", tile_queries * N_ITEMS)
+        patch.setattr(serving, "_MAX_MARKS", tile_queries * N_ITEMS)
+        patch.setattr(serving, "_MAX_POOLED", 4 * k)  # a few queries at a time
+        patch.setattr(serving, "_MAX_SELECTED", 2 * k)
+        patch.setattr(selection, "_POOL_OF_GROUPS", 1)  # mostly too small
         codes, scores = asked.top_k(k)
         rows = [asked.row(query) for query in range(n_queries)]
-        asked.allowed = None  # ranks are among all items
         ranks = asked.ranks(targets)
         everybody = [ranking(row) for row in masked(deciding, asked)]
     for query, order in enumerate(orders):
@@ -477,6 +536,30 @@ def test_tiles_that_cannot_improve_an_answer_are_not_finished(monkeypatch):
     monkeypatch.setattr(asked.model, "liked_logits", spy)
     asked.top_k(2)
     assert finished[0] == 4 and sum(finished) < 4 * 200 / 2
+
+
+def test_filters_find_what_stands_far_down(monkeypatch):
+    """In tiles that could not improve an answer, and behind a full group."""
+    asked = wide_scorer(n_queries=4, n_items=4000)
+    monkeypatch.setattr(serving, "_TILE_SCORES", 4 * 20)
+    order, scores = asked.top_k(4000)
+    worst, best = order[:, -1], order[:, 0]
+    asked.filters = Filters(pinned=worst[:, None])
+    codes, found = asked.top_k(2)
+    np.testing.assert_array_equal(codes, np.stack([worst, best], axis=1))
+    np.testing.assert_allclose(found, scores[:, [-1, 0]], rtol=1e-5)
+    boosts = np.zeros(4000, np.float32)
+    boosts[worst] = 1000
+    asked.filters = Filters(boosts=boosts)
+    assert set(asked.top_k(4)[0].ravel()) == set(worst)
+    groups = np.full(4000, -1)
+    groups[order[0, :500]] = 7
+    asked.filters = Filters(groups=groups, max_per_group=2)
+    codes, _ = asked.top_k(3)
+    assert codes[0].tolist() == order[0, [0, 1, 500]].tolist()
+    ranked = np.argsort(order, axis=1)  # the place of each item
+    expected = [row[:3] for row in plain_answers(-ranked, asked.filters)]
+    assert codes.tolist() == expected
 
 
 MATRICES = st.tuples(*[st.integers(0, 3) for _ in range(2)], *[st.integers(1, 40)] * 3)
