@@ -21,7 +21,15 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.utils import check_consistent_length, check_scalar
 
 from posneg_rec._sklearn import check_sample_weight
-from posneg_rec.evaluation import Evaluation, compare, evaluate, summarize
+from posneg_rec.evaluation import (
+    AversionCurve,
+    Evaluation,
+    aversion_curve,
+    choose_aversion,
+    compare,
+    evaluate,
+    summarize,
+)
 from posneg_rec.frames import is_table
 from posneg_rec.interactions import read_history
 from posneg_rec.ranks import (
@@ -44,8 +52,11 @@ from posneg_rec.ranks import (
 )
 
 __all__ = [
+    "AversionCurve",
     "Evaluation",
     "TargetRanks",
+    "aversion_curve",
+    "choose_aversion",
     "compare",
     "coverage_at_k",
     "evaluate",

@@ -7,9 +7,9 @@ need NumPy alone.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from numbers import Integral, Real
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, overload
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -673,6 +673,7 @@ class ContrastiveSeqRecommender(CallbackSupportMixin, BaseEstimator):
         """
         return recommender_scorer()(self, interactions, _one_of(y, feedback))
 
+    @overload
     def target_ranks(
         self,
         interactions: Any,
@@ -680,7 +681,29 @@ class ContrastiveSeqRecommender(CallbackSupportMixin, BaseEstimator):
         *,
         targets: Literal["last", "all"] | ArrayLike = "last",
         exclude_seen: bool | None = None,
-    ) -> TargetRanks:
+        dislike_aversion: float | None = None,
+    ) -> TargetRanks: ...
+
+    @overload
+    def target_ranks(
+        self,
+        interactions: Any,
+        feedback: Any = None,
+        *,
+        targets: Literal["last", "all"] | ArrayLike = "last",
+        exclude_seen: bool | None = None,
+        dislike_aversion: Sequence[float] | NDArray[Any],
+    ) -> list[TargetRanks]: ...
+
+    def target_ranks(
+        self,
+        interactions: Any,
+        feedback: Any = None,
+        *,
+        targets: Literal["last", "all"] | ArrayLike = "last",
+        exclude_seen: bool | None = None,
+        dislike_aversion: float | Sequence[float] | NDArray[Any] | None = None,
+    ) -> TargetRanks | list[TargetRanks]:
         """Rank what did happen next among the whole catalogue.
 
         Parameters
@@ -692,13 +715,26 @@ class ContrastiveSeqRecommender(CallbackSupportMixin, BaseEstimator):
             each user's last or all; or those that the mask names.
         exclude_seen : bool, default=None
             Whether items of the history are no candidates, as in :meth:`recommend`.
+        dislike_aversion : float or sequence of float, default=None
+            Instead of the constructor's, for this call. The histories are read once, however many
+            there are.
 
         Returns
         -------
-        TargetRanks
+        TargetRanks, or a list of them
             In the order of the rows. Rank 1 is the top; a target that would never be recommended
-            (unknown, or seen before) ranks after all items.
+            (unknown, or seen before) ranks after all items. Of a sequence of aversions one each.
+
+        See Also
+        --------
+        posneg_rec.metrics.aversion_curve : What each aversion gains and costs.
         """
+        aversions: Any = dislike_aversion
+        several = np.ndim(aversions) == 1
+        if not several:
+            aversions = [self._aversion(aversions)]
+        if not len(aversions):
+            raise ValueError("dislike_aversion must be a number or some, got an empty sequence.")
         fitted, interactions = self._checked(), as_frame(interactions)
         self._check_columns(interactions)
         events = fitted.read(interactions, feedback, self._columns())
@@ -710,21 +746,20 @@ class ContrastiveSeqRecommender(CallbackSupportMixin, BaseEstimator):
         if isinstance(targets, str) and targets == "last":
             # What was trained on is gone from a loaded model.
             warn_if_future_leaks(fitted.last_seen, histories, stops, self._columns())
-        ranks = fitted.ranks(
-            histories,
-            users,
-            stops,
-            exclude_seen=exclude_seen,
-            dislike_aversion=self.dislike_aversion,
-            device=self.device,
+        ranks = fitted.ranks_by_aversion(
+            histories, users, stops, aversions, exclude_seen=exclude_seen, device=self.device
         )
-        return TargetRanks(
-            users=histories.users[users],
-            rows=histories.rows[stops],
-            signs=histories.signs[stops],
-            ranks=ranks,
-            n_items=len(fitted.items),
-        )
+        answers = [
+            TargetRanks(
+                users=histories.users[users],
+                rows=histories.rows[stops],
+                signs=histories.signs[stops],
+                ranks=of_one,
+                n_items=len(fitted.items),
+            )
+            for of_one in ranks
+        ]
+        return answers if several else answers[0]
 
     # ------------------------------------------------------------------------------ shared parts
 
