@@ -413,6 +413,55 @@ class FittedModel:
                 ranks[:, part] = scorer.ranks_by_aversion(targets, weights)
         return ranks
 
+    def liked_probabilities(
+        self, histories: Histories, users: NDArray[np.int64], stops: NDArray[np.int64]
+    ) -> NDArray[np.float64]:
+        """Tell how likely the item of each event of `stops` is to be liked, rather than disliked.
+
+        As in the data of the fit: the share of dislikes that an aversion is scaled to is no part
+        of it.
+
+        Parameters
+        ----------
+        histories, users, stops
+            As in :meth:`ranks`.
+
+        Returns
+        -------
+        float64 array of shape (n_targets,)
+            NaN for items that the catalogue lacks.
+
+        Raises
+        ------
+        ValueError
+            If the model tells no likes from dislikes.
+        """
+        if not (self.model.is_likelihood and self.likes.any() and self.dislikes.any()):
+            raise ValueError(
+                "The model has no probability to be liked: "
+                + (
+                    f"the objective {self.method!r} learns none, 'joint' does."
+                    if not self.model.is_likelihood
+                    else f"its fit had {self.likes.sum()} likes and {self.dislikes.sum()} dislikes."
+                )
+            )
+        targets = histories.items[stops]
+        known = np.flatnonzero(targets >= 0)
+        scorer = self._scorer(
+            histories, users[known], stops[known], exclude_seen=False, dislike_aversion=0.0
+        )
+        items = None if self.memory is None else self.memory.items
+        logits, scores = scorer.tastes(items, targets[known])
+        if self.memory is not None:
+            logits = self.memory.taste_weights.logit(logits, scores)
+        likes, dislikes = self.likes[targets[known]] + 1.0, self.dislikes[targets[known]] + 1.0
+        # Where nothing was read, the item alone speaks, as in the ranking.
+        unread = scorer.queries.inputs.lengths[scorer.queries.rows] == 0
+        exact = np.where(unread, np.log(likes / dislikes), logits.astype(np.float64))
+        liked = np.full(len(stops), np.nan)
+        liked[known] = np.exp(-np.logaddexp(0, -exact))
+        return liked
+
     def weighed(
         self, items: ItemMemory, histories: Histories, held: NDArray[np.bool_]
     ) -> WeighedMemory:

@@ -26,10 +26,11 @@ from posneg_rec.fitted import FittedModel
 from posneg_rec.fitting import fit_model
 from posneg_rec.frames import as_frame, is_frame, is_history, is_table
 from posneg_rec.interactions import build_histories
-from posneg_rec.metrics import TargetRanks, recommender_scorer
+from posneg_rec.metrics import TargetProbabilities, TargetRanks, recommender_scorer
 from posneg_rec.model_selection import find_targets, warn_if_future_leaks
 
 if TYPE_CHECKING:
+    from posneg_rec.sequences import Histories
     from posneg_rec.training import EpochLog, Weights
 
 __all__ = ["PNFREC", "ContrastiveSeqRecommender"]
@@ -735,14 +736,7 @@ class ContrastiveSeqRecommender(CallbackSupportMixin, BaseEstimator):
             aversions = [self._aversion(aversions)]
         if not len(aversions):
             raise ValueError("dislike_aversion must be a number or some, got an empty sequence.")
-        fitted, interactions = self._checked(), as_frame(interactions)
-        self._check_columns(interactions)
-        events = fitted.read(interactions, feedback, self._columns())
-        if problem := fitted.vocabulary.mismatch(events.item_ids):
-            raise ValueError(f"No item of the rows can be one of the model's: {problem}.")
-        histories = build_histories(events, fitted.vocabulary)
-        stops = find_targets(histories, targets, events.n_rows)
-        users = np.searchsorted(histories.offsets, stops, side="right") - 1
+        fitted, histories, users, stops = self._read_targets(interactions, feedback, targets)
         if isinstance(targets, str) and targets == "last":
             # What was trained on is gone from a loaded model.
             warn_if_future_leaks(fitted.last_seen, histories, stops, self._columns())
@@ -760,6 +754,60 @@ class ContrastiveSeqRecommender(CallbackSupportMixin, BaseEstimator):
             for of_one in ranks
         ]
         return answers if several else answers[0]
+
+    def target_probabilities(
+        self,
+        interactions: Any,
+        feedback: Any = None,
+        *,
+        targets: Literal["last", "all"] | ArrayLike = "last",
+    ) -> TargetProbabilities:
+        """Tell how likely what did happen next was to be liked, rather than disliked.
+
+        Parameters
+        ----------
+        interactions, feedback, targets
+            As in :meth:`target_ranks`.
+
+        Returns
+        -------
+        TargetProbabilities
+            In the order of the rows.
+
+        Raises
+        ------
+        ValueError
+            If the model knows no such probability: of "pnfrec", or of a fit without likes or
+            without dislikes.
+
+        See Also
+        --------
+        posneg_rec.plotting.LikeCalibrationDisplay : Draws how true they are.
+        """
+        fitted, histories, users, stops = self._read_targets(interactions, feedback, targets)
+        if isinstance(targets, str) and targets == "last":
+            # What was trained on is gone from a loaded model.
+            warn_if_future_leaks(fitted.last_seen, histories, stops, self._columns())
+        return TargetProbabilities(
+            users=histories.users[users],
+            rows=histories.rows[stops],
+            signs=histories.signs[stops],
+            liked=fitted.liked_probabilities(histories, users, stops),
+        )
+
+    def _read_targets(
+        self, interactions: Any, feedback: Any, targets: Any
+    ) -> tuple[FittedModel, Histories, NDArray[np.int64], NDArray[np.int64]]:
+        """Read the fitted model, histories, and position of each target's user and of itself."""
+        fitted, interactions = self._checked(), as_frame(interactions)
+        self._check_columns(interactions)
+        events = fitted.read(interactions, feedback, self._columns())
+        if problem := fitted.vocabulary.mismatch(events.item_ids):
+            raise ValueError(f"No item of the rows can be one of the model's: {problem}.")
+        histories = build_histories(events, fitted.vocabulary)
+        stops = find_targets(histories, targets, events.n_rows)
+        users = np.searchsorted(histories.offsets, stops, side="right") - 1
+        return fitted, histories, users, stops
 
     # ------------------------------------------------------------------------------ shared parts
 

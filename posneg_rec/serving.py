@@ -655,19 +655,20 @@ class Scorer:
         row: Array = scores[0] - log_normaliser
         return row
 
-    def tastes(self, memory: ItemMemory, targets: NDArray[np.int64]) -> tuple[Array, Array]:
+    def tastes(self, memory: ItemMemory | None, targets: NDArray[np.int64]) -> tuple[Array, Array]:
         """Tell what model and memory make of each query's target being liked, (Q,) each.
 
-        They are a logit, and a score of :meth:`ItemMemory.recall`; to be weighed by
-        :func:`memory.fit_taste_weights`.
+        They are a logit, and a score of :meth:`ItemMemory.recall` (0 without a memory); to be
+        weighed by :func:`memory.fit_taste_weights`.
         """
-        logits, scores = np.empty((2, len(targets)), dtype=np.float32)
+        logits, scores = np.zeros((2, len(targets)), dtype=np.float32)
         everything = slice(0, len(self.likes))
         for block in self._blocks(min(_TILE_QUERIES, _MAX_ROW_SCORES // len(self.likes))):
             rows, own = np.arange(block.stop - block.start), targets[block]
             states = self._states[self.queries.rows[block]]
             logits[block] = self.model.liked_logits(states, everything)[rows, own]
-            scores[block] = self.queries.recall(memory, block).taste_scores()[rows, own]
+            if memory is not None:
+                scores[block] = self.queries.recall(memory, block).taste_scores()[rows, own]
         return logits, scores
 
     @_quietly

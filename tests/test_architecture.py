@@ -26,6 +26,7 @@ ALLOWED = {
     "ranks": {"frames", "ids"},
     "evaluation": {"ranks"},
     "metrics": {"_sklearn", "evaluation", "frames", "interactions", "ranks"},
+    "plotting": {"evaluation", "ranks", "sequences"},
     "model_selection": {"columns", "frames", "ids", "interactions", "sequences"},
     "datasets": {"_sklearn"},
     "nn": {"sequences"},
