@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import numbers
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from html import escape
 from typing import Any
@@ -39,6 +39,7 @@ __all__ = [
     "summarize",
 ]
 
+_COUNTS = ("n_liked", "n_disliked", "n_users", "k", "confidence_level", "n_bootstraps")
 # From no regard for dislikes to one that costs likes; closer where most of the change is.
 _AVERSIONS = (0.0, 0.5, 1.0, 2.0, 3.0, 5.0, 8.0, 12.0)
 
@@ -91,8 +92,30 @@ class Evaluation:
             for name, interval in self.intervals.items()
             for side, bound in zip(("low", "high"), interval, strict=True)
         }
-        counts = ("n_liked", "n_disliked", "n_users", "k", "confidence_level", "n_bootstraps")
-        return {**self.values, **bounds, **{name: getattr(self, name) for name in counts}}
+        return {**self.values, **bounds, **{name: getattr(self, name) for name in _COUNTS}}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, float], *, is_difference: bool = False) -> Evaluation:
+        """Put together what :meth:`to_dict` took apart, read from a JSON file, say.
+
+        Parameters
+        ----------
+        values : mapping of str to float
+        is_difference : bool, default=False
+            Whether they came from :func:`compare`.
+        """
+        names = [f"{metric}_{feedback}" for metric in GAINS for feedback in FEEDBACKS]
+        missing = [name for name in (*names, *_COUNTS) if name not in values]
+        if missing:
+            raise ValueError(f"values is not of Evaluation.to_dict: it lacks {missing[0]!r}.")
+        coverage = {name: values[name] for name in ("coverage",) if name in values}
+        counts: dict[str, Any] = {name: values[name] for name in _COUNTS}
+        return cls(
+            values={name: values[name] for name in names} | coverage,
+            intervals={name: (values[f"{name}_low"], values[f"{name}_high"]) for name in names},
+            is_difference=is_difference,
+            **counts,
+        )
 
     def __str__(self) -> str:
         """Return the table as text."""
@@ -324,14 +347,15 @@ class AversionCurve:
     evaluations : tuple of n_aversions Evaluation
         Of each aversion, with intervals of the same resampled users.
     ranks : tuple of n_aversions TargetRanks
-        Of the same targets, so that any two can be compared, see :func:`compare`.
+        Of the same targets, so that any two can be compared, see :func:`compare`. None of a curve
+        that was put together from evaluations alone; it can be drawn, but nothing chosen by it.
     own_aversion : float or None
         The one that the model has now.
     """
 
     aversions: NDArray[np.float64]
     evaluations: tuple[Evaluation, ...]
-    ranks: tuple[TargetRanks, ...]
+    ranks: tuple[TargetRanks, ...] = ()
     own_aversion: float | None = None
 
     @property
@@ -551,6 +575,11 @@ def choose_aversion(
     """
     check_option("feedback", feedback, ("liked", "delta"))
     check_scalar(n_standard_errors, "n_standard_errors", numbers.Real, min_val=0)
+    if not curve.ranks:
+        raise ValueError(
+            "The curve holds evaluations without ranks, which have no standard errors: take what "
+            "aversion_curve returned."
+        )
     told = [_mean_and_error(ranks, metric, curve.k, feedback) for ranks in curve.ranks]
     means = np.array([mean for mean, _ in told])
     if np.isnan(means).any():

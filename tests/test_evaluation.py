@@ -1,6 +1,7 @@
 """Reports with intervals, and paired comparisons."""
 
 import copy
+import json
 import math
 
 import numpy as np
@@ -14,6 +15,7 @@ from posneg_rec import RareItemMasker, SequenceBuilder, make_recommender_pipelin
 from posneg_rec.evaluation import _bootstrap_sums, _mean_and_error
 from posneg_rec.metrics import (
     AversionCurve,
+    Evaluation,
     TargetRanks,
     aversion_curve,
     choose_aversion,
@@ -420,3 +422,15 @@ def test_what_no_aversion_can_be_chosen_by():
         choose_aversion(liked, feedback="disliked")
     with pytest.raises(ValueError, match="n_standard_errors == -1"):
         choose_aversion(liked, n_standard_errors=-1)
+    with pytest.raises(ValueError, match="evaluations without ranks"):
+        choose_aversion(AversionCurve(liked.aversions, liked.evaluations))
+
+
+def test_an_evaluation_comes_back_from_a_dictionary(world):
+    evaluation = evaluate(model_of(world), *world, targets="all", random_state=0)
+    assert Evaluation.from_dict(json.loads(json.dumps(evaluation.to_dict()))) == evaluation
+    ranks = make_ranks([1, 30, 3, 40], [1, 1, -1, -1])
+    difference = compare(ranks, ranks, random_state=0)
+    assert Evaluation.from_dict(difference.to_dict(), is_difference=True) == difference
+    with pytest.raises(ValueError, match="lacks 'hit_rate_liked'"):
+        Evaluation.from_dict({"ndcg_liked": 0.5})
