@@ -27,6 +27,7 @@ ALLOWED = {
     "evaluation": {"ranks"},
     "metrics": {"_sklearn", "evaluation", "frames", "interactions", "ranks"},
     "plotting": {"evaluation", "ranks", "sequences"},
+    "reporting": {"columns", "evaluation", "frames", "ids", "interactions", "ranks", "sequences"},
     "model_selection": {"columns", "frames", "ids", "interactions", "sequences"},
     "datasets": {"_sklearn"},
     "nn": {"sequences"},
@@ -87,6 +88,7 @@ WITH_SKLEARN = {
     "preprocessing",
     "ranks",
     "recommender",
+    "reporting",
 }
 
 
