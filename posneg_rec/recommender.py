@@ -6,7 +6,6 @@ need NumPy alone.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Sequence
 from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, overload
@@ -28,6 +27,7 @@ from posneg_rec.frames import as_frame, is_frame, is_history, is_table
 from posneg_rec.interactions import build_histories
 from posneg_rec.metrics import TargetProbabilities, TargetRanks, recommender_scorer
 from posneg_rec.model_selection import find_targets, warn_if_future_leaks
+from posneg_rec.progress import Progress
 
 if TYPE_CHECKING:
     from posneg_rec.sequences import Histories
@@ -182,7 +182,9 @@ class ContrastiveSeqRecommender(CallbackSupportMixin, BaseEstimator):
     random_state : int, RandomState instance or None, default=None
         An int makes a fit repeatable on one machine. The global random states are never touched.
     verbose : int, default=0
-        1 draws a progress bar on stderr, a line per epoch.
+        1 draws a progress bar: one line that is updated in a terminal and a notebook, a line per
+        epoch on stderr in a log. 2 writes a line per epoch everywhere. 0 is silent, but that a
+        long fit says once, by the logger "posneg_rec", that it runs.
 
     Attributes
     ----------
@@ -464,8 +466,7 @@ class ContrastiveSeqRecommender(CallbackSupportMixin, BaseEstimator):
         context.call_on_fit_task_begin(estimator=self, **passed)
 
         def on_epoch(log: EpochLog, fitted: Callable[[], FittedModel]) -> bool:
-            if self.verbose:
-                _show_progress(log, n_epochs)
+            progress.show(log)
             task = context.subcontext(task_name="epoch")
             task.call_on_fit_task_begin(estimator=self, **passed)
             return bool(
@@ -479,16 +480,20 @@ class ContrastiveSeqRecommender(CallbackSupportMixin, BaseEstimator):
         before = vars(self).get("fitted_")
         if partial and before is not None:
             self._check_columns(interactions)
-        fitted = fit_model(
-            self.get_params(deep=False),
-            interactions,
-            feedback,
-            sample_weight,
-            before=before if partial else None,
-            partial=partial,
-            columns_in=_columns_in(interactions),
-            on_epoch=on_epoch,
+        progress = Progress(
+            n_epochs, self.verbose, is_watched=bool(vars(self).get("_skl_callbacks"))
         )
+        with progress:
+            fitted = fit_model(
+                self.get_params(deep=False),
+                interactions,
+                feedback,
+                sample_weight,
+                before=before if partial else None,
+                partial=partial,
+                columns_in=_columns_in(interactions),
+                on_epoch=on_epoch,
+            )
         # One assignment: whatever ends a fit early, the estimator is never half-way.
         self.fitted_ = fitted
         try:
@@ -972,20 +977,6 @@ def _one_of(y: Any, feedback: Any) -> Any:
     if y is not None and feedback is not None:
         raise ValueError("y and feedback are two names of one argument; pass one of them.")
     return feedback if y is None else y
-
-
-def _show_progress(log: EpochLog, max_epochs: int) -> None:
-    width = 20
-    bar = ("#" * round(width * log.epoch / max_epochs)).ljust(width, ".")
-    score = (
-        "" if log.validation_score is None else f"  validation NDCG@10 {log.validation_score:.4f}"
-    )
-    print(
-        f"epoch {log.epoch:>{len(str(max_epochs))}}/{max_epochs} [{bar}]"
-        f"  loss {log.losses['loss']:.4f}{score}  {log.seconds:.1f} s",
-        file=sys.stderr,
-        flush=True,
-    )
 
 
 def _columns_in(interactions: Any) -> dict[str, Any]:

@@ -26,6 +26,7 @@ ALLOWED = {
     "ranks": {"frames", "ids"},
     "evaluation": {"ranks"},
     "metrics": {"_sklearn", "evaluation", "frames", "interactions", "ranks"},
+    "progress": set(),
     "plotting": {"evaluation", "ranks", "sequences"},
     "reporting": {"columns", "evaluation", "frames", "ids", "interactions", "ranks", "sequences"},
     "model_selection": {"columns", "frames", "ids", "interactions", "sequences"},
@@ -61,6 +62,7 @@ ALLOWED = {
         "metrics",
         "model_selection",
         "persistence",
+        "progress",
     },
     "pipeline": {
         "_sklearn",
