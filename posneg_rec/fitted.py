@@ -394,10 +394,7 @@ class FittedModel:
         if not self.dislikes.any():
             weights = [0.0] * len(weights)  # who never met a dislike cannot foretell one
         ranks = np.empty((len(weights), len(stops)), dtype=np.int64)
-        n_seen = np.cumsum(stops - histories.offsets[:-1][users])
-        # Each target's own copy of what its user met before takes memory: some at a time.
-        cuts = np.flatnonzero(np.diff(n_seen // _MAX_SEEN)) + 1
-        for part in np.split(np.arange(len(stops)), cuts):
+        for part in _parts_of(histories, users, stops):
             scorer = self._scorer(
                 histories,
                 users[part],
@@ -416,10 +413,7 @@ class FittedModel:
     def liked_probabilities(
         self, histories: Histories, users: NDArray[np.int64], stops: NDArray[np.int64]
     ) -> NDArray[np.float64]:
-        """Tell how likely the item of each event of `stops` is to be liked, rather than disliked.
-
-        As in the data of the fit: the share of dislikes that an aversion is scaled to is no part
-        of it.
+        """Tell how likely the item of each event of `stops` is to be liked, as it comes next.
 
         Parameters
         ----------
@@ -429,38 +423,30 @@ class FittedModel:
         Returns
         -------
         float64 array of shape (n_targets,)
-            NaN for items that the catalogue lacks.
-
-        Raises
-        ------
-        ValueError
-            If the model tells no likes from dislikes.
+            NaN for an unknown item.
         """
-        if not (self.model.is_likelihood and self.likes.any() and self.dislikes.any()):
+        if not self.model.is_likelihood:
             raise ValueError(
-                "The model has no probability to be liked: "
-                + (
-                    f"the objective {self.method!r} learns none, 'joint' does."
-                    if not self.model.is_likelihood
-                    else f"its fit had {self.likes.sum()} likes and {self.dislikes.sum()} dislikes."
-                )
+                f"A model of objective={self.method!r} knows no probability of being liked: its "
+                "scores are no likelihoods. Fit one of objective='joint'."
             )
-        targets = histories.items[stops]
-        known = np.flatnonzero(targets >= 0)
-        scorer = self._scorer(
-            histories, users[known], stops[known], exclude_seen=False, dislike_aversion=0.0
-        )
-        items = None if self.memory is None else self.memory.items
-        logits, scores = scorer.tastes(items, targets[known])
-        if self.memory is not None:
-            logits = self.memory.taste_weights.logit(logits, scores)
-        likes, dislikes = self.likes[targets[known]] + 1.0, self.dislikes[targets[known]] + 1.0
-        # Where nothing was read, the item alone speaks, as in the ranking.
-        unread = scorer.queries.inputs.lengths[scorer.queries.rows] == 0
-        exact = np.where(unread, np.log(likes / dislikes), logits.astype(np.float64))
-        liked = np.full(len(stops), np.nan)
-        liked[known] = np.exp(-np.logaddexp(0, -exact))
-        return liked
+        chances = np.empty(len(stops))
+        likes, dislikes = self.likes + 1.0, self.dislikes + 1.0
+        for part in _parts_of(histories, users, stops):
+            scorer = self._scorer(
+                histories, users[part], stops[part], exclude_seen=False, dislike_aversion=0.0
+            )
+            items, memory = histories.items[stops[part]], self.memory
+            logits, tastes = scorer.tastes(None if memory is None else memory.items, items)
+            if memory is not None:
+                logits = memory.taste_weights.logit(logits, tastes)
+            queries = scorer.queries
+            unread = queries.inputs.lengths[queries.rows] == 0
+            told = 0.5 + 0.5 * np.tanh(0.5 * logits.astype(np.float64))
+            # As of those whom the popular is recommended to.
+            chances[part] = np.where(unread, (likes / (likes + dislikes))[items], told)
+            chances[part[items < 0]] = np.nan
+        return chances
 
     def weighed(
         self, items: ItemMemory, histories: Histories, held: NDArray[np.bool_]
@@ -551,6 +537,15 @@ class FittedModel:
                 f"got {exclude_seen!r:.50}."
             )
         return bool(exclude_seen)
+
+
+def _parts_of(
+    histories: Histories, users: NDArray[np.int64], stops: NDArray[np.int64]
+) -> list[NDArray[np.int64]]:
+    """Share out targets: each one's own copy of what its user met before takes memory."""
+    n_seen = np.cumsum(stops - histories.offsets[:-1][users])
+    cuts = np.flatnonzero(np.diff(n_seen // _MAX_SEEN)) + 1
+    return np.split(np.arange(len(stops)), cuts)
 
 
 def _unmapped(value: Any) -> Any:

@@ -39,7 +39,6 @@ from posneg_rec.ranks import (
     TARGETS,
     Feedback,
     Metric,
-    TargetProbabilities,
     TargetRanks,
     Targets,
     as_id_array,
@@ -55,7 +54,6 @@ from posneg_rec.ranks import (
 __all__ = [
     "AversionCurve",
     "Evaluation",
-    "TargetProbabilities",
     "TargetRanks",
     "aversion_curve",
     "choose_aversion",

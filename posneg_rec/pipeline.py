@@ -133,6 +133,18 @@ class RecommenderPipeline(Pipeline):
             interactions = self._read(as_frame(interactions)).item_ids
         return self._final_estimator.unknown_items(interactions)
 
+    @available_if(final_estimator_has("liked_probabilities"))
+    def liked_probabilities(
+        self,
+        interactions: Any,
+        feedback: Any = None,
+        *,
+        targets: Literal["last", "all"] | ArrayLike = "last",
+    ) -> Any:
+        """See :meth:`ContrastiveSeqRecommender.liked_probabilities`; of the rows left unmasked."""
+        transformed = self._transformed(as_frame(interactions))
+        return self._final_estimator.liked_probabilities(transformed, feedback, targets=targets)
+
     @available_if(final_estimator_has("target_ranks"))
     def score(self, X: Any, y: Any = None) -> float:
         """NDCG@10 on liked minus NDCG@10 on disliked last events; greater is better.

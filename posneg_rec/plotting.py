@@ -37,6 +37,7 @@ _METRICS: dict[str, str] = {"hit_rate": "Hit rate", "ndcg": "NDCG", "mrr": "MRR"
 _LABEL_DISTANCE = 14
 # Longer histories are told by the events that weigh most.
 _MOST_EVENTS = 20
+_LONGEST_NAME = 30
 
 
 class TrainingDisplay:
@@ -484,7 +485,7 @@ class LikeCalibrationDisplay:
 
         Parameters
         ----------
-        estimator : estimator with ``target_probabilities``
+        estimator : estimator with ``liked_probabilities``
         X, y : interactions and feedback
             Not those of the fit.
         targets : {"last", "all"} or bool ndarray of shape (n_samples,), default="last"
@@ -496,18 +497,22 @@ class LikeCalibrationDisplay:
         -------
         display : LikeCalibrationDisplay
         """
-        if not hasattr(estimator, "target_probabilities"):
+        if not hasattr(estimator, "liked_probabilities"):
             raise TypeError(
-                f"{type(estimator).__name__} has no method target_probabilities. Of a pipeline "
-                "pass the last step and what the transformers make of the table; what any other "
-                "model predicts takes from_predictions."
+                f"{type(estimator).__name__} has no method liked_probabilities; what a model of "
+                "another kind predicts takes from_predictions."
             )
-        told = estimator.target_probabilities(X, y, targets=targets)
-        kept = (told.signs != 0) & ~np.isnan(told.liked)
-        name = type(estimator).__name__ if name is None else name
+        told, signs = estimator.liked_probabilities(X, y, targets=targets)
+        kept = (signs != 0) & ~np.isnan(told)
+        if not kept.any():
+            raise ValueError(
+                f"None of the {len(kept)} targets is liked or disliked and known to the model "
+                f"({np.count_nonzero(signs == 0)} are neutral)."
+            )
+        name = type(_last_step(estimator)).__name__ if name is None else name
         return cls.from_predictions(
-            told.signs[kept] == 1,
-            told.liked[kept],
+            signs[kept] == 1,
+            told[kept],
             n_bins=n_bins,
             strategy=strategy,
             name=name,
@@ -981,7 +986,10 @@ class ExplanationDisplay:
 
     def _name(self, item: Any, kind: str = "") -> str:
         item = item.item() if isinstance(item, np.generic) else item
-        return str((self.labels or {}).get(item, f"{kind}{item}"))
+        name = str((self.labels or {}).get(item, f"{kind}{item}"))
+        if len(name) > _LONGEST_NAME:
+            name = f"{name[: _LONGEST_NAME - 1]}\N{HORIZONTAL ELLIPSIS}"
+        return name
 
 
 # -- Numbers -----------------------------------------------------------------------------------

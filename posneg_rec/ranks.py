@@ -22,7 +22,6 @@ __all__ = [
     "Feedback",
     "Metric",
     "MetricName",
-    "TargetProbabilities",
     "TargetRanks",
     "Targets",
     "as_id_array",
@@ -183,39 +182,6 @@ class TargetRanks:
             return liked - disliked
         gains = self.gains(metric, k=k)[self.signs == SIGNS[feedback]]
         return float(gains.mean()) if gains.size else 0.0
-
-
-@dataclass(frozen=True)
-class TargetProbabilities:
-    """Probability of every target to be liked, had it come next.
-
-    What ``model.target_probabilities(interactions, feedback)`` returns.
-
-    Parameters
-    ----------
-    users : ndarray of shape (n_targets,)
-        Raw user id of each target.
-    rows : ndarray of shape (n_targets,), int64
-        Row of each target in the table.
-    signs : ndarray of shape (n_targets,), int8
-        Feedback of each target: 1 liked, -1 disliked, 0 neutral.
-    liked : ndarray of shape (n_targets,), float64
-        Probability, given the rows before it, that the target is liked and not disliked. NaN for
-        an item that the model does not know.
-    """
-
-    users: NDArray[Any]
-    rows: NDArray[np.int64]
-    signs: NDArray[np.int8]
-    liked: NDArray[np.float64]
-
-    def __post_init__(self) -> None:
-        """Check lengths."""
-        check_consistent_length(self.users, self.rows, self.signs, self.liked)
-
-    def __len__(self) -> int:
-        """Return the number of targets."""
-        return len(self.liked)
 
 
 def check_metric(metric: Metric) -> None:

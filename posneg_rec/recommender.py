@@ -25,7 +25,7 @@ from posneg_rec.fitted import FittedModel
 from posneg_rec.fitting import fit_model
 from posneg_rec.frames import as_frame, is_frame, is_history, is_table
 from posneg_rec.interactions import build_histories
-from posneg_rec.metrics import TargetProbabilities, TargetRanks, recommender_scorer
+from posneg_rec.metrics import TargetRanks, recommender_scorer
 from posneg_rec.model_selection import find_targets, warn_if_future_leaks
 from posneg_rec.progress import Progress
 
@@ -741,10 +741,7 @@ class ContrastiveSeqRecommender(CallbackSupportMixin, BaseEstimator):
             aversions = [self._aversion(aversions)]
         if not len(aversions):
             raise ValueError("dislike_aversion must be a number or some, got an empty sequence.")
-        fitted, histories, users, stops = self._read_targets(interactions, feedback, targets)
-        if isinstance(targets, str) and targets == "last":
-            # What was trained on is gone from a loaded model.
-            warn_if_future_leaks(fitted.last_seen, histories, stops, self._columns())
+        fitted, histories, stops, users = self._targets(interactions, feedback, targets)
         ranks = fitted.ranks_by_aversion(
             histories, users, stops, aversions, exclude_seen=exclude_seen, device=self.device
         )
@@ -760,14 +757,17 @@ class ContrastiveSeqRecommender(CallbackSupportMixin, BaseEstimator):
         ]
         return answers if several else answers[0]
 
-    def target_probabilities(
+    def liked_probabilities(
         self,
         interactions: Any,
         feedback: Any = None,
         *,
         targets: Literal["last", "all"] | ArrayLike = "last",
-    ) -> TargetProbabilities:
-        """Tell how likely what did happen next was to be liked, rather than disliked.
+    ) -> tuple[NDArray[np.float64], NDArray[np.int8]]:
+        """Tell how likely what did happen next was to be liked, and whether it was.
+
+        Of "joint" alone. It is the probability in the data of the fit, unlike that in the ranking,
+        which is the one that there would be if 45 % of all events were disliked.
 
         Parameters
         ----------
@@ -776,34 +776,26 @@ class ContrastiveSeqRecommender(CallbackSupportMixin, BaseEstimator):
 
         Returns
         -------
-        TargetProbabilities
-            In the order of the rows.
+        probabilities : float64 array of shape (n_targets,)
+            Of each target, in the order of the rows, given the rows before it; NaN for an item
+            that the model does not know.
+        signs : int8 array of shape (n_targets,)
+            1 liked, -1 disliked, 0 neutral.
 
         Raises
         ------
         ValueError
-            If the model knows no such probability: of "pnfrec", or of a fit without likes or
-            without dislikes.
-
-        See Also
-        --------
-        posneg_rec.plotting.LikeCalibrationDisplay : Draws how true they are.
+            If the model was fitted with another objective.
         """
-        fitted, histories, users, stops = self._read_targets(interactions, feedback, targets)
-        if isinstance(targets, str) and targets == "last":
-            # What was trained on is gone from a loaded model.
-            warn_if_future_leaks(fitted.last_seen, histories, stops, self._columns())
-        return TargetProbabilities(
-            users=histories.users[users],
-            rows=histories.rows[stops],
-            signs=histories.signs[stops],
-            liked=fitted.liked_probabilities(histories, users, stops),
-        )
+        fitted, histories, stops, users = self._targets(interactions, feedback, targets)
+        return fitted.liked_probabilities(histories, users, stops), histories.signs[stops]
 
-    def _read_targets(
+    # ------------------------------------------------------------------------------ shared parts
+
+    def _targets(
         self, interactions: Any, feedback: Any, targets: Any
     ) -> tuple[FittedModel, Histories, NDArray[np.int64], NDArray[np.int64]]:
-        """Read the fitted model, histories, and position of each target's user and of itself."""
+        """Read rows and find the targets among them, as events and as positions of users."""
         fitted, interactions = self._checked(), as_frame(interactions)
         self._check_columns(interactions)
         events = fitted.read(interactions, feedback, self._columns())
@@ -812,9 +804,10 @@ class ContrastiveSeqRecommender(CallbackSupportMixin, BaseEstimator):
         histories = build_histories(events, fitted.vocabulary)
         stops = find_targets(histories, targets, events.n_rows)
         users = np.searchsorted(histories.offsets, stops, side="right") - 1
-        return fitted, histories, users, stops
-
-    # ------------------------------------------------------------------------------ shared parts
+        if isinstance(targets, str) and targets == "last":
+            # What was trained on is gone from a loaded model.
+            warn_if_future_leaks(fitted.last_seen, histories, stops, self._columns())
+        return fitted, histories, stops, users
 
     def _validate_params(self) -> None:
         """Check the parameters one by one, as scikit-learn does."""

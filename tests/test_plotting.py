@@ -247,11 +247,10 @@ def test_wilson_intervals():
 
 
 def test_probabilities_are_of_the_targets(tiny_model):
-    told = tiny_model.target_probabilities(X, Y, targets="all")
+    told, signs = tiny_model.liked_probabilities(X, Y, targets="all")
     ranks = tiny_model.target_ranks(X, Y, targets="all")
-    for name in ("users", "rows", "signs"):
-        np.testing.assert_array_equal(getattr(told, name), getattr(ranks, name))
-    assert len(told) == len(ranks) and (told.liked > 0).all() and (told.liked < 1).all()
+    np.testing.assert_array_equal(signs, ranks.signs)
+    assert len(told) == len(ranks) and (told > 0).all() and (told < 1).all()
     # As scores say it: log p(liked) is what one unit of aversion adds, in a world of 45 % dislikes.
     shift = tiny_model.fitted_._liked_shift
     assert shift != 0
@@ -264,31 +263,41 @@ def test_probabilities_are_of_the_targets(tiny_model):
             )[0]
             for a in (1.0, 0.0)
         )
-        last = told.rows == np.flatnonzero(X[:, 0] == user)[-1]
-        p = told.liked[last][0]
+        p = told[ranks.rows == np.flatnonzero(X[:, 0] == user)[-1]][0]
         shifted = 1 / (1 + (1 - p) / p * np.exp(-shift))
         assert np.log(shifted) == pytest.approx(with_aversion - without, abs=1e-4)
-    display = LikeCalibrationDisplay.from_estimator(tiny_model, X, Y, targets="all", n_bins=4)
-    assert display.counts.sum() == len(told)
-    overall = (display.prob_true * display.counts).sum() / len(told)
-    assert overall == pytest.approx((told.signs == 1).mean())
+
+
+def test_reliability_of_a_model_or_a_pipeline(tiny_model):
+    pipeline = make_recommender_pipeline(RareItemMasker(min_users_per_item=1), tiny(max_epochs=6))
+    for estimator in (tiny_model, pipeline.fit(X, Y)):
+        display = LikeCalibrationDisplay.from_estimator(estimator, X, Y, targets="all", n_bins=4)
+        told, signs = tiny_model.liked_probabilities(X, Y, targets="all")
+        assert display.counts.sum() == len(told)
+        overall = (display.prob_true * display.counts).sum() / len(told)
+        assert overall == pytest.approx((signs == 1).mean())
+        mean = (display.prob_pred * display.counts).sum() / len(told)
+        assert mean == pytest.approx(told.mean())
+        assert display.line_.get_label() == "ContrastiveSeqRecommender"
 
 
 def test_who_knows_no_probability_says_so(tiny_model):
     unknown = np.array([[1, X[0, 1], 0], [1, 999, 1], [1, X[1, 1], 2]])
-    liked = tiny_model.target_probabilities(unknown, [1, 1, 0], targets="all").liked
-    assert np.isnan(liked).tolist() == [True, False]
-    first = tiny_model.target_probabilities(unknown, [1, 1, 0], targets=np.array([1, 0, 0], bool))
+    told, _ = tiny_model.liked_probabilities(unknown, [1, 1, 0], targets="all")
+    assert np.isnan(told).tolist() == [True, False]
+    display = LikeCalibrationDisplay.from_estimator(tiny_model, unknown, [1, 1, -1], targets="all")
+    assert display.counts.tolist() == [1] and display.prob_true.tolist() == [0]
+    with pytest.raises(ValueError, match=r"None of the 2 targets .* \(1 are neutral\)"):
+        LikeCalibrationDisplay.from_estimator(tiny_model, unknown, [1, 1, 0], targets="all")
+    first, _ = tiny_model.liked_probabilities(unknown, [1, 1, 0], targets=np.array([1, 0, 0], bool))
     likes, dislikes = (
         counts[tiny_model.items_ == X[0, 1]][0] + 1
         for counts in (tiny_model.item_likes_, tiny_model.item_dislikes_)
     )
-    assert first.liked[0] == pytest.approx(likes / (likes + dislikes))  # nothing else is known
-    with pytest.raises(ValueError, match="'pnfrec' learns none"):
-        tiny(objective="pnfrec").fit(X, Y).target_probabilities(X, Y)
-    with pytest.raises(ValueError, match=f"had {len(X)} likes and 0 dislikes"):
-        tiny().fit(X).target_probabilities(X)
-    with pytest.raises(TypeError, match="has no method target_probabilities"):
+    assert first[0] == pytest.approx(likes / (likes + dislikes))  # nothing else is known
+    with pytest.raises(ValueError, match="'pnfrec' knows no probability of being liked"):
+        tiny(objective="pnfrec").fit(X, Y).liked_probabilities(X, Y)
+    with pytest.raises(TypeError, match="has no method liked_probabilities"):
         LikeCalibrationDisplay.from_estimator(PopularityRecommender(), X, Y)
 
 
@@ -380,7 +389,12 @@ class Additive:
 
 def test_the_effect_of_an_event_is_what_the_score_loses_without_it():
     display = ExplanationDisplay.from_estimator(
-        Additive(), [1, 2, 3], feedback=[1, -1, 0], k=2, dislike_aversion=4, labels={2: "two"}
+        Additive(),
+        [1, 2, 3],
+        feedback=[1, -1, 0],
+        k=2,
+        dislike_aversion=4,
+        labels={2: "two", 3: "a name that is too long to stand beside a bar"},
     )
     assert display.items.tolist() == [300, 200] and len(display.axes_) == 2
     np.testing.assert_allclose(display.effects, [[3, 2], [-24, -16], [9, 6]])
@@ -394,7 +408,7 @@ def test_the_effect_of_an_event_is_what_the_score_loses_without_it():
     assert [tick.get_text() for tick in first.get_yticklabels()] == [
         "liked 1",
         "disliked two",
-        "neutral 3",
+        "neutral a name that is too long to st\N{HORIZONTAL ELLIPSIS}",
     ]
     assert [ax.get_title() for ax in display.axes_] == ["item 300", "item 200"]
     # One scale, as wide to both sides, so that bars compare.
