@@ -933,6 +933,46 @@ class ExplanationDisplay:
         signs = _signs(estimator, ids, given.get("feedback"))
         return cls(history=ids, signs=signs, items=asked, effects=effects, labels=labels).plot(ax)
 
+    @classmethod
+    def from_explanations(
+        cls,
+        explanations: Sequence[Any],
+        *,
+        labels: Mapping[Any, str] | None = None,
+        ax: Axes | Sequence[Axes] | None = None,
+    ) -> Self:
+        """Draw what is known already of some items after one history.
+
+        Parameters
+        ----------
+        explanations : sequence of objects with `item`, `items`, `signs` and `effects`
+            The item explained, and the events of the history, the same in all: their items, signs
+            and effects on its score.
+        labels, ax
+            As in :meth:`from_estimator`.
+
+        Returns
+        -------
+        display : ExplanationDisplay
+
+        Raises
+        ------
+        ValueError
+            If there is none, or they are of different histories.
+        """
+        told = list(explanations)
+        if not told or not len(told[0].items):
+            raise ValueError("Expected at least one explanation, of a history with an event.")
+        if not all(np.array_equal(one.items, told[0].items) for one in told):
+            raise ValueError("The explanations are of different histories: draw one at a time.")
+        return cls(
+            history=told[0].items,
+            signs=told[0].signs,
+            items=np.array([one.item for one in told], dtype=object),
+            effects=np.column_stack([one.effects for one in told]),
+            labels=labels,
+        ).plot(ax)
+
     def plot(self, ax: Axes | Sequence[Axes] | None = None) -> Self:
         """Draw.
 

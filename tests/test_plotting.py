@@ -434,6 +434,23 @@ def test_an_explanation_of_the_model(tiny_model):
     assert display.signs.tolist() == list(feedback)
 
 
+def test_explanations_of_one_history_are_drawn_as_they_are():
+    def told(item, effects, items=("a", "b")):
+        return SimpleNamespace(item=item, items=np.array(items), signs=[1, -1], effects=effects)
+
+    display = ExplanationDisplay.from_explanations([told(7, [0.5, -2.0]), told("x", [1.0, 0.0])])
+    widths = [[bar.get_width() for bar in bars] for bars in display.bars_]
+    assert widths == [[0.5, -2.0], [1.0, 0.0]]
+    assert [ax.get_title() for ax in display.axes_] == ["item 7", "item x"]
+    ticks = [tick.get_text() for tick in display.axes_[0].get_yticklabels()]
+    assert ticks == ["liked a", "disliked b"]
+    with pytest.raises(ValueError, match="different histories"):
+        ExplanationDisplay.from_explanations([told(7, [1, 1]), told(7, [1, 1], ("a", "c"))])
+    for nothing in ([], [told(7, [], ())]):
+        with pytest.raises(ValueError, match="at least one explanation"):
+            ExplanationDisplay.from_explanations(nothing)
+
+
 def test_what_cannot_be_explained_is_said():
     for history in ([1], [[1, 2]], 5):
         with pytest.raises(ValueError, match="a history of at least two"):
