@@ -228,7 +228,7 @@ def report(
     >>> card = report(model.fit(X[train], y[train]), X[test], y[test],
     ...               targets=held_out_mask(train, test), random_state=0)
     >>> card.facts["users"]
-    60
+    56
     """
     title = type(_last_step(model)).__name__ if title is None else title
     models = {title: model, **(baselines or {})}
