@@ -70,7 +70,7 @@ def test_facts_are_counted():
             ("u", "a", "2024-01-01"),
             ("u", "b", "2024-01-01"),  # a tie
             ("u", "a", "2024-01-03"),  # a repeat
-            ("v", "c", "2024-01-02"),  # unknown to the model
+            ("v", "c", "2024-01-03"),  # unknown to the model; no tie with another user
             ("w", "a", "2024-02-01"),
             ("w", "b", "2024-02-01"),  # a tie
             (None, None, None),
