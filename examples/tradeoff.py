@@ -13,10 +13,12 @@ from pathlib import Path
 import matplotlib
 
 matplotlib.use("Agg")
-import matplotlib.patheffects
 import matplotlib.pyplot as plt
+import numpy as np
 
-X, Y = "hit_rate_disliked", "hit_rate_liked"
+from posneg_rec.metrics import AversionCurve, Evaluation
+from posneg_rec.plotting import TradeoffDisplay
+
 # One colour and one marker for each kind of method.
 GROUPS = {
     "#d95f02": ("full", "full-tuned", "pn", "pc"),
@@ -50,70 +52,29 @@ def main(arguments: list[str] | None = None) -> None:
 def draw(report: dict) -> plt.Figure:
     figure, axes = plt.subplots(figsize=(8, 5), layout="constrained")
     for method, by_aversion in report["aversions"]["P1"].items():
-        draw_curve(axes, report["methods"][method], by_aversion)
+        TradeoffDisplay(
+            curve=curve_of(by_aversion, report["methods"][method]["dislike_aversion"]),
+            name=f"{report['methods'][method]['label']}, by its aversion",
+        ).plot(axes, intervals=False, color="black")
     values = report["protocols"]["P1"]["values"]
     for colour, methods in GROUPS.items():
         for marker, method in zip(MARKERS, methods, strict=False):
             if method in values:
-                label = report["methods"][method]["label"]
-                draw_point(axes, values[method], label, colour, marker)
-    axes.set_xlabel("HR@10 on disliked items (lower is better)")
-    axes.set_ylabel("HR@10 on liked items (higher is better)")
+                TradeoffDisplay(
+                    curve=Evaluation.from_dict(values[method]),
+                    name=report["methods"][method]["label"],
+                ).plot(axes, color=colour, marker=marker)
     axes.set_title(f"{report['name']}: every held-out event of the test users", fontsize="medium")
-    axes.grid(color="0.92")
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right"]].set_visible(False)
+    axes.get_legend().remove()
     figure.legend(loc="outside right upper", frameon=False, fontsize="small")
     return figure
 
 
-def draw_curve(axes, method: dict, by_aversion: dict) -> None:
-    """The aversions of one model, each point with its aversion."""
-    halo = [matplotlib.patheffects.withStroke(linewidth=2, foreground="white")]
-    points = [(value[X], value[Y]) for value in by_aversion.values()]
-    axes.plot(
-        *zip(*points, strict=True),
-        color="black",
-        linewidth=1.2,
-        marker=".",
-        label=f"{method['label']}, by its aversion",
-        zorder=4,
-    )
-    for aversion, value in by_aversion.items():
-        is_own = float(aversion) == method["dislike_aversion"]
-        if is_own:
-            draw_point(axes, value, f"{method['label']}, as it is", "black", "o")
-        axes.annotate(
-            f"{float(aversion):g}",
-            (value[X], value[Y]),
-            xytext=(0, 7),
-            textcoords="offset points",
-            ha="center",
-            path_effects=halo,
-            zorder=4.5,
-            fontsize="small",
-            fontweight="bold" if is_own else "normal",
-        )
-
-
-def draw_point(axes, value: dict, label: str, colour: str, marker: str) -> None:
-    """A method with its intervals."""
-    errors = [
-        [[value[key] - value[f"{key}_low"]], [value[f"{key}_high"] - value[key]]] for key in (X, Y)
-    ]
-    axes.errorbar(
-        value[X],
-        value[Y],
-        xerr=errors[0],
-        yerr=errors[1],
-        fmt=marker,
-        color=colour,
-        ecolor=(*matplotlib.colors.to_rgb(colour), 0.35),
-        elinewidth=1,
-        markersize=6,
-        label=label,
-        zorder=5,
-    )
+def curve_of(by_aversion: dict, own_aversion: float) -> AversionCurve:
+    told = {float(aversion): value for aversion, value in by_aversion.items()}
+    aversions = sorted(told)
+    evaluations = tuple(Evaluation.from_dict(told[aversion]) for aversion in aversions)
+    return AversionCurve(np.array(aversions), evaluations, own_aversion=own_aversion)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ some queries at a time. Shapes use the letters of :mod:`serving`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -113,20 +113,30 @@ class AcceleratedScorer(Scorer):
         scores[at] = -torch.inf
         return found
 
-    @torch.inference_mode()
     def ranks(self, targets: NDArray[np.int64]) -> NDArray[np.int64]:
+        """As in the base class."""
+        return self.ranks_by_aversion(targets, [self.aversion])[0]
+
+    @torch.inference_mode()
+    def ranks_by_aversion(
+        self, targets: NDArray[np.int64], aversions: Sequence[float]
+    ) -> NDArray[np.int64]:
         """As in the base class."""
         n_items = len(self.likes)
         codes = torch.arange(n_items, device=self._device)
         found = []
         for queries in self._portions(np.arange(len(targets))):
-            scores, _ = self._scores(queries)
+            parts, liked, _ = self._parts(queries, with_liked=any(aversions))
             target = self._to(targets[queries])[:, None]  # (Q, 1)
-            own = scores.gather(1, target.clamp_min(0))
-            before = (scores > own) | ((scores == own) & (codes < target))
-            is_candidate = (target >= 0) & (own > -torch.inf)
-            found.append(torch.where(is_candidate[:, 0], 1 + before.sum(1), n_items + 1))
-        return torch.cat(found).cpu().numpy()
+            portion = []
+            for aversion in aversions:
+                scores = parts if liked is None else parts.add(liked, alpha=aversion)
+                own = scores.gather(1, target.clamp_min(0))
+                before = (scores > own) | ((scores == own) & (codes < target))
+                is_candidate = (target >= 0) & (own > -torch.inf)
+                portion.append(torch.where(is_candidate[:, 0], 1 + before.sum(1), n_items + 1))
+            found.append(torch.stack(portion))
+        return torch.cat(found, dim=1).cpu().numpy()
 
     def _whole_rows(self, block: slice) -> tuple[Array, Array]:
         with torch.inference_mode():
@@ -140,6 +150,16 @@ class AcceleratedScorer(Scorer):
     @torch.inference_mode()
     def _scores(self, queries: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
         """Score all items for some queries, (Q, N) but for ``- log_normaliser``, (Q,)."""
+        scores, liked, log_normaliser = self._parts(queries, with_liked=self.aversion > 0)
+        if liked is not None:
+            scores.add_(liked, alpha=self.aversion)
+        return scores, log_normaliser
+
+    def _parts(
+        self, queries: NDArray[np.int64], *, with_liked: bool
+    ) -> tuple[Tensor, Tensor | None, Tensor]:
+        """Return the scores without an aversion, what it is to weigh, and the normaliser."""
+        liked = None
         states = self._device_states[self._to(self.queries.rows[queries])]  # (Q, d)
         scores = states @ self._items.vectors.T
         log_normaliser = scores.new_zeros(len(queries))
@@ -153,18 +173,20 @@ class AcceleratedScorer(Scorer):
         if boosts is not None:
             scores += boosts
         if self.model.is_likelihood:
-            liked = self._torch_model.liked_logits(states) if self.aversion else None
+            liked = self._torch_model.liked_logits(states) if with_liked else None
             if liked is not None:
                 if self.memory is not None and recalled is not None:
                     weights = self.memory.taste_weights
                     taste = self._to(recalled.taste_scores())
                     liked = weights.model * liked + weights.memory * taste + weights.offset
-                scores.add_(F.logsigmoid(liked + self.liked_shift), alpha=self.aversion)
+                liked = F.logsigmoid(liked + self.liked_shift)
         empty = np.flatnonzero(self.queries.inputs.lengths[self.queries.rows[queries]] == 0)
         if len(empty):
             rows, fallback = self._to(empty), self._to(self._fallback)
             scores[rows] = fallback if boosts is None else fallback + boosts
             log_normaliser[rows] = 0
+            if liked is not None:
+                liked[rows] = 0
         if self.filters.allowed is not None:
             scores.masked_fill_(self._to(~self.filters.allowed), -torch.inf)
         blocked = self.filters.blocked(queries, len(self.likes))
@@ -174,4 +196,4 @@ class AcceleratedScorer(Scorer):
             seen = self.queries.seen.take(queries)
             by_row = np.repeat(np.arange(len(queries)), seen.lengths)
             scores[self._to(by_row), self._to(seen.values)] = -torch.inf
-        return scores, log_normaliser
+        return scores, liked, log_normaliser

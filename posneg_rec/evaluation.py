@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 import numbers
-from collections.abc import Iterator, Sequence
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from html import escape
 from typing import Any
@@ -16,14 +18,30 @@ from posneg_rec.ranks import (
     FEEDBACKS,
     GAINS,
     SIGNS,
+    Feedback,
+    Metric,
     TargetRanks,
     Targets,
     as_id_array,
+    check_option,
+    metric_name,
     ranks_of_targets,
     share_covered,
 )
 
-__all__ = ["Evaluation", "compare", "evaluate", "summarize"]
+__all__ = [
+    "AversionCurve",
+    "Evaluation",
+    "aversion_curve",
+    "choose_aversion",
+    "compare",
+    "evaluate",
+    "summarize",
+]
+
+_COUNTS = ("n_liked", "n_disliked", "n_users", "k", "confidence_level", "n_bootstraps")
+# From no regard for dislikes to one that costs likes; closer where most of the change is.
+_AVERSIONS = (0.0, 0.5, 1.0, 2.0, 3.0, 5.0, 8.0, 12.0)
 
 
 @dataclass(frozen=True)
@@ -74,8 +92,30 @@ class Evaluation:
             for name, interval in self.intervals.items()
             for side, bound in zip(("low", "high"), interval, strict=True)
         }
-        counts = ("n_liked", "n_disliked", "n_users", "k", "confidence_level", "n_bootstraps")
-        return {**self.values, **bounds, **{name: getattr(self, name) for name in counts}}
+        return {**self.values, **bounds, **{name: getattr(self, name) for name in _COUNTS}}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, float], *, is_difference: bool = False) -> Evaluation:
+        """Put together what :meth:`to_dict` took apart, read from a JSON file, say.
+
+        Parameters
+        ----------
+        values : mapping of str to float
+        is_difference : bool, default=False
+            Whether they came from :func:`compare`.
+        """
+        names = [f"{metric}_{feedback}" for metric in GAINS for feedback in FEEDBACKS]
+        missing = [name for name in (*names, *_COUNTS) if name not in values]
+        if missing:
+            raise ValueError(f"values is not of Evaluation.to_dict: it lacks {missing[0]!r}.")
+        coverage = {name: values[name] for name in ("coverage",) if name in values}
+        counts: dict[str, Any] = {name: values[name] for name in _COUNTS}
+        return cls(
+            values={name: values[name] for name in names} | coverage,
+            intervals={name: (values[f"{name}_low"], values[f"{name}_high"]) for name in names},
+            is_difference=is_difference,
+            **counts,
+        )
 
     def __str__(self) -> str:
         """Return the table as text."""
@@ -290,6 +330,306 @@ def compare(
         targets, gains_a - gains_b, k, n_bootstraps, confidence_level, random_state
     )
     return replace(evaluation, is_difference=True)
+
+
+@dataclass(frozen=True)
+class AversionCurve:
+    """What each aversion to dislikes gains and costs: one fit, asked again and again.
+
+    Made by :func:`aversion_curve`; printed as a table. ``curve["ndcg_liked"]`` has a value for each
+    aversion, :meth:`to_dict` all of them as columns, and
+    :class:`posneg_rec.plotting.TradeoffDisplay` draws it.
+
+    Parameters
+    ----------
+    aversions : ndarray of shape (n_aversions,), float64
+        In ascending order.
+    evaluations : tuple of n_aversions Evaluation
+        Of each aversion, with intervals of the same resampled users.
+    ranks : tuple of n_aversions TargetRanks
+        Of the same targets, so that any two can be compared, see :func:`compare`. None of a curve
+        that was put together from evaluations alone; it can be drawn, but nothing chosen by it.
+    own_aversion : float or None
+        The one that the model has now.
+    """
+
+    aversions: NDArray[np.float64]
+    evaluations: tuple[Evaluation, ...]
+    ranks: tuple[TargetRanks, ...] = ()
+    own_aversion: float | None = None
+
+    @property
+    def k(self) -> int:
+        """Length of the recommended list."""
+        return self.evaluations[0].k
+
+    def __getitem__(self, name: str) -> NDArray[np.float64]:
+        """Values by their name, such as ``"ndcg_liked"``, one for each aversion."""
+        return np.array([evaluation[name] for evaluation in self.evaluations])
+
+    def interval(self, name: str) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Lower and upper bounds of the values of a name, one for each aversion."""
+        bounds = np.array([evaluation.intervals[name] for evaluation in self.evaluations])
+        return bounds[:, 0], bounds[:, 1]
+
+    def to_dict(self) -> dict[str, list[float]]:
+        """Everything as columns, for ``pandas.DataFrame``, say."""
+        rows = [evaluation.to_dict() for evaluation in self.evaluations]
+        columns = {name: [row[name] for row in rows] for name in rows[0]}
+        return {"aversion": self.aversions.tolist(), **columns}
+
+    def __str__(self) -> str:
+        """Return the table as text."""
+        rows = [
+            "".join(cell.rjust(26 if i else 8) for i, cell in enumerate(row)).rstrip()
+            for row in self._rows()
+        ]
+        return "\n".join([*rows, self.evaluations[0]._caption()])
+
+    def _repr_html_(self) -> str:
+        rows = "".join(
+            "<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>"
+            for row in self._rows()
+        )
+        caption = escape(self.evaluations[0]._caption())
+        return f"<table><caption>{caption}</caption>{rows}</table>"
+
+    def _rows(self) -> Iterator[tuple[str, ...]]:
+        names = [
+            f"{metric}_{feedback}" for metric in ("hit_rate", "ndcg") for feedback in FEEDBACKS[:2]
+        ]
+        titles = (f"{name.rpartition('_')[0]}@{self.k} {name.rpartition('_')[2]}" for name in names)
+        yield "aversion", *titles
+        for aversion, evaluation in zip(self.aversions, self.evaluations, strict=True):
+            yield f"{aversion:g}", *map(evaluation._cell, names)
+
+
+def aversion_curve(
+    model: Any,
+    interactions: Any,
+    feedback: ArrayLike | None = None,
+    aversions: ArrayLike | None = None,
+    *,
+    k: int = 10,
+    targets: Targets | NDArray[np.bool_] = "last",
+    exclude_seen: bool | None = None,
+    n_bootstraps: int = 1000,
+    confidence_level: float = 0.95,
+    random_state: int | np.random.RandomState | None = None,
+) -> AversionCurve:
+    """Tell likes found and dislikes shown at each aversion to dislikes, without a new fit.
+
+    How much a likely dislike counts, `dislike_aversion`, is read at each request. Here one fitted
+    model is asked under many of them; what comes next and what is liked is computed once.
+
+    Parameters
+    ----------
+    model : estimator with ``target_ranks(..., dislike_aversion=)``
+        Fitted recommender, or a pipeline that ends in one.
+    interactions, feedback
+        Rows to rank, as in :func:`evaluate`. To choose an aversion by the curve, take rows that
+        were not trained on and that the final judgement does not see.
+    aversions : array-like of float, default=None
+        Numbers >= 0, of which equal ones count once. None: 0, 0.5, 1, 2, 3, 5, 8, 12 and the
+        model's own.
+    k, targets, exclude_seen, n_bootstraps, confidence_level, random_state
+        As in :func:`evaluate`. All aversions are resampled with the same users, so that the
+        curve is as smooth in the intervals as in the values.
+
+    Returns
+    -------
+    curve : AversionCurve
+
+    Raises
+    ------
+    TypeError
+        If the model has no aversion that could be varied.
+    ValueError
+        If an aversion is no finite number >= 0, or as in :func:`evaluate`.
+
+    Warns
+    -----
+    UserWarning
+        If the aversion changes no rank.
+
+    See Also
+    --------
+    choose_aversion : Take one from the curve by a rule.
+
+    Examples
+    --------
+    >>> from posneg_rec import ContrastiveSeqRecommender
+    >>> from posneg_rec.datasets import make_opposing_patterns
+    >>> from posneg_rec.metrics import aversion_curve, choose_aversion
+    >>> from posneg_rec.model_selection import UserHoldoutSplit
+    >>> world = make_opposing_patterns(n_users=100, random_state=0)
+    >>> X, y = world.interactions, world.feedback
+    >>> train, test = next(UserHoldoutSplit(n_splits=2, random_state=0).split(X))
+    >>> model = ContrastiveSeqRecommender(embedding_dim=16, max_epochs=3, random_state=0)
+    >>> curve = aversion_curve(
+    ...     model.fit(X[train], y[train]), X[test], y[test], [0, 2, 8], random_state=0)
+    >>> curve["hit_rate_disliked"].shape
+    (3,)
+    >>> model = model.set_params(dislike_aversion=choose_aversion(curve))
+    """
+    method = getattr(model, "target_ranks", None)
+    if method is not None:
+        accepted = inspect.signature(method).parameters.values()
+        if not any(
+            parameter.name == "dislike_aversion" or parameter.kind is parameter.VAR_KEYWORD
+            for parameter in accepted
+        ):
+            raise TypeError(
+                f"{type(model).__name__} has no aversion to vary: its target_ranks takes no "
+                "dislike_aversion. Call evaluate, whose result is a point beside the curve."
+            )
+    own = _own_aversion(model)
+    if aversions is None:
+        aversions = [*_AVERSIONS, *([] if own is None else [own])]
+    weights = np.unique(np.asarray(aversions, dtype=np.float64))
+    if not weights.size:
+        raise ValueError("aversions must hold at least one number >= 0, got none.")
+    options = {} if exclude_seen is None else {"exclude_seen": exclude_seen}
+    ranks: Any = ranks_of_targets(
+        model,
+        interactions,
+        feedback,
+        targets=targets,
+        dislike_aversion=weights.tolist(),
+        **options,
+    )
+    if len(ranks) > 1 and all(np.array_equal(one.ranks, ranks[0].ranks) for one in ranks):
+        warnings.warn(
+            f"The aversion changes none of {len(ranks[0])} ranks: no event of the fit was "
+            "disliked, or the model's objective knows no aversion ('pnfrec' has none).",
+            UserWarning,
+            stacklevel=2,
+        )
+    # One seed for all, so that each aversion meets the same users.
+    seed = int(check_random_state(random_state).randint(2**31 - 1))
+    evaluations = tuple(
+        summarize(
+            one,
+            k=k,
+            n_bootstraps=n_bootstraps,
+            confidence_level=confidence_level,
+            random_state=seed,
+        )
+        for one in ranks
+    )
+    return AversionCurve(weights, evaluations, tuple(ranks), own)
+
+
+def choose_aversion(
+    curve: AversionCurve,
+    *,
+    metric: Metric = "ndcg",
+    feedback: Feedback = "liked",
+    n_standard_errors: float = 1.0,
+) -> float:
+    """Choose the largest aversion that is about as good as the best.
+
+    The largest whose mean gain lies no more than `n_standard_errors` below the best one's, as in
+    the one-standard-error rule for pruning trees [1]_: dislikes are avoided as long as likes do
+    not measurably suffer.
+
+    Parameters
+    ----------
+    curve : AversionCurve
+        Of users that chose nothing else, see :func:`aversion_curve`.
+    metric : {"hit_rate", "ndcg", "mrr"} or callable, default="ndcg"
+        What to average, see :func:`gain`; of lists as long as the curve's.
+    feedback : {"liked", "delta"}, default="liked"
+        Mean over the liked targets, or that minus the mean over the disliked ones.
+    n_standard_errors : float, default=1.0
+        Standard errors, over users, of the best mean that may be lost. 0 takes the best.
+
+    Returns
+    -------
+    aversion : float
+        One of the curve's.
+
+    Raises
+    ------
+    ValueError
+        If there is no target of the feedback, or only one user and so no standard error.
+
+    References
+    ----------
+    .. [1] Breiman, Friedman, Olshen, Stone: "Classification and Regression Trees", 1984,
+       section 3.4.3.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from posneg_rec.metrics import AversionCurve, TargetRanks, choose_aversion, summarize
+    >>> users, signs = np.arange(4), np.array([1, 1, 1, -1])
+    >>> ranks = tuple(
+    ...     TargetRanks(users, users, signs, np.array(places), n_items=100)
+    ...     for places in ([1, 1, 20, 1], [1, 1, 30, 2], [1, 20, 20, 9], [20, 20, 20, 40]))
+    >>> curve = AversionCurve(
+    ...     np.array([0.0, 2.0, 5.0, 8.0]),
+    ...     tuple(summarize(one, random_state=0) for one in ranks), ranks)
+    >>> choose_aversion(curve), choose_aversion(curve, n_standard_errors=0)
+    (5.0, 2.0)
+    """
+    check_option("feedback", feedback, ("liked", "delta"))
+    check_scalar(n_standard_errors, "n_standard_errors", numbers.Real, min_val=0)
+    if not curve.ranks:
+        raise ValueError(
+            "The curve holds evaluations without ranks, which have no standard errors: take what "
+            "aversion_curve returned."
+        )
+    told = [_mean_and_error(ranks, metric, curve.k, feedback) for ranks in curve.ranks]
+    means = np.array([mean for mean, _ in told])
+    if np.isnan(means).any():
+        signs = curve.ranks[0].signs
+        raise ValueError(
+            f"{metric_name(metric)} has no mean over {feedback}: of {len(signs)} targets "
+            f"{np.count_nonzero(signs == 1)} are liked and {np.count_nonzero(signs == -1)} "
+            "disliked. Pass rows of more users to aversion_curve, or another feedback."
+        )
+    best = int(means.argmax())
+    floor = means[best]
+    if n_standard_errors:
+        error = told[best][1]
+        if np.isnan(error):
+            raise ValueError(
+                "One user has no standard error: pass rows of more users to aversion_curve, or "
+                "n_standard_errors=0."
+            )
+        floor -= n_standard_errors * error
+    return float(curve.aversions[means >= floor].max())
+
+
+def _mean_and_error(
+    ranks: TargetRanks, metric: Metric, k: int, feedback: Feedback
+) -> tuple[float, float]:
+    """Mean gain, and its standard error over users: a mean of ratios' linear parts."""
+    gains = ranks.gains(metric, k=k)
+    users, codes = np.unique(ranks.users, return_inverse=True)
+    value, parts = 0.0, np.zeros(len(users))
+    for sign in (1, -1) if feedback == "delta" else (1,):
+        of_sign = ranks.signs == sign
+        if not of_sign.any():
+            return float("nan"), float("nan")
+        mean = float(gains[of_sign].mean())
+        value += sign * mean
+        rest = (gains - mean) * of_sign
+        parts += sign * np.bincount(codes, rest, minlength=len(users)) / of_sign.sum()
+    # Users without a target of either sign say nothing.
+    signed = ranks.signs == 1 if feedback == "liked" else ranks.signs != 0
+    n_users = len(np.unique(codes[signed]))
+    if n_users < 2:
+        return value, float("nan")
+    return value, float(np.sqrt(n_users / (n_users - 1) * (parts**2).sum()))
+
+
+def _own_aversion(model: Any) -> float | None:
+    """Find the aversion of a recommender, or of the last step of a pipeline."""
+    last = model[-1] if hasattr(model, "steps") else model
+    own = getattr(last, "dislike_aversion", None)
+    return None if own is None else float(own)
 
 
 def _target_gains(

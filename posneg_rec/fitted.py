@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import sys
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any
@@ -351,17 +351,56 @@ class FittedModel:
         int64 array of shape (n_targets,)
             1 is the top, ``n_items + 1`` an item that would never be recommended.
         """
-        ranks = np.empty(len(stops), dtype=np.int64)
+        ranks = self.ranks_by_aversion(
+            histories,
+            users,
+            stops,
+            [dislike_aversion],
+            exclude_seen=exclude_seen,
+            device=device,
+        )
+        return ranks[0]
+
+    def ranks_by_aversion(
+        self,
+        histories: Histories,
+        users: NDArray[np.int64],
+        stops: NDArray[np.int64],
+        aversions: Sequence[float],
+        *,
+        exclude_seen: bool | int | None = None,
+        device: str = "cpu",
+    ) -> NDArray[np.int64]:
+        """Rank the same under several aversions, of one pass over the histories.
+
+        Parameters
+        ----------
+        histories, users, stops, exclude_seen, device
+            As in :meth:`ranks`.
+        aversions : sequence of A floats
+
+        Returns
+        -------
+        int64 array of shape (A, n_targets)
+        """
+        weights = [check_aversion(aversion) for aversion in aversions]
+        if not self.dislikes.any():
+            weights = [0.0] * len(weights)  # who never met a dislike cannot foretell one
+        ranks = np.empty((len(weights), len(stops)), dtype=np.int64)
         for part in _parts_of(histories, users, stops):
             scorer = self._scorer(
                 histories,
                 users[part],
                 stops[part],
                 exclude_seen=exclude_seen,
-                dislike_aversion=dislike_aversion,
+                dislike_aversion=weights[0],
                 device=device,
             )
-            ranks[part] = scorer.ranks(histories.items[stops[part]])
+            targets = histories.items[stops[part]]
+            if len(weights) == 1:
+                ranks[0, part] = scorer.ranks(targets)
+            else:
+                ranks[:, part] = scorer.ranks_by_aversion(targets, weights)
         return ranks
 
     def liked_probabilities(

@@ -30,7 +30,15 @@ from posneg_rec.beyond_accuracy import (
     novelty_at_k,
     responsiveness,
 )
-from posneg_rec.evaluation import Evaluation, compare, evaluate, summarize
+from posneg_rec.evaluation import (
+    AversionCurve,
+    Evaluation,
+    aversion_curve,
+    choose_aversion,
+    compare,
+    evaluate,
+    summarize,
+)
 from posneg_rec.frames import is_table
 from posneg_rec.interactions import read_history
 from posneg_rec.ranks import (
@@ -54,10 +62,13 @@ from posneg_rec.ranks import (
 )
 
 __all__ = [
+    "AversionCurve",
     "Evaluation",
     "TargetRanks",
+    "aversion_curve",
     "beyond_accuracy",
     "calibration_error",
+    "choose_aversion",
     "compare",
     "coverage_at_k",
     "evaluate",

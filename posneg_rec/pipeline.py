@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, Literal, Self, Unpack, overload
 
@@ -191,7 +192,8 @@ class RecommenderPipeline(Pipeline):
         *,
         targets: Literal["last", "all"] | ArrayLike = "last",
         exclude_seen: bool | int | None = None,
-    ) -> TargetRanks:
+        dislike_aversion: float | Sequence[float] | NDArray[Any] | None = None,
+    ) -> Any:
         """Rank what came next, see :meth:`ContrastiveSeqRecommender.target_ranks`.
 
         What is to be predicted is read from the rows as they are passed, so that no transformer
@@ -206,11 +208,13 @@ class RecommenderPipeline(Pipeline):
         targets : {"last", "all"} or bool array of shape (n_rows,), default="last"
         exclude_seen : bool or int, default=None
             None: as the recommender does by itself.
+        dislike_aversion : float or sequence of float, default=None
+            None: as the recommender does by itself.
 
         Returns
         -------
-        TargetRanks
-            Its users are those of the rows passed.
+        TargetRanks, or a list of them
+            Their users are those of the rows passed. Of a sequence of aversions one each.
 
         Warns
         -----
@@ -222,7 +226,8 @@ class RecommenderPipeline(Pipeline):
         interactions = as_frame(interactions)
         transformed = self._transformed(interactions)
         recommender = self._final_estimator
-        options = {} if exclude_seen is None else {"exclude_seen": exclude_seen}
+        given = {"exclude_seen": exclude_seen, "dislike_aversion": dislike_aversion}
+        options = {name: value for name, value in given.items() if value is not None}
         if not (is_table(interactions) and self._transformers()):
             return recommender.target_ranks(transformed, feedback, targets=targets, **options)
         events = self._read(
@@ -242,23 +247,29 @@ class RecommenderPipeline(Pipeline):
         if self._is_masked(interactions, transformed):
             nothing = np.empty(0, dtype=np.int64)
             signs = np.empty(0, dtype=np.int8)
-            answered = TargetRanks(nothing, nothing, signs, nothing, len(recommender.items_))
+            none = TargetRanks(nothing, nothing, signs, nothing, len(recommender.items_))
+            several: Any = dislike_aversion
+            answered = [none for _ in several] if np.ndim(several) == 1 else none
         else:
             answered = recommender.target_ranks(transformed, feedback, targets=mask, **options)
         entries = np.flatnonzero(mask[events.rows])
         unknown = ItemVocabulary(recommender.items_).encode(events.item_ids) < 0
-        is_answered = np.isin(events.rows[entries], answered.rows)
-        ranks = np.full(len(entries), answered.n_items + 1)
-        ranks[is_answered] = answered.ranks  # both are in the order of the rows
-        kept = is_answered | unknown[events.item_codes[entries]]
-        entries = entries[kept]
-        return replace(
-            answered,
-            users=events.users[entries],
-            rows=events.rows[entries],
-            signs=events.signs[entries],
-            ranks=ranks[kept],
-        )
+
+        def as_passed(answered: TargetRanks) -> TargetRanks:
+            is_answered = np.isin(events.rows[entries], answered.rows)
+            ranks = np.full(len(entries), answered.n_items + 1)
+            ranks[is_answered] = answered.ranks  # both are in the order of the rows
+            kept = is_answered | unknown[events.item_codes[entries]]
+            told = entries[kept]
+            return replace(
+                answered,
+                users=events.users[told],
+                rows=events.rows[told],
+                signs=events.signs[told],
+                ranks=ranks[kept],
+            )
+
+        return list(map(as_passed, answered)) if isinstance(answered, list) else as_passed(answered)
 
     def _transformers(self) -> list[Any]:
         return [transformer for _, _, transformer in self._iter(with_final=False)]

@@ -6,8 +6,7 @@ need NumPy alone.
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, Unpack, overload
 
@@ -29,9 +28,10 @@ from posneg_rec.frames import as_frame, is_frame, is_history, is_table
 from posneg_rec.interactions import as_table, build_histories
 from posneg_rec.metrics import TargetRanks, recommender_scorer
 from posneg_rec.model_selection import find_targets, warn_if_future_leaks
-from posneg_rec.sequences import Histories
+from posneg_rec.progress import Progress
 
 if TYPE_CHECKING:
+    from posneg_rec import sequences
     from posneg_rec.training import EpochLog, Weights
 
 __all__ = ["PNFREC", "ContrastiveSeqRecommender"]
@@ -184,7 +184,9 @@ class ContrastiveSeqRecommender(CallbackSupportMixin, BaseEstimator):
     random_state : int, RandomState instance or None, default=None
         An int makes a fit repeatable on one machine. The global random states are never touched.
     verbose : int, default=0
-        1 draws a progress bar on stderr, a line per epoch.
+        1 draws a progress bar: one line that is updated in a terminal and a notebook, a line per
+        epoch on stderr in a log. 2 writes a line per epoch everywhere. 0 is silent, but that a
+        long fit says once, by the logger "posneg_rec", that it runs.
 
     Attributes
     ----------
@@ -466,8 +468,7 @@ class ContrastiveSeqRecommender(CallbackSupportMixin, BaseEstimator):
         context.call_on_fit_task_begin(estimator=self, **passed)
 
         def on_epoch(log: EpochLog, fitted: Callable[[], FittedModel]) -> bool:
-            if self.verbose:
-                _show_progress(log, n_epochs)
+            progress.show(log)
             task = context.subcontext(task_name="epoch")
             task.call_on_fit_task_begin(estimator=self, **passed)
             return bool(
@@ -481,16 +482,20 @@ class ContrastiveSeqRecommender(CallbackSupportMixin, BaseEstimator):
         before = vars(self).get("fitted_")
         if partial and before is not None:
             self._check_columns(interactions)
-        fitted = fit_model(
-            self.get_params(deep=False),
-            interactions,
-            feedback,
-            sample_weight,
-            before=before if partial else None,
-            partial=partial,
-            columns_in=_columns_in(interactions),
-            on_epoch=on_epoch,
+        progress = Progress(
+            n_epochs, self.verbose, is_watched=bool(vars(self).get("_skl_callbacks"))
         )
+        with progress:
+            fitted = fit_model(
+                self.get_params(deep=False),
+                interactions,
+                feedback,
+                sample_weight,
+                before=before if partial else None,
+                partial=partial,
+                columns_in=_columns_in(interactions),
+                on_epoch=on_epoch,
+            )
         # One assignment: whatever ends a fit early, the estimator is never half-way.
         self.fitted_ = fitted
         try:
@@ -762,6 +767,7 @@ class ContrastiveSeqRecommender(CallbackSupportMixin, BaseEstimator):
         """
         return recommender_scorer()(self, interactions, _one_of(y, feedback))
 
+    @overload
     def target_ranks(
         self,
         interactions: Any,
@@ -769,7 +775,29 @@ class ContrastiveSeqRecommender(CallbackSupportMixin, BaseEstimator):
         *,
         targets: Literal["last", "all"] | ArrayLike = "last",
         exclude_seen: bool | int | None = None,
-    ) -> TargetRanks:
+        dislike_aversion: float | None = None,
+    ) -> TargetRanks: ...
+
+    @overload
+    def target_ranks(
+        self,
+        interactions: Any,
+        feedback: Any = None,
+        *,
+        targets: Literal["last", "all"] | ArrayLike = "last",
+        exclude_seen: bool | int | None = None,
+        dislike_aversion: Sequence[float] | NDArray[Any],
+    ) -> list[TargetRanks]: ...
+
+    def target_ranks(
+        self,
+        interactions: Any,
+        feedback: Any = None,
+        *,
+        targets: Literal["last", "all"] | ArrayLike = "last",
+        exclude_seen: bool | int | None = None,
+        dislike_aversion: float | Sequence[float] | NDArray[Any] | None = None,
+    ) -> TargetRanks | list[TargetRanks]:
         """Rank what did happen next among the whole catalogue.
 
         Parameters
@@ -782,29 +810,41 @@ class ContrastiveSeqRecommender(CallbackSupportMixin, BaseEstimator):
         exclude_seen : bool or int, default=None
             Whether items of the history are no candidates, or of how many of its last events, as
             in :meth:`recommend`.
+        dislike_aversion : float or sequence of float, default=None
+            Instead of the constructor's, for this call. The histories are read once, however many
+            there are.
 
         Returns
         -------
-        TargetRanks
+        TargetRanks, or a list of them
             In the order of the rows. Rank 1 is the top; a target that would never be recommended
-            (unknown, or seen before) ranks after all items.
+            (unknown, or seen before) ranks after all items. Of a sequence of aversions one each.
+
+        See Also
+        --------
+        posneg_rec.metrics.aversion_curve : What each aversion gains and costs.
         """
+        aversions: Any = dislike_aversion
+        several = np.ndim(aversions) == 1
+        if not several:
+            aversions = [self._aversion(aversions)]
+        if not len(aversions):
+            raise ValueError("dislike_aversion must be a number or some, got an empty sequence.")
         fitted, histories, stops, users = self._targets(interactions, feedback, targets)
-        ranks = fitted.ranks(
-            histories,
-            users,
-            stops,
-            exclude_seen=exclude_seen,
-            dislike_aversion=self.dislike_aversion,
-            device=self.device,
+        ranks = fitted.ranks_by_aversion(
+            histories, users, stops, aversions, exclude_seen=exclude_seen, device=self.device
         )
-        return TargetRanks(
-            users=histories.users[users],
-            rows=histories.rows[stops],
-            signs=histories.signs[stops],
-            ranks=ranks,
-            n_items=len(fitted.items),
-        )
+        answers = [
+            TargetRanks(
+                users=histories.users[users],
+                rows=histories.rows[stops],
+                signs=histories.signs[stops],
+                ranks=of_one,
+                n_items=len(fitted.items),
+            )
+            for of_one in ranks
+        ]
+        return answers if several else answers[0]
 
     def liked_probabilities(
         self,
@@ -843,7 +883,7 @@ class ContrastiveSeqRecommender(CallbackSupportMixin, BaseEstimator):
 
     def _targets(
         self, interactions: Any, feedback: Any, targets: Any
-    ) -> tuple[FittedModel, Histories, NDArray[np.int64], NDArray[np.int64]]:
+    ) -> tuple[FittedModel, sequences.Histories, NDArray[np.int64], NDArray[np.int64]]:
         """Read rows and find the targets among them, as events and as positions of users."""
         fitted, interactions = self._checked(), as_frame(interactions)
         self._check_columns(interactions)
@@ -1021,20 +1061,6 @@ def _one_of(y: Any, feedback: Any) -> Any:
     if y is not None and feedback is not None:
         raise ValueError("y and feedback are two names of one argument; pass one of them.")
     return feedback if y is None else y
-
-
-def _show_progress(log: EpochLog, max_epochs: int) -> None:
-    width = 20
-    bar = ("#" * round(width * log.epoch / max_epochs)).ljust(width, ".")
-    score = (
-        "" if log.validation_score is None else f"  validation NDCG@10 {log.validation_score:.4f}"
-    )
-    print(
-        f"epoch {log.epoch:>{len(str(max_epochs))}}/{max_epochs} [{bar}]"
-        f"  loss {log.losses['loss']:.4f}{score}  {log.seconds:.1f} s",
-        file=sys.stderr,
-        flush=True,
-    )
 
 
 def _columns_in(interactions: Any) -> dict[str, Any]:

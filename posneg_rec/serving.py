@@ -726,6 +726,32 @@ class Scorer:
         _for_each(fill, self._blocks(min(_TILE_QUERIES, _MAX_ROW_SCORES // len(self.likes))))
         return ranks
 
+    def ranks_by_aversion(
+        self, targets: NDArray[np.int64], aversions: Sequence[float]
+    ) -> NDArray[np.int64]:
+        """Find the same under several aversions instead of the scorer's own.
+
+        What an aversion weighs is made once for all of them.
+
+        Parameters
+        ----------
+        targets : int64 array of shape (Q,)
+        aversions : sequence of A floats
+
+        Returns
+        -------
+        int64 array of shape (A, Q)
+        """
+        ranks = np.empty((len(aversions), len(targets)), dtype=np.int64)
+
+        def fill(block: slice) -> None:
+            scores, liked = self._whole_parts(block)
+            for row, aversion in zip(ranks, aversions, strict=True):
+                row[block] = target_ranks(_weighed(scores, liked, aversion), targets[block])
+
+        _for_each(fill, self._blocks(min(_TILE_QUERIES, _MAX_ROW_SCORES // len(self.likes))))
+        return ranks
+
     def row(self, query: int) -> Array:
         """Score all items, (N,), for one query."""
         scores, log_normaliser = self._whole_rows(slice(query, query + 1))
@@ -787,22 +813,45 @@ class Scorer:
             whole[rows, items] = scores
         return whole, log_normaliser
 
+    @_quietly
+    def _whole_parts(self, block: slice) -> tuple[Array, Array | None]:
+        """Return what rank by any aversion: scores without one, and what it is to weigh."""
+        log_normaliser = self._no_normaliser(block)
+        floor = np.full_like(log_normaliser, -np.inf)
+        whole = np.full((len(log_normaliser), len(self.likes)), -np.inf, dtype=np.float32)
+        whole_liked = np.zeros_like(whole) if self.model.is_likelihood else None
+        for rows, items, scores, liked in self._tiles_in_parts(block, floor, log_normaliser):
+            whole[rows, items] = scores
+            if whole_liked is not None:
+                whole_liked[rows, items] = liked
+        return whole, whole_liked
+
     def _tiles(
         self, block: slice, floor: Array, log_normaliser: Array
     ) -> Iterator[tuple[NDArray[np.int64], slice, Array]]:
+        """Score as :meth:`_tiles_in_parts` does, by the scorer's own aversion."""
+        for rows, items, scores, liked in self._tiles_in_parts(
+            block, floor, log_normaliser, with_liked=self.aversion > 0
+        ):
+            yield rows, items, _weighed(scores, liked, self.aversion, out=scores)
+
+    def _tiles_in_parts(
+        self, block: slice, floor: Array, log_normaliser: Array, *, with_liked: bool = True
+    ) -> Iterator[tuple[NDArray[np.int64], slice, Array, Array | None]]:
         """Score one tile after the other, in ascending order of the items.
 
         Yields the rows (positions in the block) that may score above their `floor` in the tile, or
         have something pinned there, the items, and the scores of these rows, the caller's to
-        change. The caller may raise the floor in between. The scores lack ``- log_normaliser``,
-        what makes probabilities of the logits and is complete after the last tile: the same for a
-        whole row, it changes no rank.
+        change: without an aversion, and the log probabilities that it weighs, of a model of
+        likelihoods and on request. The caller may raise the floor in between. The scores lack
+        ``- log_normaliser``, what makes probabilities of the logits and is complete after the last
+        tile: the same for a whole row, it changes no rank.
         """
         inputs = self.queries.rows[block]
         states = self._states[inputs]  # (Q, d)
         empty = np.flatnonzero(self.queries.inputs.lengths[inputs] == 0)
-        aversion = np.full((len(inputs), 1), self.aversion, dtype=np.float32)
-        aversion[empty] = 0
+        is_read = np.full((len(inputs), 1), 1, dtype=np.float32)
+        is_read[empty] = 0
         seen_rows, seen = self._seen(block)
         filters, pinned = self.filters, self._pinned[block]
         blocked = filters.blocked(block, len(self.likes))
@@ -835,14 +884,17 @@ class Scorer:
             rows = np.flatnonzero((top > floor) | is_pinned.any(1))
             if len(rows) < len(top):
                 scores = scores[rows]
-            if self.model.is_likelihood and self.aversion:
+            liked = None
+            if self.model.is_likelihood and with_liked:
                 liked = self.model.liked_logits(states[rows], items)
                 if self.memory is not None and recalled is not None:
                     taste = recalled.taste_scores(items)[rows]
                     liked = self.memory.taste_weights.logit(liked, taste)
                 liked += np.float32(self.liked_shift)
-                scores += aversion[rows] * log_sigmoid(liked)
-            yield rows, items, scores
+                liked = log_sigmoid(liked)
+                if len(empty):
+                    liked *= is_read[rows]
+            yield rows, items, scores, liked
         log_normaliser[empty] = 0
 
     @lazy
@@ -862,6 +914,16 @@ class Scorer:
         return np.repeat(np.arange(block.stop - block.start), seen.lengths[block])[order], items[
             order
         ]
+
+
+def _weighed(
+    scores: Array, liked: Array | None, aversion: float, out: Array | None = None
+) -> Array:
+    """Return scores plus an aversion times the log probability to be liked."""
+    if liked is None or not aversion:
+        return scores
+    weighed: Array = np.add(scores, np.float32(aversion) * liked, out=out)
+    return weighed
 
 
 def top_k(scores: Array, k: int) -> tuple[NDArray[np.int64], Array]:

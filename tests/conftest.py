@@ -39,3 +39,11 @@ def ml_100k():
 @pytest.fixture(scope="session")
 def ml_1m():
     return _real_data("ml-1m.parquet")
+
+
+@pytest.fixture(scope="session")
+def tiny_model():
+    """A fitted model that no test may change; see tests/tiny.py for its world."""
+    from tiny import X, Y, tiny
+
+    return tiny(max_epochs=6).fit(X, Y)

@@ -57,6 +57,10 @@ def test_any_portions_give_what_the_plain_scorer_gives(kind, data, k, max_scores
         codes, scores = scorer.top_k(k)
         ranks = scorer.ranks(targets)
         rows = [scorer.row(query) for query in range(len(exact))]
+        by_aversion = scorer.ranks_by_aversion(targets, [0.5, scorer.aversion, 0.0])
+        np.testing.assert_array_equal(by_aversion[1], ranks)
+        scorer.aversion = 0.5
+        np.testing.assert_array_equal(scorer.ranks(targets), by_aversion[0])
     assert codes.shape == scores.shape == (len(exact), min(k, N_ITEMS))
     for query, (row, target) in enumerate(zip(deciding, targets, strict=True)):
         np.testing.assert_allclose(rows[query], exact[query], atol=2e-4)

@@ -35,6 +35,9 @@ ALLOWED = {
         "interactions",
         "ranks",
     },
+    "progress": set(),
+    "plotting": {"evaluation", "ranks", "sequences"},
+    "reporting": {"columns", "evaluation", "frames", "ids", "interactions", "ranks", "sequences"},
     "model_selection": {"columns", "frames", "ids", "interactions", "sequences"},
     "datasets": {"_sklearn"},
     "nn": {"sequences"},
@@ -81,6 +84,7 @@ ALLOWED = {
         "metrics",
         "model_selection",
         "persistence",
+        "progress",
         "sequences",
     },
     "baselines": {
@@ -127,6 +131,7 @@ WITH_SKLEARN = {
     "preprocessing",
     "ranks",
     "recommender",
+    "reporting",
 }
 
 

@@ -1,15 +1,24 @@
 """Reports with intervals, and paired comparisons."""
 
+import copy
+import json
 import math
 
 import numpy as np
+import pandas as pd
 import pytest
 from popularity import PopularityRecommender
 from test_metrics import make_ranks, make_world, model_of
+from tiny import X, Y, tiny
 
-from posneg_rec.evaluation import _bootstrap_sums
+from posneg_rec import RareItemMasker, SequenceBuilder, make_recommender_pipeline
+from posneg_rec.evaluation import _bootstrap_sums, _mean_and_error
 from posneg_rec.metrics import (
+    AversionCurve,
+    Evaluation,
     TargetRanks,
+    aversion_curve,
+    choose_aversion,
     compare,
     evaluate,
     summarize,
@@ -251,3 +260,177 @@ def test_different_targets_cannot_be_compared(other, difference):
         compare(ranks, other)
     with pytest.raises(ValueError, match=f"their {difference} differ"):
         summarize([ranks, other])
+
+
+# -- The aversion curve ------------------------------------------------------------------------
+
+
+def test_a_curve_is_what_the_model_says_under_each_aversion(tiny_model):
+    model = copy.deepcopy(tiny_model)
+    curve = aversion_curve(model, X, Y, [3, 0, 3, 0.5], targets="all", k=8, random_state=0)
+    assert curve.aversions.tolist() == [0, 0.5, 3]
+    assert curve.own_aversion == 5 == model.dislike_aversion
+    for aversion, evaluation, ranks in zip(
+        curve.aversions, curve.evaluations, curve.ranks, strict=True
+    ):
+        model.set_params(dislike_aversion=aversion)
+        expected = model.target_ranks(X, Y, targets="all")
+        np.testing.assert_array_equal(ranks.ranks, expected.ranks)
+        np.testing.assert_array_equal(ranks.rows, expected.rows)
+        assert evaluation["hit_rate_liked"] == pytest.approx(
+            expected.mean("hit_rate", k=8, feedback="liked")
+        )
+    values = curve["hit_rate_disliked"]
+    assert len(set(values)) > 1
+    assert values.tolist() == [one["hit_rate_disliked"] for one in curve.evaluations]
+    low, high = curve.interval("hit_rate_disliked")
+    assert (low < values).all() and (values < high).all()
+    frame = pd.DataFrame(curve.to_dict())
+    assert frame["aversion"].tolist() == [0, 0.5, 3]
+    assert frame["hit_rate_disliked_high"].tolist() == high.tolist()
+    lines = str(curve).splitlines()
+    assert lines[0].split() == [
+        *("aversion", "hit_rate@8", "liked", "hit_rate@8", "disliked"),
+        *("ndcg@8", "liked", "ndcg@8", "disliked"),
+    ]
+    assert [line.split()[0] for line in lines[1:4]] == ["0", "0.5", "3"]
+    assert f"{values[1]:.4f}" in lines[2]
+    assert curve._repr_html_().count("<tr>") == 4
+
+
+def test_one_pass_serves_all_aversions(tiny_model, monkeypatch):
+    """The encoder reads each history once, not once per aversion."""
+    encoded = []
+    model = tiny_model.fitted_.model
+    encode = type(model).encode
+    monkeypatch.setattr(
+        type(model), "encode", lambda self, x: encoded.append(len(x)) or encode(self, x)
+    )
+    aversion_curve(tiny_model, X, Y, np.arange(9), random_state=0)
+    assert encoded == [40]
+
+
+def test_all_aversions_meet_the_same_users(tiny_model):
+    """Two aversions that rank alike have one interval; a generator stays the caller's."""
+    curve = aversion_curve(
+        tiny_model, X, Y, [1, 1 + 1e-9, 9], random_state=np.random.RandomState(3)
+    )
+    assert curve.evaluations[0] == curve.evaluations[1]
+
+
+def test_the_usual_aversions_hold_the_models_own(tiny_model):
+    model = copy.deepcopy(tiny_model).set_params(dislike_aversion=6.5)
+    for asked in (model, make_recommender_pipeline(SequenceBuilder(), tiny(dislike_aversion=6.5))):
+        if asked is not model:
+            asked.fit(X, Y)
+        curve = aversion_curve(asked, X, Y, random_state=0)
+        assert curve.own_aversion == 6.5
+        assert curve.aversions.tolist() == [0, 0.5, 1, 2, 3, 5, 6.5, 8, 12]
+
+
+def test_a_pipeline_has_the_curve_of_its_recommender(tiny_model):
+    pipeline = make_recommender_pipeline(
+        SequenceBuilder(), RareItemMasker(min_users_per_item=1), tiny(max_epochs=6)
+    ).fit(X, Y)
+    curve, expected = (
+        aversion_curve(model, X, Y, [0, 4], targets="all", random_state=0)
+        for model in (pipeline, tiny_model)
+    )
+    assert curve.evaluations == expected.evaluations
+    assert curve["ndcg_disliked"][0] != curve["ndcg_disliked"][1]
+    alone = pipeline.target_ranks(X, Y, targets="all", dislike_aversion=4)
+    np.testing.assert_array_equal(alone.ranks, curve.ranks[1].ranks)
+
+
+def test_who_has_no_aversion_is_named(world, tiny_model):
+    with pytest.raises(TypeError, match="PopularityRecommender has no aversion to vary"):
+        aversion_curve(model_of(world), *world)
+    with pytest.raises(TypeError, match="has no method target_ranks"):
+        aversion_curve(object(), *world)
+    for wrong in ([-1], [np.nan], [1, np.inf]):
+        with pytest.raises(ValueError, match="dislike_aversion must be a finite number >= 0"):
+            aversion_curve(tiny_model, X, Y, wrong)
+    with pytest.raises(ValueError, match="aversions must hold at least one"):
+        aversion_curve(tiny_model, X, Y, [])
+    with pytest.raises(ValueError, match="got an empty sequence"):
+        tiny_model.target_ranks(X, Y, dislike_aversion=[])
+
+
+@pytest.mark.parametrize("model", [tiny(objective="pnfrec"), tiny()])
+def test_an_aversion_without_effect_is_said(model):
+    feedback = Y if model.objective == "pnfrec" else None
+    with pytest.warns(UserWarning, match="changes none of 40 ranks"):
+        aversion_curve(model.fit(X, feedback), X, Y, [0, 9], random_state=0)
+
+
+def curve_of(*ranks, signs=(1, 1, 1, -1), users=None):
+    each = tuple(make_ranks(one, signs, users) for one in ranks)
+    evaluations = tuple(summarize(one, random_state=0) for one in each)
+    return AversionCurve(np.arange(len(each)) * 2.0, evaluations, each)
+
+
+def test_the_largest_aversion_within_a_standard_error_of_the_best():
+    # Hit rates 1, 2/3, 1/3 of three users: the best has no error, the second sqrt(1/9) = 1/3.
+    falling = curve_of([1, 1, 1, 1], [1, 1, 20, 1], [1, 20, 20, 1])
+    assert choose_aversion(falling, metric="hit_rate") == 0
+    lower = curve_of([1, 1, 20, 1], [1, 20, 20, 1], [20, 20, 20, 1])
+    assert choose_aversion(lower, metric="hit_rate", n_standard_errors=0) == 0
+    assert choose_aversion(lower, metric="hit_rate", n_standard_errors=0.99) == 0
+    assert choose_aversion(lower, metric="hit_rate", n_standard_errors=1.01) == 2
+    assert choose_aversion(lower, metric="hit_rate", n_standard_errors=2.01) == 4
+    # Of equals the largest: it shows the fewest dislikes.
+    assert choose_aversion(curve_of([1, 1, 9, 1], [1, 1, 9, 1]), n_standard_errors=0) == 2
+
+
+def test_a_rule_may_weigh_dislikes_as_well_and_by_any_metric():
+    curve = curve_of([1, 1, 1, 1], [2, 2, 2, 5], [4, 4, 4, 90])
+    assert choose_aversion(curve, n_standard_errors=0) == 0
+    assert choose_aversion(curve, feedback="delta", n_standard_errors=0) == 4
+    assert choose_aversion(curve, metric=lambda ranks: ranks, n_standard_errors=0) == 4
+
+
+def test_the_standard_error_is_of_users():
+    """As of the usual mean with a target each; whoever has ten equal targets counts once."""
+    rng = np.random.default_rng(0)
+    ranks, signs = rng.integers(1, 20, 30), np.ones(30)
+    gains = (ranks <= 10).astype(float)
+    mean, error = _mean_and_error(make_ranks(ranks, signs), "hit_rate", 10, "liked")
+    assert mean == pytest.approx(gains.mean())
+    assert error == pytest.approx(gains.std(ddof=1) / np.sqrt(30))
+    ten_each = make_ranks(np.repeat(ranks, 10), np.ones(300), np.repeat(np.arange(30), 10))
+    assert _mean_and_error(ten_each, "hit_rate", 10, "liked") == pytest.approx((mean, error))
+    # Dislikes of other users: two independent means.
+    others = rng.integers(1, 20, 50)
+    both = make_ranks(np.r_[ranks, others], np.r_[signs, -np.ones(50)])
+    delta, error = _mean_and_error(both, "hit_rate", 10, "delta")
+    assert delta == pytest.approx(gains.mean() - (others <= 10).mean())
+    variance = gains.var() / 30 + (others <= 10).var() / 50
+    assert error == pytest.approx(np.sqrt(80 / 79 * variance))
+
+
+def test_what_no_aversion_can_be_chosen_by():
+    disliked = curve_of([1, 2], [3, 4], signs=[-1, -1])
+    with pytest.raises(ValueError, match="of 2 targets 0 are liked and 2 disliked"):
+        choose_aversion(disliked)
+    liked = curve_of([1, 2], [3, 4], signs=[1, 0])
+    with pytest.raises(ValueError, match="'ndcg' has no mean over delta"):
+        choose_aversion(liked, feedback="delta")
+    with pytest.raises(ValueError, match="One user has no standard error"):
+        choose_aversion(liked)
+    assert choose_aversion(liked, n_standard_errors=0) == 0
+    with pytest.raises(ValueError, match="feedback must be one of"):
+        choose_aversion(liked, feedback="disliked")
+    with pytest.raises(ValueError, match="n_standard_errors == -1"):
+        choose_aversion(liked, n_standard_errors=-1)
+    with pytest.raises(ValueError, match="evaluations without ranks"):
+        choose_aversion(AversionCurve(liked.aversions, liked.evaluations))
+
+
+def test_an_evaluation_comes_back_from_a_dictionary(world):
+    evaluation = evaluate(model_of(world), *world, targets="all", random_state=0)
+    assert Evaluation.from_dict(json.loads(json.dumps(evaluation.to_dict()))) == evaluation
+    ranks = make_ranks([1, 30, 3, 40], [1, 1, -1, -1])
+    difference = compare(ranks, ranks, random_state=0)
+    assert Evaluation.from_dict(difference.to_dict(), is_difference=True) == difference
+    with pytest.raises(ValueError, match="lacks 'hit_rate_liked'"):
+        Evaluation.from_dict({"ndcg_liked": 0.5})

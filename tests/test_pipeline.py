@@ -405,6 +405,9 @@ def test_where_all_is_masked_there_is_no_answer(transformer, why, kind):
         with pytest.warns(UserWarning, match=f"mask all {len(rows)} rows"):
             ranks = pipeline.target_ranks(make(rows), np.ones(len(rows)))
         assert len(ranks) == 0 and ranks.n_items == len(pipeline[-1].items_)
+        with pytest.warns(UserWarning, match=f"mask all {len(rows)} rows"):
+            several = pipeline.target_ranks(make(rows), dislike_aversion=[0.0, 3.0])
+        assert [len(ranks) for ranks in several] == [0, 0]
     unknown = np.array([[91, 3, 0], [91, 999, 1], [92, 5, 1], [93, 888, 5], [93, 4, 3]])
     with pytest.warns(UserWarning, match="mask all 5 rows"):
         ranks = pipeline.target_ranks(make(unknown), np.array([1, -1, 1, 1, 1]))

@@ -319,7 +319,7 @@ def test_figure_shows_every_method(report, tmp_path):
     (legend,) = figure.legends
     labels = {text.get_text() for text in legend.get_texts()}
     points = {baselines.METHODS[method].label for method in METHODS if method != "default"}
-    assert labels == points | {"ours, as it is", "ours, by its aversion"}
+    assert labels == points | {"ours, by its aversion", "blind to feedback"}
     (curve,) = [line for line in figure.axes[0].lines if "aversion" in line.get_label()]
     aversions = report["aversions"]["P1"]["default"].values()
     expected = [(value["hit_rate_disliked"], value["hit_rate_liked"]) for value in aversions]

@@ -457,6 +457,11 @@ def test_any_tiles_give_what_all_scores_at_once_give(
         rows = [asked.row(query) for query in range(n_queries)]
         ranks = asked.ranks(targets)
         everybody = [ranking(row) for row in masked(deciding, asked)]
+        by_aversion = asked.ranks_by_aversion(targets, [0.5, asked.aversion, 0.0])
+        np.testing.assert_array_equal(by_aversion[1], ranks)
+        for aversion, expected in zip((0.5, 0.0), by_aversion[::2], strict=True):
+            asked.aversion = aversion
+            np.testing.assert_array_equal(asked.ranks(targets), expected)
     for query, order in enumerate(orders):
         found = order[:k]
         padding = min(k, N_ITEMS) - len(found)
