@@ -20,7 +20,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from posneg_rec import serving
 from posneg_rec._lazy import lazy
-from posneg_rec.frames import is_history
+from posneg_rec.frames import is_history, is_sparse
 from posneg_rec.ids import ItemVocabulary
 from posneg_rec.interactions import (
     Interactions,
@@ -171,6 +171,23 @@ class FittedModel:
             feedback_coding=self.feedback_coding if feedback is not None else None,
             **columns,
         )
+
+    def check_width(self, rows: Any) -> None:
+        """Hold an array of rows to the number of columns of the fit, in scikit-learn's words."""
+        width = rows.shape[1] if getattr(rows, "ndim", None) == 2 else None
+        if width is None or self.n_features_in is None or is_sparse(rows):
+            return  # a list of histories has no columns; what else is wrong is found in reading
+        if self.feature_names_in is not None:
+            warnings.warn(
+                "X does not have valid feature names, but the model was fitted with feature names",
+                UserWarning,
+                stacklevel=3,
+            )
+        if width != self.n_features_in:
+            raise ValueError(
+                f"X has {width} features, but the model is expecting {self.n_features_in} features "
+                "as input."
+            )
 
     def _histories(
         self,

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from numbers import Integral, Real
+from numbers import Real
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from sklearn.base import BaseEstimator
 from sklearn.callback import CallbackSupportMixin
 from sklearn.utils import Tags
@@ -21,16 +21,17 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from posneg_rec import persistence
 from posneg_rec._sklearn import Interval, StrOptions, fit_context
-from posneg_rec.columns import ROLES
+from posneg_rec.answering import AnsweringMixin
 from posneg_rec.fitted import FittedModel
 from posneg_rec.fitting import fit_model
-from posneg_rec.frames import as_frame, is_frame, is_history, is_table
+from posneg_rec.frames import as_frame, is_table
 from posneg_rec.interactions import build_histories
 from posneg_rec.metrics import TargetRanks, recommender_scorer
 from posneg_rec.model_selection import find_targets, warn_if_future_leaks
+from posneg_rec.parameters import PARAMETERS, Allowed, Range
 
 if TYPE_CHECKING:
-    from posneg_rec.training import EpochLog, Weights
+    from posneg_rec.training import EpochLog
 
 __all__ = ["PNFREC", "ContrastiveSeqRecommender"]
 
@@ -54,14 +55,15 @@ PNFREC: dict[str, Any] = {
     "n_iter_no_change": 10,
 }
 
-_COLUMN = [str, Integral, None]
-_POSITIVE_INTEGER = [Interval(Integral, 1, None, closed="left")]
-# Open on the right, where infinity is.
-_NON_NEGATIVE = [Interval(Real, 0, np.inf, closed="left")]
-_POSITIVE = [Interval(Real, 0, np.inf, closed="neither")]
+
+def _constraint(allowed: Allowed) -> Any:
+    """Turn a kind of value into a constraint of scikit-learn."""
+    if isinstance(allowed, Range):
+        return Interval(allowed.kind, allowed.low, allowed.high, closed=allowed.closed)
+    return StrOptions(set(allowed)) if isinstance(allowed, frozenset) else allowed
 
 
-class ContrastiveSeqRecommender(CallbackSupportMixin, BaseEstimator):
+class ContrastiveSeqRecommender(CallbackSupportMixin, AnsweringMixin, BaseEstimator):
     """Recommend a user's next item from what the user liked and disliked.
 
     Causal transformers read a history; items have one vector each, which is input and output
@@ -250,37 +252,7 @@ class ContrastiveSeqRecommender(CallbackSupportMixin, BaseEstimator):
     """
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
-        "objective": [StrOptions({"joint", "pnfrec"})],
-        "positive_threshold": [Real, tuple, list, None],
-        "dislike_aversion": _NON_NEGATIVE,
-        "item_memory": ["boolean"],
-        "exclude_seen": ["boolean", StrOptions({"auto"})],
-        "embedding_dim": _POSITIVE_INTEGER,
-        "n_layers": [Interval(Integral, 0, 1000, closed="both")],
-        "n_heads": _POSITIVE_INTEGER,
-        "max_len": _POSITIVE_INTEGER,
-        "dropout": [Interval(Real, 0, 1, closed="left")],
-        "negative_weight": _NON_NEGATIVE,
-        "contrastive_weight": _NON_NEGATIVE,
-        "contrastive_similarity": [StrOptions({"dot", "cosine"})],
-        "contrastive_negatives": [StrOptions({"window", "past"})],
-        "temperature": _POSITIVE,
-        "windows": [StrOptions({"recent", "random"})],
-        "n_negatives": [Interval(Integral, 3, 2**24, closed="both"), None],
-        "learning_rate": _POSITIVE,
-        "batch_size": _POSITIVE_INTEGER,
-        "ema_decay": [Interval(Real, 0, 1, closed="left")],
-        "max_epochs": _POSITIVE_INTEGER,
-        "early_stopping": ["boolean"],
-        "validation_fraction": [Interval(Real, 0, 1, closed="neither")],
-        "n_iter_no_change": _POSITIVE_INTEGER,
-        "user_column": _COLUMN,
-        "item_column": _COLUMN,
-        "time_column": _COLUMN,
-        "precision": [StrOptions({"auto", "bfloat16", "float32"})],
-        "device": [str],
-        "random_state": ["random_state"],
-        "verbose": ["verbose"],
+        name: [_constraint(kind) for kind in allowed] for name, (_, allowed) in PARAMETERS.items()
     }
 
     # X and y by their names here, no metadata to route.
@@ -502,152 +474,6 @@ class ContrastiveSeqRecommender(CallbackSupportMixin, BaseEstimator):
             raise
         return self
 
-    # ------------------------------------------------------------------------------ recommending
-
-    def recommend(
-        self,
-        interactions: Any,
-        k: int = 10,
-        *,
-        feedback: Any = None,
-        times: Any = None,
-        exclude_seen: bool | None = None,
-        allowed_items: ArrayLike | None = None,
-        denied_items: ArrayLike | None = None,
-        dislike_aversion: float | None = None,
-    ) -> Any:
-        """Recommend the k items that each history is most likely to continue with.
-
-        Parameters
-        ----------
-        interactions : one history, or a table or list of histories
-            One history is a flat list or 1-D array of item ids, oldest first. A table (as in
-            :meth:`fit`) or a list of histories asks for many users at once.
-        k : int, default=10
-            How many items.
-        feedback : array-like, default=None
-            As in :meth:`fit`, of the same length; None means that everything was liked.
-        times : array-like, default=None
-            When each event of one history happened, in the unit of the fit's time column: "joint"
-            reads the time between events. None is understood, and a little less exact.
-        exclude_seen : bool, default=None
-            Leave out what is in the history, liked or not. None does as the model was fitted, see
-            `excludes_seen_`.
-        allowed_items, denied_items : array-like of item ids, default=None
-            Recommend only from, or never from, these items.
-        dislike_aversion : float, default=None
-            Instead of the constructor's, for this call.
-
-        Returns
-        -------
-        items, scores : arrays of shape (k,)
-            For one history: raw ids, best first, and their scores: ``log p(next) +
-            dislike_aversion log p(liked | next)``, of "pnfrec" logits, which compare within one
-            history alone.
-        table : frame, or structured array
-            For many: columns user, item, score and rank (1 = best), of the kind of frame that was
-            passed (a NumPy structured array for arrays and lists), users in sorted order.
-
-        Warns
-        -----
-        UserWarning
-            If fewer than k candidates are left; then the answer is shorter.
-
-        Notes
-        -----
-        Items that the model does not know are ignored (:meth:`unknown_items` names them). A
-        history without a known item ("pnfrec": a known liked item) gets the popular and
-        well-liked items. Equal scores rank by item code, the position in ``items_``.
-        """
-        fitted, interactions = self._checked(), as_frame(interactions)
-        if not (is_history(interactions) or is_frame(interactions)):
-            # A frame's names say what its columns are; an array's positions need the fit's.
-            self._check_columns(interactions)
-        return fitted.recommend(
-            interactions,
-            k,
-            feedback=feedback,
-            times=times,
-            exclude_seen=exclude_seen,
-            allowed_items=allowed_items,
-            denied_items=denied_items,
-            dislike_aversion=self._aversion(dislike_aversion),
-            columns=self._columns(),
-            device=self.device,
-        )
-
-    def score_items(
-        self,
-        history: Any,
-        items: ArrayLike | None = None,
-        *,
-        feedback: Any = None,
-        times: Any = None,
-        dislike_aversion: float | None = None,
-    ) -> NDArray[np.float32]:
-        """Score given items after one history, whether seen or not.
-
-        Parameters
-        ----------
-        history : list or 1-D array of item ids
-            Oldest first.
-        items : array-like of shape (n,), default=None
-            Item ids; None means the whole catalogue in the order of ``items_``.
-        feedback : array-like, default=None
-            Of each event of the history; None means that everything was liked.
-        times : array-like, default=None
-            As in :meth:`recommend`.
-        dislike_aversion : float, default=None
-            Instead of the constructor's, for this call.
-
-        Returns
-        -------
-        float32 array of shape (n,)
-            NaN for items that the model does not know.
-        """
-        return self._checked().score_items(
-            history,
-            items,
-            feedback=feedback,
-            times=times,
-            dislike_aversion=self._aversion(dislike_aversion),
-        )
-
-    def similar_items(self, item: Any, k: int = 10) -> tuple[NDArray[Any], NDArray[np.float32]]:
-        """Find the k items whose vectors point most nearly in an item's direction.
-
-        Parameters
-        ----------
-        item : item id
-        k : int, default=10
-
-        Returns
-        -------
-        items, similarities : arrays of shape (min(k, n_items - 1),)
-            Raw ids and cosines in [-1, 1], best first; the item itself is left out.
-
-        Raises
-        ------
-        ValueError
-            If the model does not know the item.
-        """
-        return self._checked().similar_items(item, k)
-
-    def unknown_items(self, interactions: Any) -> NDArray[Any]:
-        """Name the items of a history, table or list of histories that the model does not know.
-
-        Parameters
-        ----------
-        interactions : history, table or list of histories
-            As in :meth:`recommend`.
-
-        Returns
-        -------
-        array of shape (n_unknown,)
-            Raw ids in sorted order.
-        """
-        return self._checked().unknown_items(as_frame(interactions), self._columns())
-
     # ----------------------------------------------------------------------------------- scoring
 
     def score(self, interactions: Any, y: Any = None, *, feedback: Any = None) -> float:
@@ -743,83 +569,10 @@ class ContrastiveSeqRecommender(CallbackSupportMixin, BaseEstimator):
         check_is_fitted(self)
         return self.fitted_
 
-    def _aversion(self, of_call: float | None) -> float:
-        return self.dislike_aversion if of_call is None else of_call
-
-    def _columns(self) -> dict[str, str | int | None]:
-        return {f"{role}_column": getattr(self, f"{role}_column") for role in ROLES}
-
     def _check_columns(self, interactions: Any) -> None:
         """Check that the columns are those of the fit, in number and name."""
         if is_table(interactions):
             validate_data(self, interactions, reset=False, skip_check_array=True)
-
-    @property
-    def items_(self) -> NDArray[Any]:
-        """Raw item ids by code."""
-        return self._attribute("items")
-
-    @property
-    def weights_(self) -> Weights:
-        """The parameters by name."""
-        return self._attribute("weights")
-
-    @property
-    def item_likes_(self) -> NDArray[np.int64]:
-        """How often each item was liked."""
-        return self._attribute("likes")
-
-    @property
-    def item_dislikes_(self) -> NDArray[np.int64]:
-        """How often each item was disliked."""
-        return self._attribute("dislikes")
-
-    @property
-    def history_(self) -> dict[str, list[Any]]:
-        """The log of all epochs."""
-        return self._attribute("history")
-
-    @property
-    def n_iter_(self) -> int:
-        """Epochs run."""
-        return self._attribute("n_iter")
-
-    @property
-    def gap_edges_(self) -> NDArray[np.float64]:
-        """Bounds between the ranges of time between events."""
-        return self._attribute("gap_edges")
-
-    @property
-    def feedback_coding_(self) -> str:
-        """How the feedback was read."""
-        return self._attribute("feedback_coding")
-
-    @property
-    def excludes_seen_(self) -> bool:
-        """Whether seen items are no candidates."""
-        return self._attribute("excludes_seen")
-
-    @property
-    def precision_(self) -> str:
-        """Number format of the products in training."""
-        return self._attribute("precision")
-
-    @property
-    def n_features_in_(self) -> int:
-        """Number of columns of the table seen in fit."""
-        return self._attribute("n_features_in")
-
-    @property
-    def feature_names_in_(self) -> NDArray[Any]:
-        """Names of the columns of the table seen in fit."""
-        return self._attribute("feature_names_in")
-
-    def _attribute(self, name: str) -> Any:
-        # As scikit-learn expects: an attribute that a fit did not leave behind does not exist.
-        value = getattr(vars(self).get("fitted_"), name, None)
-        if value is None:
-            raise AttributeError(f"{type(self).__name__} has no fitted {name}.")
-        return value
 
     # --------------------------------------------------------------------------------- persisting
 

@@ -16,7 +16,7 @@ import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,6 +36,10 @@ from posneg_rec.sequences import (
     ranges,
 )
 
+if TYPE_CHECKING:
+    from posneg_rec.answering import ServedRecommender
+    from posneg_rec.archive import File
+
 __all__ = [
     "METHODS",
     "Inputs",
@@ -44,6 +48,7 @@ __all__ = [
     "PNFRecModel",
     "Queries",
     "Scorer",
+    "load",
     "log_sigmoid",
     "of_one_length",
     "target_ranks",
@@ -64,6 +69,49 @@ _MAX_ROW_SCORES = 2**24
 _SMALL_PRODUCT = 2**18
 # So few queries are multiplied with the items one by one.
 _FEW_QUERIES = 8
+
+
+def load(path: File, *, mmap: bool = False) -> ServedRecommender:
+    """Open a saved model to answer with, in a process that needs NumPy and narwhals alone.
+
+    What it returns has the methods, arguments and answers of
+    :class:`posneg_rec.ContrastiveSeqRecommender`, and neither scikit-learn nor torch is imported
+    for it. SciPy is where many histories are answered in one call.
+
+    Parameters
+    ----------
+    path : path-like or binary file object
+        What :meth:`ContrastiveSeqRecommender.save` wrote. Nothing in it is executed.
+    mmap : bool, default=False
+        Map the arrays of a file on disk into memory, so that all processes of a host share one
+        copy of them.
+
+    Returns
+    -------
+    ServedRecommender
+
+    Raises
+    ------
+    posneg_rec.persistence.ModelFileError
+        If the file is no model file, damaged, made by a newer version or made up; a ValueError.
+
+    Examples
+    --------
+    >>> import io
+    >>> from posneg_rec import ContrastiveSeqRecommender, serving
+    >>> model = ContrastiveSeqRecommender(embedding_dim=4, n_heads=1, max_epochs=1, random_state=0)
+    >>> model = model.fit([["a", "b", "c"], ["b", "c", "a"]], [[1, 0, 1], [1, 1, 0]])
+    >>> file = io.BytesIO()
+    >>> model.save(file)
+    >>> served = serving.load(file)
+    >>> served.recommend(["a"], k=2, feedback=[True])[0].tolist()
+    ['b', 'c']
+    """
+    # What reads a file and answers stands on this module.
+    from posneg_rec.answering import ServedRecommender
+    from posneg_rec.persistence import read_model
+
+    return read_model(path, ServedRecommender, mmap=mmap)
 
 
 class Inputs(NamedTuple):

@@ -1,0 +1,312 @@
+"""What a fitted recommender answers, whichever way it was opened.
+
+:class:`AnsweringMixin` has the methods that need no more than a fitted model. The estimator has
+them from there, and so has :class:`ServedRecommender`, which is that and nothing else: it opens in
+processes that import neither scikit-learn nor torch.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from posneg_rec.columns import ROLES
+from posneg_rec.frames import as_frame, is_frame, is_history
+from posneg_rec.parameters import DEFAULTS, check_parameters
+
+if TYPE_CHECKING:
+    from posneg_rec.fitted import FittedModel, Weights
+
+__all__ = ["AnsweringMixin", "ServedRecommender"]
+
+
+class AnsweringMixin:
+    """The answers of a fitted model, with options that the recommender has defaults of."""
+
+    fitted_: FittedModel
+    dislike_aversion: float
+    device: str
+    user_column: str | int | None
+    item_column: str | int | None
+    time_column: str | int | None
+
+    def _checked(self) -> FittedModel:
+        """Take the fitted model: once a call, so that another fit cannot change it in between."""
+        return self.fitted_
+
+    # ------------------------------------------------------------------------------ recommending
+
+    def recommend(
+        self,
+        interactions: Any,
+        k: int = 10,
+        *,
+        feedback: Any = None,
+        times: Any = None,
+        exclude_seen: bool | None = None,
+        allowed_items: ArrayLike | None = None,
+        denied_items: ArrayLike | None = None,
+        dislike_aversion: float | None = None,
+    ) -> Any:
+        """Recommend the k items that each history is most likely to continue with.
+
+        Parameters
+        ----------
+        interactions : one history, or a table or list of histories
+            One history is a flat list or 1-D array of item ids, oldest first. A table (as in
+            :meth:`fit`) or a list of histories asks for many users at once.
+        k : int, default=10
+            How many items.
+        feedback : array-like, default=None
+            As in :meth:`fit`, of the same length; None means that everything was liked.
+        times : array-like, default=None
+            When each event of one history happened, in the unit of the fit's time column: "joint"
+            reads the time between events. None is understood, and a little less exact.
+        exclude_seen : bool, default=None
+            Leave out what is in the history, liked or not. None does as the model was fitted, see
+            `excludes_seen_`.
+        allowed_items, denied_items : array-like of item ids, default=None
+            Recommend only from, or never from, these items.
+        dislike_aversion : float, default=None
+            Instead of the constructor's, for this call.
+
+        Returns
+        -------
+        items, scores : arrays of shape (k,)
+            For one history: raw ids, best first, and their scores: ``log p(next) +
+            dislike_aversion log p(liked | next)``, of "pnfrec" logits, which compare within one
+            history alone.
+        table : frame, or structured array
+            For many: columns user, item, score and rank (1 = best), of the kind of frame that was
+            passed (a NumPy structured array for arrays and lists), users in sorted order.
+
+        Warns
+        -----
+        UserWarning
+            If fewer than k candidates are left; then the answer is shorter.
+
+        Notes
+        -----
+        Items that the model does not know are ignored (:meth:`unknown_items` names them). A
+        history without a known item ("pnfrec": a known liked item) gets the popular and
+        well-liked items. Equal scores rank by item code, the position in ``items_``.
+        """
+        fitted, interactions = self._checked(), as_frame(interactions)
+        if not (is_history(interactions) or is_frame(interactions)):
+            # A frame's names say what its columns are; an array's positions need the fit's.
+            fitted.check_width(interactions)
+        return fitted.recommend(
+            interactions,
+            k,
+            feedback=feedback,
+            times=times,
+            exclude_seen=exclude_seen,
+            allowed_items=allowed_items,
+            denied_items=denied_items,
+            dislike_aversion=self._aversion(dislike_aversion),
+            columns=self._columns(),
+            device=self.device,
+        )
+
+    def score_items(
+        self,
+        history: Any,
+        items: ArrayLike | None = None,
+        *,
+        feedback: Any = None,
+        times: Any = None,
+        dislike_aversion: float | None = None,
+    ) -> NDArray[np.float32]:
+        """Score given items after one history, whether seen or not.
+
+        Parameters
+        ----------
+        history : list or 1-D array of item ids
+            Oldest first.
+        items : array-like of shape (n,), default=None
+            Item ids; None means the whole catalogue in the order of ``items_``.
+        feedback : array-like, default=None
+            Of each event of the history; None means that everything was liked.
+        times : array-like, default=None
+            As in :meth:`recommend`.
+        dislike_aversion : float, default=None
+            Instead of the constructor's, for this call.
+
+        Returns
+        -------
+        float32 array of shape (n,)
+            NaN for items that the model does not know.
+        """
+        return self._checked().score_items(
+            history,
+            items,
+            feedback=feedback,
+            times=times,
+            dislike_aversion=self._aversion(dislike_aversion),
+        )
+
+    def similar_items(self, item: Any, k: int = 10) -> tuple[NDArray[Any], NDArray[np.float32]]:
+        """Find the k items whose vectors point most nearly in an item's direction.
+
+        Parameters
+        ----------
+        item : item id
+        k : int, default=10
+
+        Returns
+        -------
+        items, similarities : arrays of shape (min(k, n_items - 1),)
+            Raw ids and cosines in [-1, 1], best first; the item itself is left out.
+
+        Raises
+        ------
+        ValueError
+            If the model does not know the item.
+        """
+        return self._checked().similar_items(item, k)
+
+    def unknown_items(self, interactions: Any) -> NDArray[Any]:
+        """Name the items of a history, table or list of histories that the model does not know.
+
+        Parameters
+        ----------
+        interactions : history, table or list of histories
+            As in :meth:`recommend`.
+
+        Returns
+        -------
+        array of shape (n_unknown,)
+            Raw ids in sorted order.
+        """
+        return self._checked().unknown_items(as_frame(interactions), self._columns())
+
+    # ------------------------------------------------------------------------------ shared parts
+
+    def _aversion(self, of_call: float | None) -> float:
+        return self.dislike_aversion if of_call is None else of_call
+
+    def _columns(self) -> dict[str, str | int | None]:
+        return {f"{role}_column": getattr(self, f"{role}_column") for role in ROLES}
+
+    @property
+    def items_(self) -> NDArray[Any]:
+        """Raw item ids by code."""
+        return self._attribute("items")
+
+    @property
+    def weights_(self) -> Weights:
+        """The parameters by name."""
+        return self._attribute("weights")
+
+    @property
+    def item_likes_(self) -> NDArray[np.int64]:
+        """How often each item was liked."""
+        return self._attribute("likes")
+
+    @property
+    def item_dislikes_(self) -> NDArray[np.int64]:
+        """How often each item was disliked."""
+        return self._attribute("dislikes")
+
+    @property
+    def history_(self) -> dict[str, list[Any]]:
+        """The log of all epochs."""
+        return self._attribute("history")
+
+    @property
+    def n_iter_(self) -> int:
+        """Epochs run."""
+        return self._attribute("n_iter")
+
+    @property
+    def gap_edges_(self) -> NDArray[np.float64]:
+        """Bounds between the ranges of time between events."""
+        return self._attribute("gap_edges")
+
+    @property
+    def feedback_coding_(self) -> str:
+        """How the feedback was read."""
+        return self._attribute("feedback_coding")
+
+    @property
+    def excludes_seen_(self) -> bool:
+        """Whether seen items are no candidates."""
+        return self._attribute("excludes_seen")
+
+    @property
+    def precision_(self) -> str:
+        """Number format of the products in training."""
+        return self._attribute("precision")
+
+    @property
+    def n_features_in_(self) -> int:
+        """Number of columns of the table seen in fit."""
+        return self._attribute("n_features_in")
+
+    @property
+    def feature_names_in_(self) -> NDArray[Any]:
+        """Names of the columns of the table seen in fit."""
+        return self._attribute("feature_names_in")
+
+    def _attribute(self, name: str) -> Any:
+        # As scikit-learn expects: an attribute that a fit did not leave behind does not exist.
+        value = getattr(vars(self).get("fitted_"), name, None)
+        if value is None:
+            raise AttributeError(f"{type(self).__name__} has no fitted {name}.")
+        return value
+
+
+class ServedRecommender(AnsweringMixin):
+    """A recommender that answers, and does no more; made by :func:`posneg_rec.serving.load`.
+
+    It has the methods, the arguments and the answers of :class:`ContrastiveSeqRecommender`, and
+    the attributes of a fitted one. It cannot fit, score or save.
+
+    Parameters
+    ----------
+    **params : object
+        Those of :class:`ContrastiveSeqRecommender`, of which answers depend on `dislike_aversion`,
+        `device` and the names of columns.
+
+    Attributes
+    ----------
+    fitted_ : FittedModel
+        What all answers depend on; it never changes.
+    """
+
+    def __init__(self, **params: Any) -> None:
+        vars(self).update(DEFAULTS | params)
+
+    @classmethod
+    def _get_param_names(cls) -> list[str]:
+        return list(DEFAULTS)
+
+    def _validate_params(self) -> None:
+        check_parameters({name: getattr(self, name) for name in DEFAULTS})
+
+    def __repr__(self) -> str:
+        """Return a short description."""
+        return f"{type(self).__name__}({vars(self).get('fitted_')!r})"
+
+    def __getattr__(self, name: str) -> NoReturn:
+        """Say where to find what only the estimator has."""
+        if name in _OF_THE_ESTIMATOR:
+            raise AttributeError(
+                f"A {type(self).__name__} answers and does no more. For {name} open the file with "
+                "ContrastiveSeqRecommender.load(path), which takes scikit-learn."
+            )
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+
+
+_OF_THE_ESTIMATOR = {
+    "fit",
+    "get_params",
+    "partial_fit",
+    "save",
+    "score",
+    "set_callbacks",
+    "set_params",
+    "target_ranks",
+}
