@@ -17,7 +17,7 @@ from posneg_rec.frames import as_frame, is_frame, is_history
 from posneg_rec.parameters import DEFAULTS, check_parameters
 
 if TYPE_CHECKING:
-    from posneg_rec.fitted import FittedModel, Weights
+    from posneg_rec.fitted import FittedModel, Reranked, Weights
 
 __all__ = ["AnsweringMixin", "ServedRecommender"]
 
@@ -147,6 +147,130 @@ class AnsweringMixin:
             dislike_aversion=self._aversion(dislike_aversion),
         )
 
+    def encode(
+        self,
+        interactions: Any,
+        *,
+        feedback: Any = None,
+        times: Any = None,
+        dislike_aversion: float | None = None,
+    ) -> NDArray[np.float32]:
+        """Make vectors of histories, whose products with ``item_vectors_`` rank the items.
+
+        Parameters
+        ----------
+        interactions : one history, or a table or list of histories
+            As in :meth:`recommend`.
+        feedback, times : array-like, default=None
+            As in :meth:`recommend`.
+        dislike_aversion : float, default=None
+            Instead of the constructor's, for this call. The vectors of the items are the same for
+            all aversions.
+
+        Returns
+        -------
+        float32 array of shape (n_histories, d')
+            In the order of :meth:`recommend`'s answer: users sorted, lists as they came.
+
+        See Also
+        --------
+        rerank : Exact scores of what an index found by these vectors.
+
+        Notes
+        -----
+        ``encode(history) @ item_vectors_.T`` is
+
+        - of "pnfrec" the score, exactly;
+        - of "joint" never below ``log p(next) + dislike_aversion log p(liked | next)``, but for
+          one number that is the same for all items of a history, and for what the neighbours of a
+          memory of items add, which no few numbers hold. In place of ``log p(liked)`` stands its
+          tangent at the logit that items mostly have.
+
+        Items that a history holds already are found as well: ask an index for so many more.
+        """
+        return self._checked().encode(
+            as_frame(interactions),
+            feedback=feedback,
+            times=times,
+            dislike_aversion=self._aversion(dislike_aversion),
+            columns=self._columns(),
+        )
+
+    def rerank(
+        self,
+        history: Any,
+        candidates: ArrayLike,
+        k: int = 10,
+        *,
+        feedback: Any = None,
+        times: Any = None,
+        exclude_seen: bool | None = None,
+        dislike_aversion: float | None = None,
+    ) -> Reranked:
+        """Rank what an index of ``item_vectors_`` found for one history by its exact scores.
+
+        To the candidates come the items that the memory raises as neighbours of the history's.
+        Only these are scored, so this takes no longer for a large catalogue, but for what a
+        memory adds up.
+
+        Parameters
+        ----------
+        history : list or 1-D array of item ids
+            Oldest first.
+        candidates : array-like of shape (n_candidates,)
+            Item ids. For `is_exact` to be true of the answer they must be the items of the
+            greatest inner products with :meth:`encode`'s vector, seen ones included, in any order.
+        k : int, default=10
+            How many items.
+        feedback, times : array-like, default=None
+            As in :meth:`recommend`.
+        exclude_seen : bool, default=None
+            As in :meth:`recommend`.
+        dislike_aversion : float, default=None
+            Instead of the constructor's, for this call; the same as in :meth:`encode`.
+
+        Returns
+        -------
+        Reranked
+            A named tuple of items, scores and whether the items are certainly the best k of all.
+
+        Raises
+        ------
+        ValueError
+            If the model does not know a candidate.
+
+        Warns
+        -----
+        UserWarning
+            If fewer than k candidates are left; then the answer is shorter.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from posneg_rec import ContrastiveSeqRecommender
+        >>> from posneg_rec.datasets import make_opposing_patterns
+        >>> world = make_opposing_patterns(n_users=100, random_state=0)
+        >>> model = ContrastiveSeqRecommender(
+        ...     embedding_dim=16, max_epochs=5, batch_size=32, random_state=0)
+        >>> model = model.fit(world.interactions, world.feedback)
+        >>> history, feedback = [2, 72, 52, 44], [1, 1, 1, -1]
+        >>> products = model.encode(history, feedback=feedback) @ model.item_vectors_.T
+        >>> found = model.items_[np.argsort(-products[0])[:40]]  # as an index would
+        >>> items, _, is_exact = model.rerank(history, found, k=3, feedback=feedback)
+        >>> exact, _ = model.recommend(history, k=3, feedback=feedback)
+        >>> is_exact, items.tolist() == exact.tolist()
+        (True, True)
+        """
+        return self._checked().rerank(
+            history,
+            candidates,
+            k,
+            feedback=feedback,
+            times=times,
+            exclude_seen=exclude_seen,
+            dislike_aversion=self._aversion(dislike_aversion),
+        )
+
     def similar_items(self, item: Any, k: int = 10) -> tuple[NDArray[Any], NDArray[np.float32]]:
         """Find the k items whose vectors point most nearly in an item's direction.
 
@@ -194,6 +318,11 @@ class AnsweringMixin:
     def items_(self) -> NDArray[Any]:
         """Raw item ids by code."""
         return self._attribute("items")
+
+    @property
+    def item_vectors_(self) -> NDArray[np.float32]:
+        """Vectors of items for an index, (n_items, d'), in the order of ``items_``; made anew."""
+        return self._attribute("item_vectors")
 
     @property
     def weights_(self) -> Weights:

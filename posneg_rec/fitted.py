@@ -13,7 +13,7 @@ import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from numbers import Integral, Real
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -36,7 +36,7 @@ from posneg_rec.sequences import Histories
 if TYPE_CHECKING:
     from posneg_rec.model_selection import LastSeen
 
-__all__ = ["FittedModel"]
+__all__ = ["FittedModel", "Reranked"]
 
 Weights = dict[str, NDArray[np.float32]]
 
@@ -46,6 +46,31 @@ _MANY_SCORES, _MANY_SCORES_WITHOUT_TORCH = 2**20, 2**28
 _USUAL_ODDS = 0.55 / 0.45
 # Items met before, of all targets that are ranked at a time (32 MiB).
 _MAX_SEEN = 2**22
+
+# Of a top k of nothing, places and scores.
+_NOTHING = np.zeros((1, 0), np.int64), np.zeros((1, 0), np.float32)
+# Of two scores of one item that are made in different order.
+_ROUNDING = 1e-5
+
+
+class Reranked(NamedTuple):
+    """What :meth:`ContrastiveSeqRecommender.rerank` makes of candidates.
+
+    Attributes
+    ----------
+    items : ndarray of shape (k,)
+        Raw ids, best first.
+    scores : float32 ndarray of shape (k,)
+        Their scores, which compare within one answer alone: of "joint" they lack what makes
+        probabilities of them, the same number for each, which takes the whole catalogue.
+    is_exact : bool
+        Whether no other item can rank among them, if the candidates are those of the greatest
+        inner products. False says that more candidates may find better items.
+    """
+
+    items: NDArray[Any]
+    scores: NDArray[np.float32]
+    is_exact: bool
 
 
 @dataclass(frozen=True, eq=False)
@@ -321,6 +346,78 @@ class FittedModel:
             return scores
         codes = self._codes(items, "items")
         return np.where(codes < 0, np.float32(np.nan), scores[codes])
+
+    def encode(
+        self,
+        interactions: Any,
+        *,
+        feedback: Any,
+        times: Any,
+        dislike_aversion: float,
+        columns: Mapping[str, str | int | None],
+    ) -> NDArray[np.float32]:
+        """Answer :meth:`ContrastiveSeqRecommender.encode`."""
+        histories = self._histories(interactions, feedback, times, columns)
+        users, stops = np.arange(len(histories.users)), histories.offsets[1:]
+        scorer = self._scorer(
+            histories, users, stops, exclude_seen=False, dislike_aversion=dislike_aversion
+        )
+        return scorer.query_vectors()
+
+    @property
+    def item_vectors(self) -> NDArray[np.float32]:
+        """Make what the vectors of :meth:`encode` are to be multiplied with."""
+        return serving.item_vectors(self.model, self.likes, self.dislikes, self.memory)
+
+    def rerank(
+        self,
+        history: Any,
+        candidates: ArrayLike,
+        k: int,
+        *,
+        feedback: Any,
+        times: Any,
+        exclude_seen: bool | None,
+        dislike_aversion: float,
+    ) -> Reranked:
+        """Answer :meth:`ContrastiveSeqRecommender.rerank`."""
+        k = check_k(k)
+        codes = self._codes(candidates, "candidates")
+        if (codes < 0).any():
+            raise ValueError(
+                f"{(codes < 0).sum()} of {len(codes)} candidates are not among the items of the "
+                "fit: make the index anew, of this model's item_vectors_ and items_."
+            )
+        codes = np.unique(codes)
+        histories = self._histories(one_history(history), feedback, times, {})
+        scorer = self._scorer(
+            histories,
+            np.array([0]),
+            histories.offsets[1:],
+            exclude_seen=exclude_seen,
+            dislike_aversion=dislike_aversion,
+        )
+        vectors = serving.item_vectors(self.model, self.likes, self.dislikes, self.memory, codes)
+        bounds = vectors @ scorer.query_vectors()[0]
+        raised = np.flatnonzero(scorer.of_neighbours()[0] > 0)
+        pool = np.union1d(codes, raised)
+        if scorer.exclude_seen:
+            pool = pool[~np.isin(pool, histories.items)]
+        following, liked = scorer.parts_of(pool)
+        scores = (following + liked)[0]
+        places, best = serving.top_k(scores[None], min(k, len(pool))) if len(pool) else _NOTHING
+        if best.shape[1] < k:
+            warnings.warn(
+                f"The history has fewer than k={k} candidates ({best.shape[1]}); the answer is "
+                "shorter. Pass more candidates, lower k, or pass exclude_seen=False.",
+                UserWarning,
+                stacklevel=3,
+            )
+        # Whatever else there is has a product, and so a score, of at most the least of these.
+        bound = bounds.min(initial=np.inf)
+        least = best[0, -1] if best.shape[1] == k else -np.inf
+        is_exact = len(codes) == len(self.items) or least >= bound + _ROUNDING * (1 + abs(bound))
+        return Reranked(self.items[pool[places[0]]], best[0], bool(is_exact))
 
     def similar_items(self, item: Any, k: int) -> tuple[NDArray[Any], NDArray[np.float32]]:
         """Answer :meth:`ContrastiveSeqRecommender.similar_items`."""

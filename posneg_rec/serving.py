@@ -48,6 +48,8 @@ __all__ = [
     "PNFRecModel",
     "Queries",
     "Scorer",
+    "fallback_parts",
+    "item_vectors",
     "load",
     "log_sigmoid",
     "of_one_length",
@@ -104,7 +106,7 @@ def load(path: File, *, mmap: bool = False) -> ServedRecommender:
     >>> file = io.BytesIO()
     >>> model.save(file)
     >>> served = serving.load(file)
-    >>> served.recommend(["a"], k=2, feedback=[True])[0].tolist()
+    >>> sorted(served.recommend(["a"], k=2, feedback=[True])[0])
     ['b', 'c']
     """
     # What reads a file and answers stands on this module.
@@ -482,7 +484,7 @@ class Model:
         vectors *= self._scale
         return vectors
 
-    def logits(self, states: Array, items: slice) -> Array:
+    def logits(self, states: Array, items: slice | NDArray[np.int64]) -> Array:
         """Of what comes next, (Q, n) from states (Q, d): log probabilities but for a constant."""
         vectors = self.items[items]
         if len(states) < _FEW_QUERIES:
@@ -490,8 +492,15 @@ class Model:
             return logits
         return _product(states, np.ascontiguousarray(vectors.T))
 
-    def liked_logits(self, states: Array, items: slice) -> Array:
+    def liked_logits(self, states: Array, items: slice | NDArray[np.int64]) -> Array:
         """Of being liked, (Q, n) from states (Q, d), of a model of likelihoods."""
+        raise NotImplementedError
+
+    def taste_queries(self, states: Array) -> tuple[Array, Array]:
+        """Return what makes these logits linear: vectors (Q, d) and levels (Q,).
+
+        The logit is vector times item vector, plus the item's own taste, plus the level.
+        """
         raise NotImplementedError
 
 
@@ -539,15 +548,19 @@ class JointModel(Model):
         vectors += self._tags[gap_tags, signs + 1]
         return vectors
 
-    def liked_logits(self, states: Array, items: slice) -> Array:
+    def liked_logits(self, states: Array, items: slice | NDArray[np.int64]) -> Array:
         """Of being liked, (Q, n) from states (Q, d)."""
-        weights = self.weights
-        x = _affine(states, self._taste_query, weights["taste_query.bias"])
-        level = states @ weights["taste_level.weight"][0] + weights["taste_level.bias"]  # (Q,)
+        x, level = self.taste_queries(states)
         x = self.logits(x, items)
-        x += weights["item_taste"][items]
+        x += self.weights["item_taste"][items]
         x += level[:, None]
         return x
+
+    def taste_queries(self, states: Array) -> tuple[Array, Array]:
+        """Return vectors (Q, d) and levels (Q,) that make the logits of being liked linear."""
+        weights = self.weights
+        level = states @ weights["taste_level.weight"][0] + weights["taste_level.bias"]
+        return _affine(states, self._taste_query, weights["taste_query.bias"]), level
 
 
 #: What each method is to answering, by the name that the fitted model carries.
@@ -566,6 +579,14 @@ _Function = TypeVar("_Function", bound=Callable[..., Any])
 def _quietly(function: _Function) -> _Function:
     """Let tiny numbers become 0, whatever the caller's ``np.errstate`` says."""
     return np.errstate(under="ignore")(function)
+
+
+class _Tangents(NamedTuple):
+    """Of Q queries: an item's line is ``heights + slopes (queries . vector + own taste)``."""
+
+    queries: Array  # (Q, d)
+    slopes: Array  # (Q,)
+    heights: Array  # (Q,)
 
 
 @dataclass
@@ -775,12 +796,124 @@ class Scorer:
             yield rows, items, scores
         log_normaliser[empty] = 0
 
+    @_quietly
+    def parts_of(self, items: NDArray[np.int64]) -> tuple[Array, Array]:
+        """Score some items, seen or not: what makes them come next, and what makes them liked.
+
+        Parameters
+        ----------
+        items : int64 array of shape (n,)
+            Codes.
+
+        Returns
+        -------
+        next_parts, liked_parts : float32 arrays of shape (Q, n)
+            Their sum is the score, but for ``log_normaliser`` of a model of likelihoods, which
+            takes the whole catalogue: see :meth:`log_normalisers`. The second is weighed by the
+            aversion, and 0 where there is none.
+        """
+        rows = self.queries.rows
+        states, empty = self._states[rows], self._empty
+        recalled = None
+        following = self.model.logits(states, items)
+        liked = np.zeros_like(following)
+        if self.memory is not None:
+            recalled = self.queries.recall(self.memory.items, slice(0, len(rows)))
+            following += self.memory.next_weight * recalled.next_scores(items)
+        if self.model.is_likelihood and self.aversion:
+            logits = self.model.liked_logits(states, items)
+            if self.memory is not None and recalled is not None:
+                taste = recalled.taste_scores(items)
+                logits = self.memory.taste_weights.logit(logits, taste)
+            logits += np.float32(self.liked_shift)
+            liked = np.float32(self.aversion) * log_sigmoid(logits)
+        following[empty], liked[empty] = fallback_parts(self.likes, self.dislikes)[:, items]
+        return following, liked
+
+    def log_normalisers(self) -> Array:
+        """Return what is to be taken from the first of :meth:`parts_of` for probabilities, (Q,)."""
+        found = np.empty(len(self.queries.rows), np.float32)
+        for block in self._blocks(_TILE_QUERIES):
+            log_normaliser = self._no_normaliser(block)
+            above_all = np.full_like(log_normaliser, np.inf)  # no score is wanted of any tile
+            for _ in self._tiles(block, above_all, log_normaliser):
+                pass
+            found[block] = log_normaliser
+        return found
+
+    @property
+    def _empty(self) -> NDArray[np.bool_]:
+        """Which queries the encoder has nothing to read of, (Q,)."""
+        empty: NDArray[np.bool_] = self.queries.inputs.lengths[self.queries.rows] == 0
+        return empty
+
+    @_quietly
+    def query_vectors(self) -> Array:
+        """Make vectors whose products with :func:`item_vectors` rank as the scores do.
+
+        The product is the score of a model of logits. Of a model of likelihoods it is an upper
+        bound of the score before ``log_normaliser`` is taken from it, for ``log p(liked)`` is
+        replaced by its tangent at the logit that items mostly have: it is concave, so no tangent
+        lies below. What the neighbours of a memory add is left out, see :meth:`of_neighbours`.
+
+        Returns
+        -------
+        float32 array of shape (Q, d'), as :func:`item_vectors`
+        """
+        states, empty = self._states[self.queries.rows], self._empty
+        dim = states.shape[1]
+        vectors = np.zeros((len(states), dim + _n_further(self.model)), np.float32)
+        vectors[:, :dim] = states
+        if self.model.is_likelihood and self.aversion:
+            tangents = self._tangents
+            vectors[:, :dim] += tangents.slopes[:, None] * tangents.queries
+            vectors[:, -1] = tangents.slopes
+            vectors[:, -2] = tangents.heights
+        vectors[empty] = 0
+        vectors[empty, dim] = 1
+        return vectors
+
+    @_quietly
+    def of_neighbours(self) -> Array:
+        """Return the most that a memory adds to the products of vectors, (Q, N).
+
+        Just 0 of items that the memory does not know as neighbours of the history's.
+        """
+        added = np.zeros((len(self.queries.rows), len(self.likes)), np.float32)
+        if self.memory is not None:
+            recalled = self.queries.recall(self.memory.items, slice(0, len(added)))
+            slope = np.zeros(len(added), np.float32)
+            if self.aversion:
+                slope = self._tangents.slopes * np.float32(self.memory.taste_weights.memory)
+            added = recalled.of_neighbours(self.memory.next_weight, slope)
+            added[self._empty] = 0
+        return added
+
+    @lazy
+    def _tangents(self) -> _Tangents:
+        """Make the tangents of ``aversion log p(liked)``, one of each query."""
+        weights = _taste_weights(self.memory)
+        queries, level = self.model.taste_queries(self._states[self.queries.rows])
+        queries *= np.float32(weights.model)
+        constant = np.float32(weights.model) * level  # what all logits have in common
+        constant += np.float32(weights.offset + self.liked_shift)
+        if self.memory is not None:
+            recalled = self.queries.recall(self.memory.items, slice(0, len(constant)))
+            constant += np.float32(weights.memory) * recalled.user_levels
+        share = ((self.likes + 1) / (self.likes + 1).sum()).astype(np.float32)
+        # Where a logit mostly is: that of the mean item, by likes.
+        point = queries @ (share @ self.model.items)
+        point += share @ _own_tastes(self.model, self.memory) + constant
+        slopes = np.float32(self.aversion) * _sigmoid(-point)
+        heights = slopes * (constant - point)
+        heights += np.float32(self.aversion) * log_sigmoid(point)
+        return _Tangents(queries, slopes, heights)
+
     @lazy
     def _fallback(self) -> Array:
         """Log of the share of all likes times log of the like rate, (N,)."""
-        likes, dislikes = self.likes + 1.0, self.dislikes + 1.0
-        fallback = np.log(likes / likes.sum()) + np.log(likes / (likes + dislikes))
-        return fallback.astype(np.float32)
+        fallback: Array = fallback_parts(self.likes, self.dislikes).sum(0)
+        return fallback
 
     def _seen(self, block: slice) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Rows and items of what the queries of a block have seen, by item."""
@@ -792,6 +925,63 @@ class Scorer:
         return np.repeat(np.arange(block.stop - block.start), seen.lengths[block])[order], items[
             order
         ]
+
+
+def fallback_parts(likes: NDArray[np.int64], dislikes: NDArray[np.int64]) -> Array:
+    """Log of the share of all likes, and log of the like rate, (2, N): scores without a history."""
+    n_likes, n_dislikes = likes + 1.0, dislikes + 1.0
+    parts = np.log(n_likes / n_likes.sum()), np.log(n_likes / (n_likes + n_dislikes))
+    return np.stack(parts).astype(np.float32)
+
+
+def item_vectors(
+    model: Model,
+    likes: NDArray[np.int64],
+    dislikes: NDArray[np.int64],
+    memory: WeighedMemory | None,
+    items: slice | NDArray[np.int64] = slice(None),
+) -> Array:
+    """Make the vectors of items that :meth:`Scorer.query_vectors` is to be multiplied with.
+
+    Parameters
+    ----------
+    model : Model
+    likes, dislikes : int arrays of shape (N,)
+    memory : WeighedMemory or None
+    items : slice or int64 array, default=all
+
+    Returns
+    -------
+    float32 array of shape (n, d')
+        The item's d numbers; its score where there is no history; and of a model of likelihoods 1
+        and its own part of the logit of being liked.
+    """
+    vectors = model.items[items]
+    dim = vectors.shape[1]
+    found = np.empty((len(vectors), dim + _n_further(model)), np.float32)
+    found[:, :dim] = vectors
+    found[:, dim] = fallback_parts(likes, dislikes).sum(0)[items]
+    if model.is_likelihood:
+        found[:, -2] = 1
+        found[:, -1] = _own_tastes(model, memory)[items]
+    return found
+
+
+def _n_further(model: Model) -> int:
+    return 3 if model.is_likelihood else 1
+
+
+def _taste_weights(memory: WeighedMemory | None) -> TasteWeights:
+    return TasteWeights(1.0, 0.0, 0.0) if memory is None else memory.taste_weights
+
+
+def _own_tastes(model: Model, memory: WeighedMemory | None) -> Array:
+    """Return what of the logit of being liked is the item's own, (N,)."""
+    weights = _taste_weights(memory)
+    own: Array = np.float32(weights.model) * model.weights["item_taste"]
+    if memory is not None:
+        own = own + np.float32(weights.memory) * memory.items.levels
+    return own
 
 
 def top_k(scores: Array, k: int) -> tuple[NDArray[np.int64], Array]:

@@ -127,6 +127,9 @@ ANSWERED = [
     ("similar_items", (3, 4), {}),
     ("unknown_items", ([3, -4],), {}),
     ("unknown_items", (X,), {}),
+    ("encode", (X,), {"feedback": Y, "dislike_aversion": 1}),
+    ("encode", ([3, 2],), {"times": [1, 9]}),
+    ("rerank", ([3, 2], range(1, 9), 3), {"feedback": [1, 0]}),
 ]
 REFUSED = [
     ("recommend", ([1, 2],), {"feedback": [1]}, ValueError),
@@ -156,6 +159,9 @@ REFUSED = [
     ("score_items", ([1, 2], ["a"]), {}, ValueError),
     ("score_items", (X,), {}, ValueError),
     ("similar_items", (-9,), {}, ValueError),
+    ("rerank", ([1], ["a"]), {}, ValueError),
+    ("encode", (7,), {}, TypeError),
+    ("encode", ([1, 2],), {"feedback": [1]}, ValueError),
 ]
 
 
