@@ -11,7 +11,7 @@ import functools
 import sys
 import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -20,8 +20,9 @@ from numpy.typing import ArrayLike, NDArray
 
 from posneg_rec import serving
 from posneg_rec._lazy import lazy
+from posneg_rec.explanation import Explanation
 from posneg_rec.frames import is_history, is_sparse
-from posneg_rec.ids import ItemVocabulary
+from posneg_rec.ids import ItemVocabulary, complete_ids
 from posneg_rec.interactions import (
     Interactions,
     build_histories,
@@ -255,6 +256,16 @@ class FittedModel:
             raise ValueError(f"{name} can hold none of the model's items: {problem}.")
         return self.vocabulary.encode(items, ordered=False)
 
+    def _code(self, item: Any) -> int:
+        """Encode one item, which must be known."""
+        (code,) = self._codes([item], "item")
+        if code < 0:
+            raise ValueError(
+                f"Item {item!r:.50} is not among the {len(self.items)} items of the fit "
+                f"(for example {self.items[0]!r:.50}); pass an id of items_."
+            )
+        return int(code)
+
     def _candidates(
         self, allowed_items: ArrayLike | None, denied_items: ArrayLike | None
     ) -> NDArray[np.bool_] | None:
@@ -419,15 +430,66 @@ class FittedModel:
         is_exact = len(codes) == len(self.items) or least >= bound + _ROUNDING * (1 + abs(bound))
         return Reranked(self.items[pool[places[0]]], best[0], bool(is_exact))
 
+    def explain(
+        self,
+        history: Any,
+        item: Any,
+        *,
+        feedback: Any,
+        times: Any,
+        dislike_aversion: float,
+    ) -> Explanation:
+        """Answer :meth:`ContrastiveSeqRecommender.explain`."""
+        code = self._code(item)
+        whole = self._histories(one_history(history), feedback, times, {})
+        scorer_of = functools.partial(
+            self._scorer, exclude_seen=False, dislike_aversion=dislike_aversion
+        )
+
+        def scores(scorer: serving.Scorer) -> NDArray[np.float64]:
+            """Return what makes the item come next, and liked, of each query: (Q, 2)."""
+            following, liked = scorer.parts_of(np.array([code]))
+            if scorer.model.is_likelihood:
+                following -= scorer.log_normalisers()[:, None]
+            return np.hstack([following, liked]).astype(np.float64)
+
+        of_all = scorer_of(whole, np.array([0]), whole.offsets[1:])
+        ((next_score, liked_score),) = scores(of_all)
+        n = len(whole.items)
+        effects = np.zeros((n, 2))
+        of_memory = np.zeros(n)
+        step = max(1, _MAX_SEEN // max(n, 1))
+        for start in range(0, n, step):
+            part = np.arange(start, min(start + step, n))
+            histories = _without_each(whole, part)
+            without = scorer_of(histories, np.arange(len(part)), histories.offsets[1:])
+            effects[part] = [next_score, liked_score] - scores(without)
+            if self.memory is not None:
+                # The encoder still reads the whole history, the memory all but one event.
+                rows = np.zeros(len(part), np.int64)
+                queries = replace(without.queries, inputs=of_all.queries.inputs, rows=rows)
+                forgetful = replace(without, queries=queries)
+                of_memory[part] = next_score + liked_score - scores(forgetful).sum(1)
+        raw = complete_ids(history, "history")
+        return Explanation(
+            item=self.items[code],
+            score=float(next_score + liked_score),
+            next_score=float(next_score),
+            liked_score=float(liked_score),
+            seen=bool((whole.items == code).any()),
+            items=raw,
+            signs=whole.signs,
+            known=whole.items >= 0,
+            effects=effects.sum(1).astype(np.float32),
+            next_effects=effects[:, 0].astype(np.float32),
+            liked_effects=effects[:, 1].astype(np.float32),
+            memory_effects=of_memory.astype(np.float32),
+        )
+
     def similar_items(self, item: Any, k: int) -> tuple[NDArray[Any], NDArray[np.float32]]:
         """Answer :meth:`ContrastiveSeqRecommender.similar_items`."""
         k = check_k(k)
-        (code,) = self._codes([item], "item")
-        if code < 0:
-            raise ValueError(
-                f"Item {item!r:.50} is not among the {len(self.items)} items of the fit "
-                f"(for example {self.items[0]!r:.50}); pass an id of items_."
-            )
+        code = self._code(item)
         table = self.weights["item_embedding"]
         norms = np.linalg.norm(table, axis=1)
         cosines = table @ table[code] / np.maximum(norms * norms[code], np.finfo(np.float32).tiny)
@@ -577,6 +639,22 @@ class FittedModel:
                 f"got {exclude_seen!r:.50}."
             )
         return bool(exclude_seen)
+
+
+def _without_each(history: Histories, positions: NDArray[np.int64]) -> Histories:
+    """Make a user of each position, with the history of one user but for the event there."""
+    n_left = len(history.items) - 1
+    events = np.arange(n_left) + (np.arange(n_left) >= positions[:, None])
+    index = events.ravel()
+    return Histories(
+        np.arange(len(positions)),
+        history.items[index],
+        history.signs[index],
+        None if history.times is None else history.times[index],
+        index,
+        np.arange(len(positions) + 1) * n_left,
+        history.time_unit,
+    )
 
 
 def _unmapped(value: Any) -> Any:
