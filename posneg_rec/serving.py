@@ -69,6 +69,9 @@ _TILE_QUERIES = 2**8
 _MAX_ROW_SCORES = 2**24
 # For a product of so many multiplications OpenBLAS starts no threads.
 _SMALL_PRODUCT = 2**18
+# What no history is scored by is small in the vectors of items, for an index sorts them by all
+# their numbers; a power of 2, which changes no digit.
+_SELDOM_ASKED = np.float32(64)
 # So few queries are multiplied with the items one by one.
 _FEW_QUERIES = 8
 
@@ -870,7 +873,7 @@ class Scorer:
             vectors[:, -1] = tangents.slopes
             vectors[:, -2] = tangents.heights
         vectors[empty] = 0
-        vectors[empty, dim] = 1
+        vectors[empty, dim] = _SELDOM_ASKED
         return vectors
 
     @_quietly
@@ -953,14 +956,14 @@ def item_vectors(
     Returns
     -------
     float32 array of shape (n, d')
-        The item's d numbers; its score where there is no history; and of a model of likelihoods 1
-        and its own part of the logit of being liked.
+        The item's d numbers; its score where there is no history, made small; and of a model of
+        likelihoods 1 and its own part of the logit of being liked.
     """
     vectors = model.items[items]
     dim = vectors.shape[1]
     found = np.empty((len(vectors), dim + _n_further(model)), np.float32)
     found[:, :dim] = vectors
-    found[:, dim] = fallback_parts(likes, dislikes).sum(0)[items]
+    found[:, dim] = fallback_parts(likes, dislikes).sum(0)[items] / _SELDOM_ASKED
     if model.is_likelihood:
         found[:, -2] = 1
         found[:, -1] = _own_tastes(model, memory)[items]

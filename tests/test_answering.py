@@ -81,12 +81,17 @@ items, scores = model.recommend(history, k=3, feedback=[1, 0, 1], times=[1, 2, 2
 model.score_items(history, items, feedback=[[1], [0], [1]])
 model.similar_items(history[0])
 model.unknown_items([*history, -7])
+vectors = model.encode(history, feedback=[1, 0, 1]) @ model.item_vectors_.T
+model.rerank(history, model.items_[vectors[0].argsort()[-9:]], k=3, feedback=[1, 0, 1])
+assert "because" in model.explain(history[:1], history[1])._repr_html_()
 refused(model.recommend, history, feedback=[1, "a", 1])
 refused(model.recommend, history, feedback=[[1, 1, 0]])
 refused(model.recommend, 7)
 refused(model.recommend, [[1, 2], [3, 4, "a"]])
 assert "scipy" not in sys.modules and not loaded(), loaded()
 import numpy as np
+model.explain(history, history[1], feedback=[1, 0, 1])
+model.encode([history, history[::-1]])
 model.recommend([history, history[::-1]], feedback=[[1, 0, 1], [1, 1, 1]])
 rows = np.array([[1, history[0], 1], [1, history[1], 2], [2, history[1], 2]])
 model.recommend(rows, feedback=np.array([1, 0, 1]), denied_items=[history[2]])
