@@ -108,7 +108,7 @@ class AnsweringMixin:
             denied_items=denied_items,
             dislike_aversion=self._aversion(dislike_aversion),
             columns=self._columns(),
-            device=self.device,
+            device=self._device(),
         )
 
     def score_items(
@@ -370,6 +370,10 @@ class AnsweringMixin:
     def _aversion(self, of_call: float | None) -> float:
         return self.dislike_aversion if of_call is None else of_call
 
+    def _device(self) -> str:
+        """Tell where many histories are answered."""
+        return self.device
+
     def _columns(self) -> dict[str, str | int | None]:
         return {f"{role}_column": getattr(self, f"{role}_column") for role in ROLES}
 
@@ -450,13 +454,13 @@ class ServedRecommender(AnsweringMixin):
     """A recommender that answers, and does no more; made by :func:`posneg_rec.serving.load`.
 
     It has the methods, the arguments and the answers of :class:`ContrastiveSeqRecommender`, and
-    the attributes of a fitted one. It cannot fit, score or save.
+    the attributes of a fitted one. It cannot fit, score or save, and answers on the processor.
 
     Parameters
     ----------
     **params : object
-        Those of :class:`ContrastiveSeqRecommender`, of which answers depend on `dislike_aversion`,
-        `device` and the names of columns.
+        Those of :class:`ContrastiveSeqRecommender`, of which answers depend on `dislike_aversion`
+        and the names of columns.
 
     Attributes
     ----------
@@ -470,6 +474,9 @@ class ServedRecommender(AnsweringMixin):
     @classmethod
     def _get_param_names(cls) -> list[str]:
         return list(DEFAULTS)
+
+    def _device(self) -> str:
+        return "cpu"  # whatever the file says: to ask for another would take torch
 
     def _validate_params(self) -> None:
         check_parameters({name: getattr(self, name) for name in DEFAULTS})

@@ -154,6 +154,11 @@ class FittedModel:
         """Make the arithmetic ready. Kept, for that takes half as long as to answer one history."""
         return serving.METHODS[self.method](self.weights, self.n_heads)
 
+    @lazy
+    def catalogue(self) -> serving.Catalogue:
+        """Make what items are to any request. Kept, for a large catalogue takes its time."""
+        return serving.Catalogue(self.model, self.likes, self.dislikes, self.memory)
+
     @property
     def columns_in(self) -> dict[str, Any]:
         """What the fit saw of columns, by field."""
@@ -378,7 +383,7 @@ class FittedModel:
     @property
     def item_vectors(self) -> NDArray[np.float32]:
         """Make what the vectors of :meth:`encode` are to be multiplied with."""
-        return serving.item_vectors(self.model, self.likes, self.dislikes, self.memory)
+        return self.catalogue.vectors()
 
     def rerank(
         self,
@@ -393,6 +398,7 @@ class FittedModel:
     ) -> Reranked:
         """Answer :meth:`ContrastiveSeqRecommender.rerank`."""
         k = check_k(k)
+        excluded = self._excludes(exclude_seen)
         codes = self._codes(candidates, "candidates")
         if (codes < 0).any():
             raise ValueError(
@@ -405,14 +411,13 @@ class FittedModel:
             histories,
             np.array([0]),
             histories.offsets[1:],
-            exclude_seen=exclude_seen,
+            exclude_seen=False,
             dislike_aversion=dislike_aversion,
         )
-        vectors = serving.item_vectors(self.model, self.likes, self.dislikes, self.memory, codes)
-        bounds = vectors @ scorer.query_vectors()[0]
+        bounds = self.catalogue.vectors(codes) @ scorer.query_vectors()[0]
         raised = np.flatnonzero(scorer.of_neighbours()[0] > 0)
         pool = np.union1d(codes, raised)
-        if scorer.exclude_seen:
+        if excluded:
             pool = pool[~np.isin(pool, histories.items)]
         following, liked = scorer.parts_of(pool)
         scores = (following + liked)[0]
@@ -618,6 +623,7 @@ class FittedModel:
             allowed=allowed,
             memory=self.memory,
             liked_shift=self._liked_shift,
+            catalogue=self.catalogue,
         )
 
     @property

@@ -42,14 +42,13 @@ if TYPE_CHECKING:
 
 __all__ = [
     "METHODS",
+    "Catalogue",
     "Inputs",
     "JointModel",
     "Model",
     "PNFRecModel",
     "Queries",
     "Scorer",
-    "fallback_parts",
-    "item_vectors",
     "load",
     "log_sigmoid",
     "of_one_length",
@@ -584,6 +583,87 @@ def _quietly(function: _Function) -> _Function:
     return np.errstate(under="ignore")(function)
 
 
+class Catalogue:
+    """What items are whatever the history; each part is made when first needed, and kept.
+
+    Parameters
+    ----------
+    model : Model
+    likes, dislikes : int arrays of shape (N,)
+        How often each item was liked and disliked.
+    memory : WeighedMemory, default=None
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        likes: NDArray[np.int64],
+        dislikes: NDArray[np.int64],
+        memory: WeighedMemory | None = None,
+    ) -> None:
+        self.model, self.likes, self.dislikes, self.memory = model, likes, dislikes, memory
+
+    @lazy
+    def fallback_parts(self) -> Array:
+        """Log of the share of all likes, and log of the like rate, (2, N)."""
+        likes, dislikes = self.likes + 1.0, self.dislikes + 1.0
+        parts = np.log(likes / likes.sum()), np.log(likes / (likes + dislikes))
+        return np.stack(parts).astype(np.float32)
+
+    @lazy
+    def fallback(self) -> Array:
+        """Scores where there is no history to read, (N,): popular and well-liked."""
+        fallback: Array = self.fallback_parts.sum(0)
+        return fallback
+
+    @property
+    def taste_weights(self) -> TasteWeights:
+        """How the logit of being liked is made of the model's and of what a memory tells."""
+        return TasteWeights(1.0, 0.0, 0.0) if self.memory is None else self.memory.taste_weights
+
+    @lazy
+    def own_tastes(self) -> Array:
+        """Return what of the logit of being liked is the item's own, (N,)."""
+        weights = self.taste_weights
+        own: Array = np.float32(weights.model) * self.model.weights["item_taste"]
+        if self.memory is not None:
+            own = own + np.float32(weights.memory) * self.memory.items.levels
+        return own
+
+    @lazy
+    def mean_item(self) -> tuple[Array, np.float32]:
+        """Mean of item vectors (d,) and own tastes, weighed by likes."""
+        share = ((self.likes + 1) / (self.likes + 1).sum()).astype(np.float32)
+        return share @ self.model.items, np.float32(share @ self.own_tastes)
+
+    def vectors(self, items: slice | NDArray[np.int64] = slice(None)) -> Array:
+        """Make the vectors of items that :meth:`Scorer.query_vectors` is to be multiplied with.
+
+        Parameters
+        ----------
+        items : slice or int64 array, default=all
+
+        Returns
+        -------
+        float32 array of shape (n, d')
+            The item's d numbers; its score where there is no history, made small; and of a model
+            of likelihoods 1 and its own part of the logit of being liked.
+        """
+        vectors = self.model.items[items]
+        dim = vectors.shape[1]
+        found = np.empty((len(vectors), dim + _n_further(self.model)), np.float32)
+        found[:, :dim] = vectors
+        found[:, dim] = self.fallback[items] / _SELDOM_ASKED
+        if self.model.is_likelihood:
+            found[:, -2] = 1
+            found[:, -1] = self.own_tastes[items]
+        return found
+
+
+def _n_further(model: Model) -> int:
+    return 3 if model.is_likelihood else 1
+
+
 class _Tangents(NamedTuple):
     """Of Q queries: an item's line is ``heights + slopes (queries . vector + own taste)``."""
 
@@ -617,6 +697,8 @@ class Scorer:
     liked_shift : float, default=0.0
         Added to the logits of being liked: the probability is that of a world in which the share
         of dislikes is another.
+    catalogue : Catalogue, default=None
+        Of the same model, likes, dislikes and memory, where one is kept.
     """
 
     model: Model
@@ -628,6 +710,7 @@ class Scorer:
     allowed: NDArray[np.bool_] | None = None
     memory: WeighedMemory | None = None
     liked_shift: float = 0.0
+    catalogue: Catalogue | None = None
 
     def __post_init__(self) -> None:
         """Encode what the queries read."""
@@ -817,20 +900,19 @@ class Scorer:
         """
         rows = self.queries.rows
         states, empty = self._states[rows], self._empty
-        recalled = None
         following = self.model.logits(states, items)
         liked = np.zeros_like(following)
-        if self.memory is not None:
-            recalled = self.queries.recall(self.memory.items, slice(0, len(rows)))
-            following += self.memory.next_weight * recalled.next_scores(items)
+        if self.memory is not None and self._recalled is not None:
+            following += self.memory.next_weight * self._recalled.next_scores(items)
         if self.model.is_likelihood and self.aversion:
             logits = self.model.liked_logits(states, items)
-            if self.memory is not None and recalled is not None:
-                taste = recalled.taste_scores(items)
+            if self.memory is not None and self._recalled is not None:
+                taste = self._recalled.taste_scores(items)
                 logits = self.memory.taste_weights.logit(logits, taste)
             logits += np.float32(self.liked_shift)
             liked = np.float32(self.aversion) * log_sigmoid(logits)
-        following[empty], liked[empty] = fallback_parts(self.likes, self.dislikes)[:, items]
+        if empty.any():
+            following[empty], liked[empty] = self._catalogue.fallback_parts[:, items]
         return following, liked
 
     def log_normalisers(self) -> Array:
@@ -852,7 +934,7 @@ class Scorer:
 
     @_quietly
     def query_vectors(self) -> Array:
-        """Make vectors whose products with :func:`item_vectors` rank as the scores do.
+        """Make vectors whose products with :meth:`Catalogue.vectors` rank as the scores do.
 
         The product is the score of a model of logits. Of a model of likelihoods it is an upper
         bound of the score before ``log_normaliser`` is taken from it, for ``log p(liked)`` is
@@ -861,7 +943,7 @@ class Scorer:
 
         Returns
         -------
-        float32 array of shape (Q, d'), as :func:`item_vectors`
+        float32 array of shape (Q, d'), as :meth:`Catalogue.vectors`
         """
         states, empty = self._states[self.queries.rows], self._empty
         dim = states.shape[1]
@@ -883,39 +965,46 @@ class Scorer:
         Just 0 of items that the memory does not know as neighbours of the history's.
         """
         added = np.zeros((len(self.queries.rows), len(self.likes)), np.float32)
-        if self.memory is not None:
-            recalled = self.queries.recall(self.memory.items, slice(0, len(added)))
+        if self.memory is not None and self._recalled is not None:
             slope = np.zeros(len(added), np.float32)
             if self.aversion:
                 slope = self._tangents.slopes * np.float32(self.memory.taste_weights.memory)
-            added = recalled.of_neighbours(self.memory.next_weight, slope)
-            added[self._empty] = 0
+            added = self._recalled.of_neighbours(self.memory.next_weight, slope)
         return added
 
     @lazy
     def _tangents(self) -> _Tangents:
         """Make the tangents of ``aversion log p(liked)``, one of each query."""
-        weights = _taste_weights(self.memory)
+        weights = self._catalogue.taste_weights
         queries, level = self.model.taste_queries(self._states[self.queries.rows])
         queries *= np.float32(weights.model)
         constant = np.float32(weights.model) * level  # what all logits have in common
         constant += np.float32(weights.offset + self.liked_shift)
-        if self.memory is not None:
-            recalled = self.queries.recall(self.memory.items, slice(0, len(constant)))
-            constant += np.float32(weights.memory) * recalled.user_levels
-        share = ((self.likes + 1) / (self.likes + 1).sum()).astype(np.float32)
+        if self._recalled is not None:
+            constant += np.float32(weights.memory) * self._recalled.user_levels
         # Where a logit mostly is: that of the mean item, by likes.
-        point = queries @ (share @ self.model.items)
-        point += share @ _own_tastes(self.model, self.memory) + constant
+        vector, taste = self._catalogue.mean_item
+        point = queries @ vector + taste + constant
         slopes = np.float32(self.aversion) * _sigmoid(-point)
         heights = slopes * (constant - point)
         heights += np.float32(self.aversion) * log_sigmoid(point)
         return _Tangents(queries, slopes, heights)
 
     @lazy
+    def _recalled(self) -> Recalled | None:
+        """Let a memory read what all queries have met."""
+        if self.memory is None:
+            return None
+        return self.queries.recall(self.memory.items, slice(0, len(self.queries.rows)))
+
+    @lazy
+    def _catalogue(self) -> Catalogue:
+        return self.catalogue or Catalogue(self.model, self.likes, self.dislikes, self.memory)
+
+    @property
     def _fallback(self) -> Array:
         """Log of the share of all likes times log of the like rate, (N,)."""
-        fallback: Array = fallback_parts(self.likes, self.dislikes).sum(0)
+        fallback: Array = self._catalogue.fallback
         return fallback
 
     def _seen(self, block: slice) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -928,63 +1017,6 @@ class Scorer:
         return np.repeat(np.arange(block.stop - block.start), seen.lengths[block])[order], items[
             order
         ]
-
-
-def fallback_parts(likes: NDArray[np.int64], dislikes: NDArray[np.int64]) -> Array:
-    """Log of the share of all likes, and log of the like rate, (2, N): scores without a history."""
-    n_likes, n_dislikes = likes + 1.0, dislikes + 1.0
-    parts = np.log(n_likes / n_likes.sum()), np.log(n_likes / (n_likes + n_dislikes))
-    return np.stack(parts).astype(np.float32)
-
-
-def item_vectors(
-    model: Model,
-    likes: NDArray[np.int64],
-    dislikes: NDArray[np.int64],
-    memory: WeighedMemory | None,
-    items: slice | NDArray[np.int64] = slice(None),
-) -> Array:
-    """Make the vectors of items that :meth:`Scorer.query_vectors` is to be multiplied with.
-
-    Parameters
-    ----------
-    model : Model
-    likes, dislikes : int arrays of shape (N,)
-    memory : WeighedMemory or None
-    items : slice or int64 array, default=all
-
-    Returns
-    -------
-    float32 array of shape (n, d')
-        The item's d numbers; its score where there is no history, made small; and of a model of
-        likelihoods 1 and its own part of the logit of being liked.
-    """
-    vectors = model.items[items]
-    dim = vectors.shape[1]
-    found = np.empty((len(vectors), dim + _n_further(model)), np.float32)
-    found[:, :dim] = vectors
-    found[:, dim] = fallback_parts(likes, dislikes).sum(0)[items] / _SELDOM_ASKED
-    if model.is_likelihood:
-        found[:, -2] = 1
-        found[:, -1] = _own_tastes(model, memory)[items]
-    return found
-
-
-def _n_further(model: Model) -> int:
-    return 3 if model.is_likelihood else 1
-
-
-def _taste_weights(memory: WeighedMemory | None) -> TasteWeights:
-    return TasteWeights(1.0, 0.0, 0.0) if memory is None else memory.taste_weights
-
-
-def _own_tastes(model: Model, memory: WeighedMemory | None) -> Array:
-    """Return what of the logit of being liked is the item's own, (N,)."""
-    weights = _taste_weights(memory)
-    own: Array = np.float32(weights.model) * model.weights["item_taste"]
-    if memory is not None:
-        own = own + np.float32(weights.memory) * memory.items.levels
-    return own
 
 
 def top_k(scores: Array, k: int) -> tuple[NDArray[np.int64], Array]:
