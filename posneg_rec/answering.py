@@ -247,8 +247,11 @@ class AnsweringMixin:
 
         Items that a history holds already are found as well: ask an index for so many more.
         """
-        return self._checked().encode(
-            as_frame(interactions),
+        fitted, interactions = self._checked(), as_frame(interactions)
+        if not (is_history(interactions) or is_frame(interactions)):
+            fitted.check_width(interactions)
+        return fitted.encode(
+            interactions,
             feedback=feedback,
             times=times,
             dislike_aversion=self._aversion(dislike_aversion),

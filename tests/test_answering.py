@@ -167,6 +167,7 @@ REFUSED = [
     ("similar_items", (-9,), {}, ValueError),
     ("rerank", ([1], ["a"]), {}, ValueError),
     ("encode", (7,), {}, TypeError),
+    ("encode", (ROWS[:, :2],), {}, ValueError),
     ("encode", ([1, 2],), {"feedback": [1]}, ValueError),
 ]
 
