@@ -207,7 +207,7 @@ def hnsw(items: np.ndarray, threads: int) -> Search:
     index.add_items(np.column_stack([items, further]), num_threads=threads)
 
     def search(queries: np.ndarray, n: int) -> np.ndarray:
-        index.set_ef(max(200, 2 * n))
+        index.set_ef(max(800, 2 * n))  # a larger catalogue takes more
         longer = np.column_stack([queries, np.zeros(len(queries), np.float32)])
         return index.knn_query(longer, k=n, num_threads=threads)[0].astype(np.int64)
 
