@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias, TypedDict, TypeVar
 from uuid import UUID
 
@@ -32,7 +32,12 @@ class RecommendOptions(TypedDict, total=False):
 
     feedback: Any
     times: Any
-    exclude_seen: bool | None
-    allowed_items: ArrayLike | None
-    denied_items: ArrayLike | None
+    exclude_seen: bool | int | None
+    allowed_items: Any
+    denied_items: Any
+    pinned_items: Any
+    boosts: Mapping[Any, float] | None
+    groups: Mapping[Any, Any] | ArrayLike | None
+    max_per_group: int | None
+    diversity: float
     dislike_aversion: float | None

@@ -58,7 +58,9 @@ class _ConstantModel(Model):
     def encode(self, inputs: Inputs) -> NDArray[np.float32]:
         return np.zeros((len(inputs), 1), np.float32)
 
-    def logits(self, states: NDArray[np.float32], items: slice) -> NDArray[np.float32]:
+    def logits(
+        self, states: NDArray[np.float32], items: slice | NDArray[np.int64]
+    ) -> NDArray[np.float32]:
         return np.tile(self.scores[items], (len(states), 1))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import warnings
 from collections.abc import Iterator, Mapping, Set
 from math import isfinite
@@ -10,9 +11,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.utils.validation import column_or_1d
 
-from posneg_rec.frames import is_vector, unmasked
+from posneg_rec.frames import as_array, is_vector, unmasked
 from posneg_rec.ids import (
     Where,
     all_finite,
@@ -99,7 +99,20 @@ def _feedback_column(feedback: Any) -> NDArray[Any]:
         return values_of(feedback, "feedback")
     if isinstance(feedback, np.ma.MaskedArray):
         feedback = unmasked(feedback.astype(object))
-    return column_or_1d(feedback, warn=True, input_name="feedback")
+    values = as_array(feedback, "feedback")
+    if values.ndim == 2 and values.shape[1] == 1:
+        # In scikit-learn's words and, where it is there, by its name.
+        known = sys.modules.get("sklearn.exceptions")
+        warnings.warn(
+            "A column-vector y was passed when a 1d array was expected. Please change the shape of "
+            "y to (n_samples, ), for example using ravel().",
+            UserWarning if known is None else known.DataConversionWarning,
+            stacklevel=5,
+        )
+        return values.ravel()
+    if values.ndim != 1:
+        raise ValueError(f"y should be a 1d array, got an array of shape {values.shape} instead.")
+    return values
 
 
 def _declared_coding(feedback: Any) -> str | None:

@@ -13,16 +13,17 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from numbers import Integral, Real
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from posneg_rec import serving
 from posneg_rec._lazy import lazy
+from posneg_rec.explanation import Explanation
 from posneg_rec.filters import Asked, check_excluded, read_filters
-from posneg_rec.frames import is_history, is_vector
-from posneg_rec.ids import ItemVocabulary
+from posneg_rec.frames import is_history, is_sparse, is_vector
+from posneg_rec.ids import ItemVocabulary, complete_ids
 from posneg_rec.interactions import (
     Interactions,
     build_histories,
@@ -38,7 +39,7 @@ from posneg_rec.sequences import Histories, PackedSequences
 if TYPE_CHECKING:
     from posneg_rec.model_selection import LastSeen
 
-__all__ = ["FittedModel"]
+__all__ = ["FittedModel", "Reranked"]
 
 Weights = dict[str, NDArray[np.float32]]
 
@@ -48,6 +49,31 @@ _MANY_SCORES, _MANY_SCORES_WITHOUT_TORCH = 2**20, 2**28
 _USUAL_ODDS = 0.55 / 0.45
 # Items met before, of all targets that are ranked at a time (32 MiB).
 _MAX_SEEN = 2**22
+
+# Of a top k of nothing, places and scores.
+_NOTHING = np.zeros((1, 0), np.int64), np.zeros((1, 0), np.float32)
+# Of two scores of one item that are made in different order.
+_ROUNDING = 1e-5
+
+
+class Reranked(NamedTuple):
+    """What :meth:`ContrastiveSeqRecommender.rerank` makes of candidates.
+
+    Attributes
+    ----------
+    items : ndarray of shape (k,)
+        Raw ids, best first.
+    scores : float32 ndarray of shape (k,)
+        Their scores, which compare within one answer alone: of "joint" they lack what makes
+        probabilities of them, the same number for each, which takes the whole catalogue.
+    is_exact : bool
+        Whether no other item can rank among them, if the candidates are those of the greatest
+        inner products. False says that more candidates may find better items.
+    """
+
+    items: NDArray[Any]
+    scores: NDArray[np.float32]
+    is_exact: bool
 
 
 @dataclass(frozen=True, eq=False)
@@ -130,6 +156,11 @@ class FittedModel:
         """Make the arithmetic ready. Kept, for that takes half as long as to answer one history."""
         return serving.METHODS[self.method](self.weights, self.n_heads, self.gap_edges)
 
+    @lazy
+    def catalogue(self) -> serving.Catalogue:
+        """Make what items are to any request. Kept, for a large catalogue takes its time."""
+        return serving.Catalogue(self.model, self.likes, self.dislikes, self.memory)
+
     @property
     def columns_in(self) -> dict[str, Any]:
         """What the fit saw of columns, by field."""
@@ -174,6 +205,23 @@ class FittedModel:
             **columns,
         )
 
+    def check_width(self, rows: Any) -> None:
+        """Hold an array of rows to the number of columns of the fit, in scikit-learn's words."""
+        width = rows.shape[1] if getattr(rows, "ndim", None) == 2 else None
+        if width is None or self.n_features_in is None or is_sparse(rows):
+            return  # a list of histories has no columns; what else is wrong is found in reading
+        if self.feature_names_in is not None:
+            warnings.warn(
+                "X does not have valid feature names, but the model was fitted with feature names",
+                UserWarning,
+                stacklevel=3,
+            )
+        if width != self.n_features_in:
+            raise ValueError(
+                f"X has {width} features, but the model is expecting {self.n_features_in} features "
+                "as input."
+            )
+
     def _histories(
         self,
         interactions: Any,
@@ -214,6 +262,16 @@ class FittedModel:
         if problem := self.vocabulary.mismatch(items):
             raise ValueError(f"{name} can hold none of the model's items: {problem}.")
         return self.vocabulary.encode(items, ordered=False)
+
+    def _code(self, item: Any) -> int:
+        """Encode one item, which must be known."""
+        (code,) = self._codes([item], "item")
+        if code < 0:
+            raise ValueError(
+                f"Item {item!r:.50} is not among the {len(self.items)} items of the fit "
+                f"(for example {self.items[0]!r:.50}); pass an id of items_."
+            )
+        return int(code)
 
     # ----------------------------------------------------------------------------------- answers
 
@@ -293,6 +351,135 @@ class FittedModel:
         codes = self._codes(items, "items")
         return np.where(codes < 0, np.float32(np.nan), scores[codes])
 
+    def encode(
+        self,
+        interactions: Any,
+        *,
+        feedback: Any,
+        times: Any,
+        dislike_aversion: float,
+        columns: Mapping[str, str | int | None],
+    ) -> NDArray[np.float32]:
+        """Answer :meth:`ContrastiveSeqRecommender.encode`."""
+        histories = self._histories(interactions, feedback, times, columns)
+        users, stops = np.arange(len(histories.users)), histories.offsets[1:]
+        scorer = self._scorer(
+            histories, users, stops, exclude_seen=False, dislike_aversion=dislike_aversion
+        )
+        return scorer.query_vectors()
+
+    @property
+    def item_vectors(self) -> NDArray[np.float32]:
+        """Make what the vectors of :meth:`encode` are to be multiplied with."""
+        return self.catalogue.vectors()
+
+    def rerank(
+        self,
+        history: Any,
+        candidates: ArrayLike,
+        k: int,
+        *,
+        feedback: Any,
+        times: Any,
+        exclude_seen: bool | int | None,
+        dislike_aversion: float,
+    ) -> Reranked:
+        """Answer :meth:`ContrastiveSeqRecommender.rerank`."""
+        k = check_k(k)
+        excluded = check_excluded(exclude_seen, self.excludes_seen)
+        codes = self._codes(candidates, "candidates")
+        if (codes < 0).any():
+            raise ValueError(
+                f"{(codes < 0).sum()} of {len(codes)} candidates are not among the items of the "
+                "fit: make the index anew, of this model's item_vectors_ and items_."
+            )
+        codes = np.unique(codes)
+        histories = self._histories(one_history(history), feedback, times, {})
+        scorer = self._scorer(
+            histories,
+            np.array([0]),
+            histories.offsets[1:],
+            exclude_seen=False,
+            dislike_aversion=dislike_aversion,
+        )
+        bounds = self.catalogue.vectors(codes) @ scorer.query_vectors()[0]
+        raised = np.flatnonzero(scorer.of_neighbours()[0] > 0)
+        pool = np.union1d(codes, raised)
+        if excluded:
+            met = histories.items if excluded is True else histories.items[-excluded:]
+            pool = pool[~np.isin(pool, met)]
+        following, liked = scorer.parts_of(pool)
+        scores = (following + liked)[0]
+        places, best = serving.top_k(scores[None], min(k, len(pool))) if len(pool) else _NOTHING
+        if best.shape[1] < k:
+            warnings.warn(
+                f"The history has fewer than k={k} candidates ({best.shape[1]}); the answer is "
+                "shorter. Pass more candidates, lower k, or pass exclude_seen=False.",
+                UserWarning,
+                stacklevel=3,
+            )
+        # Whatever else there is has a product, and so a score, of at most the least of these.
+        bound = bounds.min(initial=np.inf)
+        least = best[0, -1] if best.shape[1] == k else -np.inf
+        is_exact = len(codes) == len(self.items) or least >= bound + _ROUNDING * (1 + abs(bound))
+        return Reranked(self.items[pool[places[0]]], best[0], bool(is_exact))
+
+    def explain(
+        self,
+        history: Any,
+        item: Any,
+        *,
+        feedback: Any,
+        times: Any,
+        dislike_aversion: float,
+    ) -> Explanation:
+        """Answer :meth:`ContrastiveSeqRecommender.explain`."""
+        code = self._code(item)
+        whole = self._histories(one_history(history), feedback, times, {})
+        scorer_of = functools.partial(
+            self._scorer, exclude_seen=False, dislike_aversion=dislike_aversion
+        )
+
+        def scores(scorer: serving.Scorer) -> NDArray[np.float64]:
+            """Return what makes the item come next, and liked, of each query: (Q, 2)."""
+            following, liked = scorer.parts_of(np.array([code]))
+            if scorer.model.is_likelihood:
+                following -= scorer.log_normalisers()[:, None]
+            return np.hstack([following, liked]).astype(np.float64)
+
+        of_all = scorer_of(whole, np.array([0]), whole.offsets[1:])
+        ((next_score, liked_score),) = scores(of_all)
+        n = len(whole.items)
+        effects = np.zeros((n, 2))
+        of_memory = np.zeros(n)
+        step = max(1, _MAX_SEEN // max(n, 1))
+        for start in range(0, n, step):
+            part = np.arange(start, min(start + step, n))
+            histories = _without_each(whole, part)
+            without = scorer_of(histories, np.arange(len(part)), histories.offsets[1:])
+            effects[part] = [next_score, liked_score] - scores(without)
+            if self.memory is not None:
+                # The encoder still reads the whole history, the memory all but one event.
+                rows = np.zeros(len(part), np.int64)
+                queries = replace(without.queries, inputs=of_all.queries.inputs, rows=rows)
+                forgetful = replace(without, queries=queries)
+                of_memory[part] = next_score + liked_score - scores(forgetful).sum(1)
+        raw = complete_ids(history, "history")
+        return Explanation(
+            item=self.items[code],
+            score=float(next_score + liked_score),
+            next_score=float(next_score),
+            liked_score=float(liked_score),
+            seen=bool((whole.items == code).any()),
+            items=raw,
+            signs=whole.signs,
+            known=whole.items >= 0,
+            effects=effects.sum(1).astype(np.float32),
+            next_effects=effects[:, 0].astype(np.float32),
+            liked_effects=effects[:, 1].astype(np.float32),
+            memory_effects=of_memory.astype(np.float32),
+        )
+
     def similar_items(self, item: Any, k: int) -> tuple[NDArray[Any], NDArray[np.float32]]:
         """Answer :meth:`ContrastiveSeqRecommender.similar_items`."""
         k = check_k(k)
@@ -301,12 +488,7 @@ class FittedModel:
                 f"similar_items takes one item id, got {item!r:.50} ({type(item).__name__}): ask "
                 "for each item by itself, or pass a history to recommend."
             )
-        (code,) = self._codes([item], "item")
-        if code < 0:
-            raise ValueError(
-                f"Item {item!r:.50} is not among the {len(self.items)} items of the fit "
-                f"(for example {self.items[0]!r:.50}); pass an id of items_."
-            )
+        code = self._code(item)
         table = self.weights["item_embedding"]
         norms = np.linalg.norm(table, axis=1)
         cosines = table @ table[code] / np.maximum(norms * norms[code], np.finfo(np.float32).tiny)
@@ -514,6 +696,7 @@ class FittedModel:
             filters=filters,
             memory=self.memory,
             liked_shift=self._liked_shift,
+            catalogue=self.catalogue,
         )
 
     @property
@@ -544,6 +727,22 @@ def _latest(
     known = np.concatenate([[0], np.cumsum(histories.items >= 0)])
     items = histories.items[histories.items >= 0]
     return PackedSequences.slices(items, known[first], known[stops])
+
+
+def _without_each(history: Histories, positions: NDArray[np.int64]) -> Histories:
+    """Make a user of each position, with the history of one user but for the event there."""
+    n_left = len(history.items) - 1
+    events = np.arange(n_left) + (np.arange(n_left) >= positions[:, None])
+    index = events.ravel()
+    return Histories(
+        np.arange(len(positions)),
+        history.items[index],
+        history.signs[index],
+        None if history.times is None else history.times[index],
+        index,
+        np.arange(len(positions) + 1) * n_left,
+        history.time_unit,
+    )
 
 
 def _unmapped(value: Any) -> Any:

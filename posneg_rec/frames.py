@@ -13,10 +13,12 @@ from numpy.typing import NDArray
 
 __all__ = [
     "MISSING_ID",
+    "as_array",
     "as_frame",
     "full_name",
     "is_frame",
     "is_history",
+    "is_sparse",
     "is_table",
     "is_vector",
     "speaks_arrow",
@@ -167,6 +169,32 @@ def is_vector(values: Any) -> bool:
         and isinstance(values, pyarrow.Array)
         and not isinstance(values, pyarrow.StructArray)
     )
+
+
+def is_sparse(values: Any) -> bool:
+    """Tell a sparse array or matrix of SciPy, which need not be imported for that."""
+    sparse = sys.modules.get("scipy.sparse")
+    return sparse is not None and bool(sparse.issparse(values))
+
+
+def as_array(values: Any, name: str) -> NDArray[Any]:
+    """Make a dense array of what is no frame, of any dtype but complex ones.
+
+    Errors are in the words of scikit-learn's ``check_array``, which takes a second to import.
+    """
+    if is_sparse(values):
+        raise TypeError(
+            f"Sparse data was passed for {name}, but dense data is required. Use '.toarray()' to "
+            "convert to a dense numpy array."
+        )
+    if isinstance(values, np.matrix):
+        raise TypeError(
+            "np.matrix is not supported. Please convert to a numpy array with np.asarray."
+        )
+    array = np.asarray(values)
+    if array.dtype.kind == "c":
+        raise ValueError(f"Complex data not supported: {name} has dtype {array.dtype}.")
+    return array
 
 
 def unmasked(array: Any) -> NDArray[Any]:

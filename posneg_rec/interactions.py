@@ -10,14 +10,12 @@ from dataclasses import dataclass, replace
 from importlib import import_module
 from itertools import chain
 from numbers import Number
-from typing import Any, Literal
+from typing import Any, Literal, NoReturn
 from uuid import UUID
 
 import narwhals.stable.v2 as nw
 import numpy as np
 from numpy.typing import NDArray
-from scipy import sparse
-from sklearn.utils.validation import check_array
 
 from posneg_rec.columns import (
     ROLES,
@@ -31,9 +29,11 @@ from posneg_rec.columns import (
 )
 from posneg_rec.feedback import read_signs
 from posneg_rec.frames import (
+    as_array,
     as_frame,
     full_name,
     is_frame,
+    is_sparse,
     is_table,
     is_vector,
     speaks_arrow,
@@ -455,7 +455,7 @@ def _kept_rows(masks: dict[str, Mask], labels: dict[str, str]) -> NDArray[np.int
 
 def as_table(interactions: Any, *, n_columns: int = 2) -> Any:
     """Check interactions to be a frame or a 2-D array, or make them one, see :func:`as_frame`."""
-    if sparse.issparse(interactions):
+    if is_sparse(interactions):
         raise TypeError(
             "Sparse data was passed, but interactions are rows of (user, item[, time]). A sparse "
             "users x items matrix turns into such rows with "
@@ -487,20 +487,25 @@ def as_table(interactions: Any, *, n_columns: int = 2) -> Any:
             "interactions must be a pandas, polars or pyarrow table, a 2-D array or a list of "
             f"histories, got {full_name(table)}.{_NO_USERS if isinstance(table, UUID) else ''}"
         )
-    return check_array(
-        table,
-        dtype=None,
-        ensure_all_finite=False,
-        ensure_min_features=n_columns,
-        input_name="interactions",
-    )
+    array = as_array(table, "interactions")
+    if array.ndim < 2:
+        raise ValueError(
+            f"Expected 2D array, got {'1D' if array.ndim else 'scalar'} array instead:\n"
+            f"array={shorten(array)}.\nReshape your data: interactions are rows of (user, item[, "
+            "time])."
+        )
+    if array.ndim > 2:
+        raise ValueError(f"Found array with dim {array.ndim}, while dim <= 2 is required.")
+    if array.shape[0] < 1 or array.shape[1] < n_columns:
+        _raise_too_small(array.shape, "", n_columns)
+    return array
 
 
-def _raise_too_small(shape: tuple[int, int], advice: str) -> None:
-    what, n = ("feature", shape[1]) if shape[1] < 2 else ("sample", shape[0])
+def _raise_too_small(shape: tuple[int, ...], advice: str, n_columns: int = 2) -> NoReturn:
+    what, n = ("feature", shape[1]) if shape[1] < n_columns else ("sample", shape[0])
     raise ValueError(
         f"Found array with {n} {what}(s) (shape={shape}) while a minimum of "
-        f"{2 if what == 'feature' else 1} is required{advice}."
+        f"{n_columns if what == 'feature' else 1} is required{advice}."
     )
 
 

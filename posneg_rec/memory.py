@@ -51,6 +51,7 @@ __all__ = [
 ]
 
 Array = NDArray[np.float32]
+Tile = slice | NDArray[np.int64]
 
 # How much an item's, and a user's, mean sign is drawn towards what is usual, in events.
 _LEVEL_PRIOR = 5.0
@@ -512,12 +513,12 @@ class Recalled:
     def __init__(self, memory: ItemMemory, events: _Events, n_queries: int) -> None:
         self._memory, self._events, self._n_queries = memory, events, n_queries
 
-    def next_scores(self, items: slice = slice(None)) -> Array:
+    def next_scores(self, items: Tile = slice(None)) -> Array:
         """Score items by what the likes bring along.
 
         Parameters
         ----------
-        items : slice of item codes, default=all
+        items : slice or int64 array of item codes, default=all
 
         Returns
         -------
@@ -526,12 +527,12 @@ class Recalled:
         """
         return _tile(self._next, items)
 
-    def taste_scores(self, items: slice = slice(None)) -> Array:
+    def taste_scores(self, items: Tile = slice(None)) -> Array:
         """Foretell signs: the item's level, the user's, and what the other signs tell.
 
         Parameters
         ----------
-        items : slice of item codes, default=all
+        items : slice or int64 array of item codes, default=all
 
         Returns
         -------
@@ -543,6 +544,29 @@ class Recalled:
         scores += of_user[:, None]
         scores += self._memory.levels[items]
         return scores
+
+    @property
+    def user_levels(self) -> Array:
+        """What of the signs is the user's own, (Q,): a part of all the query's taste scores."""
+        _, of_user = self._events.deviations(self._memory.levels, self._n_queries)
+        return of_user.astype(np.float32)
+
+    def of_neighbours(self, next_weight: float, taste_weights: Array) -> Array:
+        """Weigh and sum what the neighbours of a history's items add.
+
+        Parameters
+        ----------
+        next_weight : float
+        taste_weights : float32 array of shape (Q,)
+
+        Returns
+        -------
+        float32 array of shape (Q, N)
+            Just 0 of items that are neighbours of nothing.
+        """
+        added = np.float32(next_weight) * _tile(self._next, slice(None))
+        added += taste_weights[:, None] * _tile(self._taste[0], slice(None))
+        return added
 
     @lazy
     def _next(self) -> Any:
@@ -570,7 +594,7 @@ class Recalled:
         return product.tocsc()
 
 
-def _tile(product: Any, items: slice) -> Array:
+def _tile(product: Any, items: Tile) -> Array:
     """Take a copy of the columns of an array or sparse array."""
     tile = product[:, items]
     copy: Array = tile.copy() if isinstance(tile, np.ndarray) else tile.toarray(order="C")

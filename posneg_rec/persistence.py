@@ -258,7 +258,7 @@ def read_model(file: File, kind: type[_Estimator], *, mmap: bool = False) -> _Es
     ----------
     file : path-like or binary file object
     kind : type
-        The class of the recommender.
+        The class of the recommender, the estimator's or the one that only answers.
     mmap : bool, default=False
         Whether the arrays are parts of the file, mapped into memory. They are checked all the
         same, which reads them once.
@@ -402,7 +402,9 @@ def _estimator(
     """Make the fitted estimator that a record describes."""
     is_model = "fitted_on" in record
     expected = set(_COLUMNS_IN) | (set(_PLAIN) | {"history", "memory"} if is_model else set())
-    estimator: Any = _made(reader, kind, _params(reader, record["params"]))
+    # A served recommender stands for the estimator, and so do errors.
+    name = _RECOMMENDER if is_model else None
+    estimator: Any = _made(reader, kind, _params(reader, record["params"]), name=name)
     state = dict(_keys(reader, record["state"], expected))
     if is_model:
         state |= _params(reader, {"positive_threshold": state["positive_threshold"]})
@@ -433,14 +435,20 @@ def _estimator(
 
 
 def _made(
-    reader: Reader, kind: type[_Estimator], params: Mapping[str, Any], *, complete: bool = True
+    reader: Reader,
+    kind: type[_Estimator],
+    params: Mapping[str, Any],
+    *,
+    name: str | None = None,
+    complete: bool = True,
 ) -> _Estimator:
     """Make an estimator of parameters that are checked as any others are."""
     known = set(kind._get_param_names())  # type: ignore[attr-defined]
+    name = name or kind.__name__
     if unknown := set(params) - known:
-        reader.refuse(f"has parameters that {kind.__name__} does not know: {_named(unknown)}")
+        reader.refuse(f"has parameters that {name} does not know: {_named(unknown)}")
     if complete and (missing := known - set(params)):
-        reader.refuse(f"lacks parameters of {kind.__name__}: {_named(missing)}")
+        reader.refuse(f"lacks parameters of {name}: {_named(missing)}")
     try:
         estimator = kind(**params)
         estimator._validate_params()  # type: ignore[attr-defined]
@@ -821,7 +829,7 @@ def _from_format_1(reader: Reader, kind: type[_Estimator]) -> _Estimator:
     params.setdefault("objective", method)
     if isinstance(params.get("positive_threshold"), list):
         params["positive_threshold"] = tuple(params["positive_threshold"])
-    estimator: Any = _made(reader, kind, params, complete=False)
+    estimator: Any = _made(reader, kind, params, name=_RECOMMENDER, complete=False)
 
     if method == "joint" and "gap_embedding" not in weights:
         # The first of these models read no times: any vector added to all events alike is 0.

@@ -143,6 +143,21 @@ class RecommenderPipeline(Pipeline):
         """Score items, see :meth:`ContrastiveSeqRecommender.score_items`."""
         return self._final_estimator.score_items(history, items, **options)
 
+    @available_if(final_estimator_has("explain"))
+    def explain(self, history: Any, item: Any, **options: Any) -> Any:
+        """Explain an item's score, see :meth:`ContrastiveSeqRecommender.explain`."""
+        return self._final_estimator.explain(history, item, **options)
+
+    @available_if(final_estimator_has("encode"))
+    def encode(self, interactions: Any, **options: Any) -> Any:
+        """Make vectors of histories, see :meth:`ContrastiveSeqRecommender.encode`."""
+        return self._final_estimator.encode(self._transformed(as_frame(interactions)), **options)
+
+    @available_if(final_estimator_has("rerank"))
+    def rerank(self, history: Any, candidates: Any, k: int = 10, **options: Any) -> Any:
+        """Rank an index's candidates, see :meth:`ContrastiveSeqRecommender.rerank`."""
+        return self._final_estimator.rerank(history, candidates, k, **options)
+
     @available_if(final_estimator_has("similar_items"))
     def similar_items(self, item: Any, k: int = 10) -> Ranking:
         """Find similar items, see :meth:`ContrastiveSeqRecommender.similar_items`."""

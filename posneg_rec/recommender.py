@@ -6,9 +6,9 @@ need NumPy alone.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from numbers import Integral, Real
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, Unpack, overload
+from collections.abc import Callable, Sequence
+from numbers import Real
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, overload
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -20,19 +20,19 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from posneg_rec import persistence
 from posneg_rec._sklearn import Interval, StrOptions, fit_context
-from posneg_rec._typing import Frame, Histories, History, Ranking, RecommendOptions
-from posneg_rec.columns import ROLES
+from posneg_rec.answering import AnsweringMixin
 from posneg_rec.fitted import FittedModel
 from posneg_rec.fitting import fit_model
-from posneg_rec.frames import as_frame, is_frame, is_history, is_table
+from posneg_rec.frames import as_frame, is_frame, is_table
 from posneg_rec.interactions import as_table, build_histories
 from posneg_rec.metrics import TargetRanks, recommender_scorer
 from posneg_rec.model_selection import find_targets, warn_if_future_leaks
+from posneg_rec.parameters import PARAMETERS, Allowed, Range
 from posneg_rec.progress import Progress
 
 if TYPE_CHECKING:
     from posneg_rec import sequences
-    from posneg_rec.training import EpochLog, Weights
+    from posneg_rec.training import EpochLog
 
 __all__ = ["PNFREC", "ContrastiveSeqRecommender"]
 
@@ -56,14 +56,15 @@ PNFREC: dict[str, Any] = {
     "n_iter_no_change": 10,
 }
 
-_COLUMN = [str, Integral, None]
-_POSITIVE_INTEGER = [Interval(Integral, 1, None, closed="left")]
-# Open on the right, where infinity is.
-_NON_NEGATIVE = [Interval(Real, 0, np.inf, closed="left")]
-_POSITIVE = [Interval(Real, 0, np.inf, closed="neither")]
+
+def _constraint(allowed: Allowed) -> Any:
+    """Turn a kind of value into a constraint of scikit-learn."""
+    if isinstance(allowed, Range):
+        return Interval(allowed.kind, allowed.low, allowed.high, closed=allowed.closed)
+    return StrOptions(set(allowed)) if isinstance(allowed, frozenset) else allowed
 
 
-class ContrastiveSeqRecommender(CallbackSupportMixin, BaseEstimator):
+class ContrastiveSeqRecommender(CallbackSupportMixin, AnsweringMixin, BaseEstimator):
     """Recommend a user's next item from what the user liked and disliked.
 
     Causal transformers read a history; items have one vector each, which is input and output
@@ -255,37 +256,7 @@ class ContrastiveSeqRecommender(CallbackSupportMixin, BaseEstimator):
     """
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
-        "objective": [StrOptions({"joint", "pnfrec"})],
-        "positive_threshold": [Real, tuple, list, None],
-        "dislike_aversion": _NON_NEGATIVE,
-        "item_memory": ["boolean"],
-        "exclude_seen": ["boolean", StrOptions({"auto"})],
-        "embedding_dim": _POSITIVE_INTEGER,
-        "n_layers": [Interval(Integral, 0, 1000, closed="both")],
-        "n_heads": _POSITIVE_INTEGER,
-        "max_len": _POSITIVE_INTEGER,
-        "dropout": [Interval(Real, 0, 1, closed="left")],
-        "negative_weight": _NON_NEGATIVE,
-        "contrastive_weight": _NON_NEGATIVE,
-        "contrastive_similarity": [StrOptions({"dot", "cosine"})],
-        "contrastive_negatives": [StrOptions({"window", "past"})],
-        "temperature": _POSITIVE,
-        "windows": [StrOptions({"recent", "random"})],
-        "n_negatives": [Interval(Integral, 3, 2**24, closed="both"), None],
-        "learning_rate": _POSITIVE,
-        "batch_size": _POSITIVE_INTEGER,
-        "ema_decay": [Interval(Real, 0, 1, closed="left")],
-        "max_epochs": _POSITIVE_INTEGER,
-        "early_stopping": ["boolean"],
-        "validation_fraction": [Interval(Real, 0, 1, closed="neither")],
-        "n_iter_no_change": _POSITIVE_INTEGER,
-        "user_column": _COLUMN,
-        "item_column": _COLUMN,
-        "time_column": _COLUMN,
-        "precision": [StrOptions({"auto", "bfloat16", "float32"})],
-        "device": [str],
-        "random_state": ["random_state"],
-        "verbose": ["verbose"],
+        name: [_constraint(kind) for kind in allowed] for name, (_, allowed) in PARAMETERS.items()
     }
 
     # X and y by their names here, no metadata to route.
@@ -510,238 +481,6 @@ class ContrastiveSeqRecommender(CallbackSupportMixin, BaseEstimator):
             raise
         return self
 
-    # ------------------------------------------------------------------------------ recommending
-
-    @overload
-    def recommend(
-        self, interactions: Frame, k: int = 10, **options: Unpack[RecommendOptions]
-    ) -> Frame: ...
-
-    # A str is a sequence of str: what fits both is one history, and the first to fit is taken.
-    @overload
-    def recommend(  # type: ignore[overload-overlap]
-        self, interactions: History, k: int = 10, **options: Unpack[RecommendOptions]
-    ) -> Ranking: ...
-
-    @overload
-    def recommend(
-        self, interactions: Histories, k: int = 10, **options: Unpack[RecommendOptions]
-    ) -> NDArray[np.void]: ...
-
-    @overload
-    def recommend(
-        self, interactions: Any, k: int = 10, **options: Unpack[RecommendOptions]
-    ) -> Any: ...
-
-    def recommend(
-        self,
-        interactions: Any,
-        k: int = 10,
-        *,
-        feedback: Any = None,
-        times: Any = None,
-        exclude_seen: bool | int | None = None,
-        allowed_items: Any = None,
-        denied_items: Any = None,
-        pinned_items: Any = None,
-        boosts: Mapping[Any, float] | None = None,
-        groups: Mapping[Any, Any] | ArrayLike | None = None,
-        max_per_group: int | None = None,
-        diversity: float = 0.0,
-        dislike_aversion: float | None = None,
-    ) -> Any:
-        """Recommend the k items that each history is most likely to continue with.
-
-        Parameters
-        ----------
-        interactions : one history, or a table or list of histories
-            One history is a flat list or 1-D array of item ids, oldest first. A table (as in
-            :meth:`fit`) or a list of histories asks for many users at once.
-        k : int, default=10
-            How many items.
-        feedback : array-like, default=None
-            As in :meth:`fit`, of the same length; None means that everything was liked.
-        times : array-like, default=None
-            When each event of one history happened, in the unit of the fit's time column: "joint"
-            reads the time between events. None is understood, and a little less exact.
-        exclude_seen : bool or int, default=None
-            Leave out what is in the history, liked or not. None does as the model was fitted, see
-            `excludes_seen_`. A number n >= 1 leaves out what is among the last n events of the
-            history alone, so that 1 is not True.
-        allowed_items, denied_items : for all users or for each, default=None
-            Recommend only from, or never from, these items. For all: an array-like or a set of
-            item ids. For each user: a list with one such collection per user, in the order of the
-            answer (a table's users in ascending order, a list's histories as they come); a dict
-            {user id: collection}; or a boolean matrix of shape (n_users, n_items), SciPy's sparse
-            or an array, whose columns are ``items_``. None in place of a user's collection is no
-            limit. A dict may name others who are not asked for; who is asked for and not named has
-            nothing denied, and is an error in `allowed_items`.
-        pinned_items : for all users or for each, default=None
-            Come first, in this order, where they are candidates: neither denied nor left out as
-            seen, and with room in their group. Lists or dicts as above.
-        boosts : dict of item id to float, default=None
-            Added to the scores of these items, on the scale of the answer.
-        groups : dict of item id to group, or array-like of shape (n_items,), default=None
-            A category of each item, in an array of each of ``items_``. Items without one (not in
-            the dict, None, NaN) are not limited.
-        max_per_group : int, default=None
-            Recommend at most so many items of one group, the best of them, pinned ones first.
-            Goes with `groups`.
-        diversity : float in [0, 1], default=0.0
-            Weight of being unlike what stands higher in the list, see Notes. 0 changes nothing.
-        dislike_aversion : float, default=None
-            Instead of the constructor's, for this call.
-
-        Returns
-        -------
-        items, scores : arrays of shape (k,)
-            For one history: raw ids, best first, and their scores: ``log p(next) +
-            dislike_aversion log p(liked | next)``, of "pnfrec" logits, which compare within one
-            history alone. Boosts are part of them; pinned items and variety change the order, not
-            the scores.
-        table : frame, or structured array
-            For many: columns user, item, score and rank (1 = best), of the kind of frame that was
-            passed (a NumPy structured array for arrays and lists), users in sorted order.
-
-        Warns
-        -----
-        UserWarning
-            If fewer than k candidates are left; then the answer is shorter. If an item is pinned
-            or boosted that the model does not know.
-
-        Raises
-        ------
-        ValueError
-            If a filter's number of users is not that of the answer, or its ids are of a type that
-            the model does not have.
-
-        Notes
-        -----
-        Items that the model does not know are ignored (:meth:`unknown_items` names them). A
-        history without a known item ("pnfrec": a known liked item) gets the popular and
-        well-liked items. Equal scores rank by item code, the position in ``items_``.
-
-        With `diversity` the list is made by maximal marginal relevance [1]_. Of the best
-        ``max(10 k, 100)`` candidates (more where groups leave too few of them), the next item is
-        that of the largest ``(1 - diversity) r - diversity max cos``: ``r`` is its score, brought
-        to [0, 1] between the worst and the best of these candidates, and the maximum is over the
-        cosines of its vector with those of the items before it, 0 for the first. Pinned items
-        come before all others, which keep away from them as well, and a group that is full is
-        passed over.
-
-        References
-        ----------
-        .. [1] Carbonell, Goldstein: "The Use of MMR, Diversity-Based Reranking for Reordering
-           Documents and Producing Summaries", SIGIR 1998. doi:10.1145/290941.291025.
-
-        Examples
-        --------
-        >>> from posneg_rec import ContrastiveSeqRecommender
-        >>> from posneg_rec.datasets import make_opposing_patterns
-        >>> world = make_opposing_patterns(n_users=40, random_state=0)
-        >>> model = ContrastiveSeqRecommender(embedding_dim=8, max_epochs=1, random_state=0)
-        >>> model = model.fit(world.interactions, world.feedback)
-        >>> items, _ = model.recommend([2, 72], k=3, pinned_items=[5, 2, 9], denied_items=[9])
-        >>> items[0], len(items)  # 2 was seen
-        (np.int64(5), 3)
-        >>> table = model.recommend([[2], [72]], k=1, allowed_items={0: [7], 1: [8]})
-        >>> table["item"]
-        array([7, 8])
-        """
-        fitted, interactions = self._checked(), as_frame(interactions)
-        if not (is_history(interactions) or is_frame(interactions)):
-            # A frame's names say what its columns are; an array's positions need the fit's.
-            self._check_columns(interactions)
-        return fitted.recommend(
-            interactions,
-            k,
-            feedback=feedback,
-            times=times,
-            exclude_seen=exclude_seen,
-            allowed_items=allowed_items,
-            denied_items=denied_items,
-            pinned_items=pinned_items,
-            boosts=boosts,
-            groups=groups,
-            max_per_group=max_per_group,
-            diversity=diversity,
-            dislike_aversion=self._aversion(dislike_aversion),
-            columns=self._columns(),
-            device=self.device,
-        )
-
-    def score_items(
-        self,
-        history: Any,
-        items: ArrayLike | None = None,
-        *,
-        feedback: Any = None,
-        times: Any = None,
-        dislike_aversion: float | None = None,
-    ) -> NDArray[np.float32]:
-        """Score given items after one history, whether seen or not.
-
-        Parameters
-        ----------
-        history : list or 1-D array of item ids
-            Oldest first.
-        items : array-like of shape (n,), default=None
-            Item ids; None means the whole catalogue in the order of ``items_``.
-        feedback : array-like, default=None
-            Of each event of the history; None means that everything was liked.
-        times : array-like, default=None
-            As in :meth:`recommend`.
-        dislike_aversion : float, default=None
-            Instead of the constructor's, for this call.
-
-        Returns
-        -------
-        float32 array of shape (n,)
-            NaN for items that the model does not know.
-        """
-        return self._checked().score_items(
-            history,
-            items,
-            feedback=feedback,
-            times=times,
-            dislike_aversion=self._aversion(dislike_aversion),
-        )
-
-    def similar_items(self, item: Any, k: int = 10) -> tuple[NDArray[Any], NDArray[np.float32]]:
-        """Find the k items whose vectors point most nearly in an item's direction.
-
-        Parameters
-        ----------
-        item : item id
-        k : int, default=10
-
-        Returns
-        -------
-        items, similarities : arrays of shape (min(k, n_items - 1),)
-            Raw ids and cosines in [-1, 1], best first; the item itself is left out.
-
-        Raises
-        ------
-        ValueError
-            If the model does not know the item.
-        """
-        return self._checked().similar_items(item, k)
-
-    def unknown_items(self, interactions: Any) -> NDArray[Any]:
-        """Name the items of a history, table or list of histories that the model does not know.
-
-        Parameters
-        ----------
-        interactions : history, table or list of histories
-            As in :meth:`recommend`.
-
-        Returns
-        -------
-        array of shape (n_unknown,)
-            Raw ids in sorted order.
-        """
-        return self._checked().unknown_items(as_frame(interactions), self._columns())
-
     # ----------------------------------------------------------------------------------- scoring
 
     def score(self, interactions: Any, y: Any = None, *, feedback: Any = None) -> float:
@@ -913,85 +652,12 @@ class ContrastiveSeqRecommender(CallbackSupportMixin, BaseEstimator):
         check_is_fitted(self)
         return self.fitted_
 
-    def _aversion(self, of_call: float | None) -> float:
-        return self.dislike_aversion if of_call is None else of_call
-
-    def _columns(self) -> dict[str, str | int | None]:
-        return {f"{role}_column": getattr(self, f"{role}_column") for role in ROLES}
-
     def _check_columns(self, interactions: Any) -> None:
         """Check that the columns are those of the fit, in number and name."""
         if is_table(interactions):
             if not (is_frame(interactions) or getattr(interactions, "ndim", 0) == 2):
                 as_table(interactions)  # says what it is, where it has no columns to be counted
             validate_data(self, interactions, reset=False, skip_check_array=True)
-
-    @property
-    def items_(self) -> NDArray[Any]:
-        """Raw item ids by code."""
-        return self._attribute("items")
-
-    @property
-    def weights_(self) -> Weights:
-        """The parameters by name."""
-        return self._attribute("weights")
-
-    @property
-    def item_likes_(self) -> NDArray[np.int64]:
-        """How often each item was liked."""
-        return self._attribute("likes")
-
-    @property
-    def item_dislikes_(self) -> NDArray[np.int64]:
-        """How often each item was disliked."""
-        return self._attribute("dislikes")
-
-    @property
-    def history_(self) -> dict[str, list[Any]]:
-        """The log of all epochs."""
-        return self._attribute("history")
-
-    @property
-    def n_iter_(self) -> int:
-        """Epochs run."""
-        return self._attribute("n_iter")
-
-    @property
-    def gap_edges_(self) -> NDArray[np.float64]:
-        """Bounds between the ranges of time between events."""
-        return self._attribute("gap_edges")
-
-    @property
-    def feedback_coding_(self) -> str:
-        """How the feedback was read."""
-        return self._attribute("feedback_coding")
-
-    @property
-    def excludes_seen_(self) -> bool:
-        """Whether seen items are no candidates."""
-        return self._attribute("excludes_seen")
-
-    @property
-    def precision_(self) -> str:
-        """Number format of the products in training."""
-        return self._attribute("precision")
-
-    @property
-    def n_features_in_(self) -> int:
-        """Number of columns of the table seen in fit."""
-        return self._attribute("n_features_in")
-
-    @property
-    def feature_names_in_(self) -> NDArray[Any]:
-        """Names of the columns of the table seen in fit."""
-        return self._attribute("feature_names_in")
-
-    def _attribute(self, name: str) -> Any:
-        # As scikit-learn expects: an attribute that a fit did not leave behind does not exist.
-        value = getattr(vars(self).get("fitted_"), name, None)
-        if value is None:
-            raise AttributeError(f"{type(self).__name__} has no fitted {name}.")
-        return value
 
     # --------------------------------------------------------------------------------- persisting
 

@@ -17,7 +17,7 @@ import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
@@ -40,14 +40,20 @@ from posneg_rec.sequences import (
     ranges,
 )
 
+if TYPE_CHECKING:
+    from posneg_rec.answering import ServedRecommender
+    from posneg_rec.archive import File
+
 __all__ = [
     "METHODS",
+    "Catalogue",
     "Inputs",
     "JointModel",
     "Model",
     "PNFRecModel",
     "Queries",
     "Scorer",
+    "load",
     "log_sigmoid",
     "of_one_length",
     "target_ranks",
@@ -70,8 +76,54 @@ _MAX_MARKS = 2**26
 _MAX_POOLED, _MAX_SELECTED = 2**22, 2**14
 # For a product of so many multiplications OpenBLAS starts no threads.
 _SMALL_PRODUCT = 2**18
+# What no history is scored by is small in the vectors of items, for an index sorts them by all
+# their numbers; a power of 2, which changes no digit.
+_SELDOM_ASKED = np.float32(64)
 # So few queries are multiplied with the items one by one.
 _FEW_QUERIES = 8
+
+
+def load(path: File, *, mmap: bool = False) -> ServedRecommender:
+    """Open a saved model to answer with, in a process that needs NumPy and narwhals alone.
+
+    What it returns has the methods, arguments and answers of
+    :class:`posneg_rec.ContrastiveSeqRecommender`, and neither scikit-learn nor torch is imported
+    for it. SciPy is where many histories are answered in one call.
+
+    Parameters
+    ----------
+    path : path-like or binary file object
+        What :meth:`ContrastiveSeqRecommender.save` wrote. Nothing in it is executed.
+    mmap : bool, default=False
+        Map the arrays of a file on disk into memory, so that all processes of a host share one
+        copy of them.
+
+    Returns
+    -------
+    ServedRecommender
+
+    Raises
+    ------
+    posneg_rec.persistence.ModelFileError
+        If the file is no model file, damaged, made by a newer version or made up; a ValueError.
+
+    Examples
+    --------
+    >>> import io
+    >>> from posneg_rec import ContrastiveSeqRecommender, serving
+    >>> model = ContrastiveSeqRecommender(embedding_dim=4, n_heads=1, max_epochs=1, random_state=0)
+    >>> model = model.fit([["a", "b", "c"], ["b", "c", "a"]], [[1, 0, 1], [1, 1, 0]])
+    >>> file = io.BytesIO()
+    >>> model.save(file)
+    >>> served = serving.load(file)
+    >>> sorted(served.recommend(["a"], k=2, feedback=[True])[0])
+    ['b', 'c']
+    """
+    # What reads a file and answers stands on this module.
+    from posneg_rec.answering import ServedRecommender
+    from posneg_rec.persistence import read_model
+
+    return read_model(path, ServedRecommender, mmap=mmap)
 
 
 class Inputs(NamedTuple):
@@ -478,7 +530,7 @@ class Model:
         vectors *= self._scale
         return vectors
 
-    def logits(self, states: Array, items: slice) -> Array:
+    def logits(self, states: Array, items: slice | NDArray[np.int64]) -> Array:
         """Of what comes next, (Q, n) from states (Q, d): log probabilities but for a constant."""
         vectors = self.items[items]
         if len(states) < _FEW_QUERIES:
@@ -486,8 +538,15 @@ class Model:
             return logits
         return _product(states, np.ascontiguousarray(vectors.T))
 
-    def liked_logits(self, states: Array, items: slice) -> Array:
+    def liked_logits(self, states: Array, items: slice | NDArray[np.int64]) -> Array:
         """Of being liked, (Q, n) from states (Q, d), of a model of likelihoods."""
+        raise NotImplementedError
+
+    def taste_queries(self, states: Array) -> tuple[Array, Array]:
+        """Return what makes these logits linear: vectors (Q, d) and levels (Q,).
+
+        The logit is vector times item vector, plus the item's own taste, plus the level.
+        """
         raise NotImplementedError
 
 
@@ -537,15 +596,19 @@ class JointModel(Model):
         vectors += self._tags[gap_tags, signs + 1]
         return vectors
 
-    def liked_logits(self, states: Array, items: slice) -> Array:
+    def liked_logits(self, states: Array, items: slice | NDArray[np.int64]) -> Array:
         """Of being liked, (Q, n) from states (Q, d)."""
-        weights = self.weights
-        x = _affine(states, self._taste_query, weights["taste_query.bias"])
-        level = states @ weights["taste_level.weight"][0] + weights["taste_level.bias"]  # (Q,)
+        x, level = self.taste_queries(states)
         x = self.logits(x, items)
-        x += weights["item_taste"][items]
+        x += self.weights["item_taste"][items]
         x += level[:, None]
         return x
+
+    def taste_queries(self, states: Array) -> tuple[Array, Array]:
+        """Return vectors (Q, d) and levels (Q,) that make the logits of being liked linear."""
+        weights = self.weights
+        level = states @ weights["taste_level.weight"][0] + weights["taste_level.bias"]
+        return _affine(states, self._taste_query, weights["taste_query.bias"]), level
 
 
 #: What each method is to answering, by the name that the fitted model carries.
@@ -564,6 +627,95 @@ _Function = TypeVar("_Function", bound=Callable[..., Any])
 def _quietly(function: _Function) -> _Function:
     """Let tiny numbers become 0, whatever the caller's ``np.errstate`` says."""
     return np.errstate(under="ignore")(function)
+
+
+class Catalogue:
+    """What items are whatever the history; each part is made when first needed, and kept.
+
+    Parameters
+    ----------
+    model : Model
+    likes, dislikes : int arrays of shape (N,)
+        How often each item was liked and disliked.
+    memory : WeighedMemory, default=None
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        likes: NDArray[np.int64],
+        dislikes: NDArray[np.int64],
+        memory: WeighedMemory | None = None,
+    ) -> None:
+        self.model, self.likes, self.dislikes, self.memory = model, likes, dislikes, memory
+
+    @lazy
+    def fallback_parts(self) -> Array:
+        """Log of the share of all likes, and log of the like rate, (2, N)."""
+        likes, dislikes = self.likes + 1.0, self.dislikes + 1.0
+        parts = np.log(likes / likes.sum()), np.log(likes / (likes + dislikes))
+        return np.stack(parts).astype(np.float32)
+
+    @lazy
+    def fallback(self) -> Array:
+        """Scores where there is no history to read, (N,): popular and well-liked."""
+        fallback: Array = self.fallback_parts.sum(0)
+        return fallback
+
+    @property
+    def taste_weights(self) -> TasteWeights:
+        """How the logit of being liked is made of the model's and of what a memory tells."""
+        return TasteWeights(1.0, 0.0, 0.0) if self.memory is None else self.memory.taste_weights
+
+    @lazy
+    def own_tastes(self) -> Array:
+        """Return what of the logit of being liked is the item's own, (N,)."""
+        weights = self.taste_weights
+        own: Array = np.float32(weights.model) * self.model.weights["item_taste"]
+        if self.memory is not None:
+            own = own + np.float32(weights.memory) * self.memory.items.levels
+        return own
+
+    @lazy
+    def mean_item(self) -> tuple[Array, np.float32]:
+        """Mean of item vectors (d,) and own tastes, weighed by likes."""
+        share = ((self.likes + 1) / (self.likes + 1).sum()).astype(np.float32)
+        return share @ self.model.items, np.float32(share @ self.own_tastes)
+
+    def vectors(self, items: slice | NDArray[np.int64] = slice(None)) -> Array:
+        """Make the vectors of items that :meth:`Scorer.query_vectors` is to be multiplied with.
+
+        Parameters
+        ----------
+        items : slice or int64 array, default=all
+
+        Returns
+        -------
+        float32 array of shape (n, d')
+            The item's d numbers; its score where there is no history, made small; and of a model
+            of likelihoods 1 and its own part of the logit of being liked.
+        """
+        vectors = self.model.items[items]
+        dim = vectors.shape[1]
+        found = np.empty((len(vectors), dim + _n_further(self.model)), np.float32)
+        found[:, :dim] = vectors
+        found[:, dim] = self.fallback[items] / _SELDOM_ASKED
+        if self.model.is_likelihood:
+            found[:, -2] = 1
+            found[:, -1] = self.own_tastes[items]
+        return found
+
+
+def _n_further(model: Model) -> int:
+    return 3 if model.is_likelihood else 1
+
+
+class _Tangents(NamedTuple):
+    """Of Q queries: an item's line is ``heights + slopes (queries . vector + own taste)``."""
+
+    queries: Array  # (Q, d)
+    slopes: Array  # (Q,)
+    heights: Array  # (Q,)
 
 
 @dataclass
@@ -592,6 +744,8 @@ class Scorer:
     liked_shift : float, default=0.0
         Added to the logits of being liked: the probability is that of a world in which the share
         of dislikes is another.
+    catalogue : Catalogue, default=None
+        Of the same model, likes, dislikes and memory, where one is kept.
     """
 
     model: Model
@@ -603,6 +757,7 @@ class Scorer:
     filters: Filters = NO_FILTERS
     memory: WeighedMemory | None = None
     liked_shift: float = 0.0
+    catalogue: Catalogue | None = None
 
     def __post_init__(self) -> None:
         """Encode what the queries read."""
@@ -897,12 +1052,130 @@ class Scorer:
             yield rows, items, scores, liked
         log_normaliser[empty] = 0
 
+    @_quietly
+    def parts_of(self, items: NDArray[np.int64]) -> tuple[Array, Array]:
+        """Score some items, seen or not: what makes them come next, and what makes them liked.
+
+        Parameters
+        ----------
+        items : int64 array of shape (n,)
+            Codes.
+
+        Returns
+        -------
+        next_parts, liked_parts : float32 arrays of shape (Q, n)
+            Their sum is the score, but for ``log_normaliser`` of a model of likelihoods, which
+            takes the whole catalogue: see :meth:`log_normalisers`. The second is weighed by the
+            aversion, and 0 where there is none.
+        """
+        rows = self.queries.rows
+        states, empty = self._states[rows], self._empty
+        following = self.model.logits(states, items)
+        liked = np.zeros_like(following)
+        if self.memory is not None and self._recalled is not None:
+            following += self.memory.next_weight * self._recalled.next_scores(items)
+        if self.model.is_likelihood and self.aversion:
+            logits = self.model.liked_logits(states, items)
+            if self.memory is not None and self._recalled is not None:
+                taste = self._recalled.taste_scores(items)
+                logits = self.memory.taste_weights.logit(logits, taste)
+            logits += np.float32(self.liked_shift)
+            liked = np.float32(self.aversion) * log_sigmoid(logits)
+        if empty.any():
+            following[empty], liked[empty] = self._catalogue.fallback_parts[:, items]
+        return following, liked
+
+    def log_normalisers(self) -> Array:
+        """Return what is to be taken from the first of :meth:`parts_of` for probabilities, (Q,)."""
+        found = np.empty(len(self.queries.rows), np.float32)
+        for block in self._blocks(_TILE_QUERIES):
+            log_normaliser = self._no_normaliser(block)
+            above_all = np.full_like(log_normaliser, np.inf)  # no score is wanted of any tile
+            for _ in self._tiles(block, above_all, log_normaliser):
+                pass
+            found[block] = log_normaliser
+        return found
+
+    @property
+    def _empty(self) -> NDArray[np.bool_]:
+        """Which queries the encoder has nothing to read of, (Q,)."""
+        empty: NDArray[np.bool_] = self.queries.inputs.lengths[self.queries.rows] == 0
+        return empty
+
+    @_quietly
+    def query_vectors(self) -> Array:
+        """Make vectors whose products with :meth:`Catalogue.vectors` rank as the scores do.
+
+        The product is the score of a model of logits. Of a model of likelihoods it is an upper
+        bound of the score before ``log_normaliser`` is taken from it, for ``log p(liked)`` is
+        replaced by its tangent at the logit that items mostly have: it is concave, so no tangent
+        lies below. What the neighbours of a memory add is left out, see :meth:`of_neighbours`.
+
+        Returns
+        -------
+        float32 array of shape (Q, d'), as :meth:`Catalogue.vectors`
+        """
+        states, empty = self._states[self.queries.rows], self._empty
+        dim = states.shape[1]
+        vectors = np.zeros((len(states), dim + _n_further(self.model)), np.float32)
+        vectors[:, :dim] = states
+        if self.model.is_likelihood and self.aversion:
+            tangents = self._tangents
+            vectors[:, :dim] += tangents.slopes[:, None] * tangents.queries
+            vectors[:, -1] = tangents.slopes
+            vectors[:, -2] = tangents.heights
+        vectors[empty] = 0
+        vectors[empty, dim] = _SELDOM_ASKED
+        return vectors
+
+    @_quietly
+    def of_neighbours(self) -> Array:
+        """Return the most that a memory adds to the products of vectors, (Q, N).
+
+        Just 0 of items that the memory does not know as neighbours of the history's.
+        """
+        added = np.zeros((len(self.queries.rows), len(self.likes)), np.float32)
+        if self.memory is not None and self._recalled is not None:
+            slope = np.zeros(len(added), np.float32)
+            if self.aversion:
+                slope = self._tangents.slopes * np.float32(self.memory.taste_weights.memory)
+            added = self._recalled.of_neighbours(self.memory.next_weight, slope)
+        return added
+
     @lazy
+    def _tangents(self) -> _Tangents:
+        """Make the tangents of ``aversion log p(liked)``, one of each query."""
+        weights = self._catalogue.taste_weights
+        queries, level = self.model.taste_queries(self._states[self.queries.rows])
+        queries *= np.float32(weights.model)
+        constant = np.float32(weights.model) * level  # what all logits have in common
+        constant += np.float32(weights.offset + self.liked_shift)
+        if self._recalled is not None:
+            constant += np.float32(weights.memory) * self._recalled.user_levels
+        # Where a logit mostly is: that of the mean item, by likes.
+        vector, taste = self._catalogue.mean_item
+        point = queries @ vector + taste + constant
+        slopes = np.float32(self.aversion) * _sigmoid(-point)
+        heights = slopes * (constant - point)
+        heights += np.float32(self.aversion) * log_sigmoid(point)
+        return _Tangents(queries, slopes, heights)
+
+    @lazy
+    def _recalled(self) -> Recalled | None:
+        """Let a memory read what all queries have met."""
+        if self.memory is None:
+            return None
+        return self.queries.recall(self.memory.items, slice(0, len(self.queries.rows)))
+
+    @lazy
+    def _catalogue(self) -> Catalogue:
+        return self.catalogue or Catalogue(self.model, self.likes, self.dislikes, self.memory)
+
+    @property
     def _fallback(self) -> Array:
         """Log of the share of all likes times log of the like rate, (N,)."""
-        likes, dislikes = self.likes + 1.0, self.dislikes + 1.0
-        fallback = np.log(likes / likes.sum()) + np.log(likes / (likes + dislikes))
-        return fallback.astype(np.float32)
+        fallback: Array = self._catalogue.fallback
+        return fallback
 
     def _seen(self, block: slice) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Rows and items of what the queries of a block have seen, by item."""

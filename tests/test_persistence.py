@@ -36,6 +36,7 @@ from posneg_rec import (
     archive,
     make_recommender_pipeline,
     persistence,
+    serving,
 )
 from posneg_rec.fitted import FittedModel
 from posneg_rec.memory import ItemMemory, ItemWeights, TasteWeights, WeighedMemory
@@ -469,7 +470,10 @@ def test_files_of_every_format_load_for_ever(name, mmap, tmp_path):
     question, items, scores = GOLDEN[name]
     model = kind.load(HERE / f"{name}.posneg", mmap=mmap)
     model.save(tmp_path / "again.posneg")
-    for one in (model, kind.load(tmp_path / "again.posneg", mmap=mmap)):
+    again = [kind.load(tmp_path / "again.posneg", mmap=mmap)]
+    if kind is ContrastiveSeqRecommender:
+        again.append(serving.load(HERE / f"{name}.posneg", mmap=mmap))
+    for one in (model, *again):
         answer = one.recommend(k=3, **question)
         assert answer[0].tolist() == items
         np.testing.assert_allclose(answer[1], scores, rtol=1e-5, atol=1e-6)
@@ -1182,6 +1186,9 @@ def test_what_cannot_be_is_refused(what, tmp_path):
             ContrastiveSeqRecommender.load(path, mmap=mmap)
         assert str(caught.value).startswith(f"{path} ")
         assert len(str(caught.value)) < len(str(path)) + 400
+        with pytest.raises(ModelFileError) as other:
+            serving.load(path, mmap=mmap)
+        assert str(other.value) == str(caught.value)
 
 
 def test_an_unchanged_forgery_loads():
@@ -1375,6 +1382,9 @@ def test_files_of_others_are_refused_in_little_memory_and_nothing_runs(what, tmp
         assert text.startswith(f"{path} ") and "allow_pickle" not in text
         if kind is ContrastiveSeqRecommender:
             assert message in text
+            with pytest.raises(ModelFileError) as other:
+                serving.load(path, mmap=mmap)
+            assert str(other.value) == text
     assert not (tmp_path / "ran").exists()
 
 

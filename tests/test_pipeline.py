@@ -140,6 +140,14 @@ def test_a_history_and_a_list_of_histories_go_to_the_recommender_as_they_are(bar
     assert fitted.score(HISTORIES, FEEDBACKS) == bare.score(HISTORIES, FEEDBACKS) != 0
     assert fitted.score_items(history, [3, 999]).tolist()[0] == bare.score_items(history, [3])[0]
     assert fitted.similar_items(3, 2)[0].tolist() == bare.similar_items(3, 2)[0].tolist()
+    why, expected = (m.explain(history, 3, feedback=feedback) for m in (fitted, bare))
+    assert repr(why) == repr(expected)
+    answers = (m.rerank(history, [3, 4, 6, 7], 2, feedback=feedback) for m in (fitted, bare))
+    assert np.array_equal(*(answer.scores for answer in answers))
+    for data, signs in ((history, feedback), (HISTORIES, FEEDBACKS), (X, Y)):
+        vectors = fitted.encode(data, feedback=signs, dislike_aversion=2)
+        expected = bare.encode(data, feedback=signs, dislike_aversion=2)
+        np.testing.assert_allclose(vectors, expected, rtol=1e-4, atol=1e-5)
 
 
 def test_transformers_refuse_a_list_of_histories():
@@ -299,6 +307,7 @@ def test_a_foreign_recommender_in_a_pipeline_ranks_as_it_does_alone():
 
 def test_methods_are_there_if_the_recommender_has_them():
     methods = ("recommend", "score_items", "similar_items", "unknown_items", "target_ranks")
+    methods += ("explain", "encode", "rerank")
     assert all(hasattr(neutral_pipeline(), method) for method in methods)
     without = make_recommender_pipeline(SequenceBuilder(), RareItemMasker())
     for method in (*methods, "score"):
