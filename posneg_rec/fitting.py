@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from posneg_rec._sklearn import check_sample_weight
 from posneg_rec.columns import ROLES
 from posneg_rec.fitted import FittedModel
+from posneg_rec.frames import is_table
 from posneg_rec.ids import ItemVocabulary
 from posneg_rec.interactions import (
     Interactions,
@@ -22,8 +23,8 @@ from posneg_rec.interactions import (
 )
 from posneg_rec.memory import ItemMemory, WeighedMemory
 from posneg_rec.metrics import gain
-from posneg_rec.model_selection import LastSeen
-from posneg_rec.sequences import Histories, gap_edges, shorten
+from posneg_rec.model_selection import FutureLeakWarning, LastSeen
+from posneg_rec.sequences import Histories, gap_edges, preview, shorten
 
 if TYPE_CHECKING:
     from posneg_rec.training import EpochLog, Weights
@@ -45,6 +46,7 @@ def fit_model(
     feedback: Any,
     sample_weight: ArrayLike | None,
     *,
+    validation_set: tuple[Any, Any] | None = None,
     before: FittedModel | None,
     partial: bool,
     columns_in: Mapping[str, Any],
@@ -58,6 +60,8 @@ def fit_model(
         The estimator's constructor parameters, checked one by one.
     interactions, feedback, sample_weight
         As in :meth:`ContrastiveSeqRecommender.fit`.
+    validation_set : (X_val, y_val), default=None
+        What to validate on; None holds some of the interactions out.
     before : FittedModel or None
         The model to go on from.
     partial : bool
@@ -113,12 +117,18 @@ def fit_model(
     else:
         repeats = histories.repeats()
         excludes_seen = _excludes_seen(params["exclude_seen"], histories, repeats)
-        if params["early_stopping"] and not partial:
+        if validation_set is not None:
+            validation = _validation_set(
+                *validation_set, params, events, vocabulary, excludes_seen, rng
+            )
+            if is_table(interactions) and is_table(validation_set[0]):
+                _warn_of_what_was_trained_on(validation, histories, excludes_seen)
+        elif params["early_stopping"] and not partial:
             can_be_hit = ~repeats if excludes_seen else np.full(len(repeats), True)
             validation = _hold_out(
                 histories, can_be_hit, n_items, params["validation_fraction"], rng
             )
-    if validation is not None:
+    if validation is not None and validation_set is None:
         training = histories.select(~validation.held)
     edges = before.gap_edges if before else gap_edges(training.gaps())
 
@@ -140,7 +150,7 @@ def fit_model(
         return objective_class(part, settings, weights, gap_edges=edges, trained=initial)
 
     objective = objective_on(training)
-    if validation is not None and not len(objective.trainable_users()):
+    if training is not histories and not len(objective.trainable_users()):
         # All there is to learn from was held out.
         training, validation = histories, None
         objective = objective_on(training)
@@ -180,7 +190,8 @@ def fit_model(
         alone = at(weights, log)
         fitted = replace(alone, memory=memory)
         if memory is not None and validation is not None:
-            fitted = replace(alone, memory=alone.weighed(memory.items, histories, validation.held))
+            weighed = alone.weighed(memory.items, validation.histories, validation.held)
+            fitted = replace(alone, memory=weighed)
             # Where order is all there is, what goes with what only blurs it: a memory stays
             # where it helps by more than one standard error.
             more = gains(fitted) - gains(alone)
@@ -191,7 +202,7 @@ def fit_model(
     def gains(fitted: FittedModel) -> NDArray[np.float64]:
         assert validation is not None
         ranks = fitted.ranks(
-            histories,
+            validation.histories,
             validation.users,
             validation.targets,
             dislike_aversion=params["dislike_aversion"],
@@ -268,11 +279,29 @@ def _excludes_seen(
 
 
 class _Validation(NamedTuple):
-    """Events that are kept from training, and those of them that are to be predicted."""
+    """Events that nothing is trained on, and those of them that are to be predicted."""
 
-    held: NDArray[np.bool_]  # of all events
+    histories: Histories
+    held: NDArray[np.bool_]  # of all their events
     users: NDArray[np.int64]  # position of each target's user
     targets: NDArray[np.int64]  # position of each target among all events
+
+    @classmethod
+    def of(cls, histories: Histories, chosen: NDArray[np.int64], n_items: int) -> _Validation:
+        """Take the latest half of some users' events, of each at most ten.
+
+        Its likes are the targets, each ranked by exactly what ``recommend`` would show at that
+        moment. Where they would be too many, the users that come later are left out.
+        """
+        n_latest = np.minimum(histories.lengths[chosen] // 2, _MAX_VALIDATION_EVENTS)
+        most = min(_MAX_VALIDATION_TARGETS, max(_MAX_VALIDATION_SCORES // n_items, 2**8))
+        n_latest[np.cumsum(n_latest) > most] = 0
+        n_held = np.zeros(len(histories), dtype=np.int64)
+        n_held[chosen] = n_latest
+        user = np.repeat(np.arange(len(histories)), histories.lengths)
+        held = np.arange(len(user)) >= (histories.offsets[1:] - n_held)[user]
+        targets = np.flatnonzero(held & (histories.signs == 1))
+        return cls(histories, held, user[targets], targets)
 
 
 def _hold_out(
@@ -282,31 +311,112 @@ def _hold_out(
     fraction: float,
     rng: np.random.Generator,
 ) -> _Validation | None:
-    """Keep the last events of some users from training, to validate on.
-
-    Of a share of users the latest half, at most ten events, is held; its likes are the targets,
-    each ranked by exactly what ``recommend`` would show at that moment.
-    """
-    n_users = len(histories.users)
+    """Keep the last events of a share of the users from training, to validate on."""
+    n_users = len(histories)
     chosen = rng.permutation(n_users)[: min(int(np.ceil(fraction * n_users)), n_users - 1)]
-    n_latest = np.minimum(histories.lengths[chosen] // 2, _MAX_VALIDATION_EVENTS)
-    most = min(_MAX_VALIDATION_TARGETS, max(_MAX_VALIDATION_SCORES // n_items, 2**8))
-    n_latest[np.cumsum(n_latest) > most] = 0
-    n_held = np.zeros(n_users, dtype=np.int64)
-    n_held[chosen] = n_latest
-    user = np.repeat(np.arange(n_users), histories.lengths)
-    held = np.arange(len(user)) >= (histories.offsets[1:] - n_held)[user]
-    targets = np.flatnonzero(held & (histories.signs == 1))
-    if len(targets) and not can_be_hit[targets].any():
+    validation = _Validation.of(histories, chosen, n_items)
+    n_targets = len(validation.targets)
+    if n_targets and not can_be_hit[validation.targets].any():
         warnings.warn(
-            f"All {len(targets)} events kept for early stopping repeat an item of their user, and "
+            f"All {n_targets} events kept for early stopping repeat an item of their user, and "
             "with exclude_seen=True none of them can be recommended: nothing is held out, and all "
             "epochs run. Pass exclude_seen='auto' or False.",
             UserWarning,
             stacklevel=6,
         )
         return None
-    return _Validation(held, user[targets], targets) if len(targets) else None
+    return validation if n_targets else None
+
+
+def _validation_set(
+    interactions: Any,
+    feedback: Any,
+    params: Mapping[str, Any],
+    trained: Interactions,
+    vocabulary: ItemVocabulary,
+    excludes_seen: bool,
+    rng: np.random.Generator,
+) -> _Validation:
+    """Read the caller's own validation set as the rows to train on were read."""
+    try:
+        events = read_interactions(
+            interactions,
+            feedback,
+            positive_threshold=params["positive_threshold"],
+            feedback_coding=None if feedback is None else trained.feedback_coding,
+            **{f"{role}_column": params[f"{role}_column"] for role in ROLES},
+        )
+        check_not_empty(events)
+        problem = vocabulary.mismatch(events.item_ids)
+    except (TypeError, ValueError) as error:
+        kind = TypeError if isinstance(error, TypeError) else ValueError
+        raise kind(f"X_val, y_val: {error}") from error
+    if problem is not None:
+        raise ValueError(f"X_val holds no item of X: {problem}.")
+    histories = build_histories(events, vocabulary)
+    known = histories.items >= 0
+    if not known.any():
+        raise ValueError(
+            f"X_val holds no item of X: it has {preview(events.item_ids, 3)}, X has "
+            f"{preview(vocabulary.items, 3)}. Pass rows of the same items."
+        )
+    validation = _Validation.of(histories, rng.permutation(len(histories)), len(vocabulary))
+    if not validation.held.any():
+        raise ValueError(
+            f"None of the {len(histories)} users of X_val has a second event, and a first one has "
+            "no history to be foretold from. Pass more of each user's rows."
+        )
+    targets = validation.targets
+    if not len(targets):
+        raise ValueError(
+            f"None of the {np.count_nonzero(validation.held)} latest events of the users of X_val "
+            "(half of each user's, at most ten) is liked, and early stopping ranks likes. Pass "
+            "other users, or check y_val and positive_threshold (now "
+            f"{params['positive_threshold']!r:.50})."
+        )
+    repeats = histories.repeats()[targets] & excludes_seen
+    if not (known[targets] & ~repeats).any():
+        raise ValueError(
+            f"None of the {len(targets)} liked latest events of X_val could be recommended: "
+            f"{np.count_nonzero(~known[targets])} are of items that X does not hold, "
+            f"{np.count_nonzero(repeats)} repeat an item of their user (excludes_seen_ is "
+            f"{excludes_seen}). Pass rows of X's items, or exclude_seen=False."
+        )
+    if not known.all():
+        unknown = events.item_ids[vocabulary.encode(events.item_ids) < 0]
+        warnings.warn(
+            f"{np.count_nonzero(~known)} of {len(known)} events of X_val are of items that X does "
+            f"not hold ({preview(unknown, 3)}): in a history they are ignored, and the "
+            f"{np.count_nonzero(~known[targets])} of them among the {len(targets)} targets count "
+            "as missed.",
+            UserWarning,
+            stacklevel=6,
+        )
+    return validation
+
+
+def _warn_of_what_was_trained_on(
+    validation: _Validation, trained: Histories, excludes_seen: bool
+) -> None:
+    """Warn of targets that are rows to train on, or lie before such rows of their user."""
+    histories, n_items = validation.histories, int(trained.items.max(initial=0)) + 1
+    users = ItemVocabulary(trained.users).encode(histories.users)[validation.users]
+    items = histories.items[validation.targets]
+    met = np.repeat(np.arange(len(trained)), trained.lengths) * n_items + trained.items
+    leaks = (users >= 0) & (items >= 0) & np.isin(users * n_items + items, met)
+    last_seen = LastSeen.of(trained)
+    if last_seen is not None and histories.times is not None:
+        leaks &= last_seen.covers(histories)[validation.targets]
+    elif not excludes_seen:
+        return  # without times a row that comes back looks like a row that was trained on
+    if leaks.any():
+        warnings.warn(
+            f"{np.count_nonzero(leaks)} of {len(leaks)} targets of X_val are rows of X, too: early "
+            "stopping ranks what was trained on. Leave the users of X_val out of X, or their "
+            "latest rows (LeaveLastOutSplit, TemporalSplit, UserHoldoutSplit).",
+            FutureLeakWarning,
+            stacklevel=6,
+        )
 
 
 def _counts(

@@ -163,7 +163,8 @@ class ContrastiveSeqRecommender(CallbackSupportMixin, BaseEstimator):
     validation_fraction : float, default=0.1
         Share of users whose latest events (half of them, at most ten) are kept for that: several
         of each user, for one each would be too noisy to stop on. Of many users fewer are taken:
-        some thousand events say enough, and all of them are ranked after each epoch.
+        some thousand events say enough, and all of them are ranked after each epoch. No effect
+        where `fit` gets a validation set (`X_val`).
     n_iter_no_change : int, default=5
         Patience of early stopping, in epochs. Averaged weights improve smoothly; without
         averaging take 10, as the paper does.
@@ -365,6 +366,8 @@ class ContrastiveSeqRecommender(CallbackSupportMixin, BaseEstimator):
         *,
         feedback: Any = None,
         sample_weight: ArrayLike | None = None,
+        X_val: Any = None,
+        y_val: Any = None,
     ) -> ContrastiveSeqRecommender:
         """Learn from who met what, when, and how it was received.
 
@@ -384,6 +387,15 @@ class ContrastiveSeqRecommender(CallbackSupportMixin, BaseEstimator):
         sample_weight : array-like of shape (n_rows,), default=None
             How much each event counts as a target, >= 0, beside the others: a common factor
             changes nothing. Whatever its weight, an event remains context for later ones.
+        X_val : frame, array or list of histories, default=None
+            Interactions for early stopping to rank, instead of some of those to train on: then
+            nothing is held out, and `validation_fraction` has no effect. All rows of a user are
+            history; of the latest half, at most ten, the liked ones are the targets, each ranked
+            after the rows before it, and all tell how much the item memory is to count. Of very
+            many users a random part is ranked. Same columns and ids as `interactions`; items that
+            those lack count as missed.
+        y_val : array-like of shape (n_rows_val,), list of lists, or None
+            The feedback of `X_val`, in the coding of `y`. Needed where there is a `y`.
 
         Returns
         -------
@@ -392,7 +404,8 @@ class ContrastiveSeqRecommender(CallbackSupportMixin, BaseEstimator):
         Raises
         ------
         ValueError
-            If the data or a parameter is malformed.
+            If the data or a parameter is malformed; if there is `X_val` without early stopping or
+            (where there is a `y`) without `y_val`, or nothing in it that could be ranked.
         FloatingPointError
             If the loss or a weight stops being finite.
 
@@ -401,13 +414,24 @@ class ContrastiveSeqRecommender(CallbackSupportMixin, BaseEstimator):
         UserWarning
             If no user has two events to learn an order from, or none of weight: then popular and
             well-liked items are recommended to everybody. If nothing is liked, or nothing
-            disliked. If no event of the validation part could ever be recommended.
+            disliked. If no event of the validation part could ever be recommended. If `X_val`
+            holds items that `interactions` lack.
+        FutureLeakWarning
+            If targets of `X_val` are rows of `interactions`, too.
 
         Notes
         -----
         A fit that fails or is interrupted leaves the estimator as it was.
         """
-        return self._fit(interactions, _one_of(y, feedback), sample_weight, partial=False)
+        interactions, feedback = as_frame(interactions), _one_of(y, feedback)
+        validation_set = None
+        if X_val is not None or y_val is not None:
+            X_val = as_frame(X_val)
+            self._check_validation_set(interactions, feedback, X_val, y_val)
+            validation_set = X_val, y_val
+        return self._fit(
+            interactions, feedback, sample_weight, validation_set=validation_set, partial=False
+        )
 
     @fit_context(prefer_skip_nested_validation=True)
     def partial_fit(
@@ -449,8 +473,41 @@ class ContrastiveSeqRecommender(CallbackSupportMixin, BaseEstimator):
         """
         return self._fit(interactions, _one_of(y, feedback), sample_weight, partial=True)
 
+    def _check_validation_set(
+        self, interactions: Any, feedback: Any, X_val: Any, y_val: Any
+    ) -> None:
+        """Check that there is all that early stopping needs, in the columns of the fit."""
+        if X_val is None:
+            raise ValueError("y_val is provided, but X_val was not provided.")
+        if feedback is not None and y_val is None:
+            raise ValueError("X_val is provided, but y_val was not provided, and there is a y.")
+        if feedback is None and y_val is not None:
+            raise ValueError(
+                "y_val is provided, but y was not: all of X would count as liked, but not all of "
+                "X_val. Pass both or neither."
+            )
+        if not self.early_stopping:
+            raise ValueError(
+                "X_val is what early stopping ranks, but early_stopping=False. Pass "
+                "early_stopping=True, or no X_val."
+            )
+        if is_table(X_val):
+            probe = BaseEstimator()
+            for name, value in _columns_in(interactions).items():
+                setattr(probe, f"{name}_", value)
+            try:
+                validate_data(probe, X_val, reset=False, skip_check_array=True)
+            except ValueError as error:
+                raise ValueError(f"X_val: {error}") from error
+
     def _fit(
-        self, interactions: Any, feedback: Any, sample_weight: ArrayLike | None, *, partial: bool
+        self,
+        interactions: Any,
+        feedback: Any,
+        sample_weight: ArrayLike | None,
+        *,
+        validation_set: tuple[Any, Any] | None = None,
+        partial: bool,
     ) -> ContrastiveSeqRecommender:
         interactions = as_frame(interactions)
         n_epochs = 1 if partial else self.max_epochs
@@ -483,6 +540,7 @@ class ContrastiveSeqRecommender(CallbackSupportMixin, BaseEstimator):
             interactions,
             feedback,
             sample_weight,
+            validation_set=validation_set,
             before=before if partial else None,
             partial=partial,
             columns_in=_columns_in(interactions),

@@ -42,6 +42,7 @@ ALLOWED = {
         "_sklearn",
         "columns",
         "fitted",
+        "frames",
         "ids",
         "interactions",
         "memory",
