@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+import posneg_rec
 from posneg_rec._sklearn import check_sample_weight
+from posneg_rec.checkpoint import Checkpoint, digest
 from posneg_rec.columns import ROLES
 from posneg_rec.fitted import FittedModel
 from posneg_rec.frames import is_table
@@ -51,6 +53,7 @@ def fit_model(
     partial: bool,
     columns_in: Mapping[str, Any],
     on_epoch: Callable[[EpochLog, Callable[[], FittedModel]], bool],
+    checkpoint: Checkpoint | None = None,
 ) -> FittedModel:
     """Make the model that a fit leaves behind.
 
@@ -71,6 +74,8 @@ def fit_model(
     on_epoch : callable
         Called with each epoch's log and a function that makes the model as of then; True ends
         the fit.
+    checkpoint : Checkpoint, default=None
+        What a new fit goes on from, and writes to.
 
     Returns
     -------
@@ -108,7 +113,14 @@ def fit_model(
         )
     weights = _target_weights(sample_weight, events)
     histories = build_histories(events, vocabulary)
+    others = None
+    if validation_set is not None:
+        others = _read_validation_set(*validation_set, params, events, vocabulary)
     rng = _generator(params["random_state"], before.n_iter if before else 0)
+    device = resolve_device(params["device"])
+    if checkpoint is not None:
+        made_from = _made_from(params, device.type, vocabulary, histories, weights, others)
+        rng.bit_generator.state = checkpoint.open(made_from, dict(rng.bit_generator.state))
     initial = before.grown(n_items, rng) if before else None
 
     training, validation = histories, None
@@ -117,10 +129,9 @@ def fit_model(
     else:
         repeats = histories.repeats()
         excludes_seen = _excludes_seen(params["exclude_seen"], histories, repeats)
-        if validation_set is not None:
-            validation = _validation_set(
-                *validation_set, params, events, vocabulary, excludes_seen, rng
-            )
+        if others is not None and validation_set is not None:
+            validation = _Validation.of(others, rng.permutation(len(others)), n_items)
+            _check_validation_set(validation, params["positive_threshold"], excludes_seen)
             if is_table(interactions) and is_table(validation_set[0]):
                 _warn_of_what_was_trained_on(validation, histories, excludes_seen)
         elif params["early_stopping"] and not partial:
@@ -128,14 +139,16 @@ def fit_model(
             validation = _hold_out(
                 histories, can_be_hit, n_items, params["validation_fraction"], rng
             )
-    if validation is not None and validation_set is None:
+    if validation is not None and others is None:
         training = histories.select(~validation.held)
     edges = before.gap_edges if before else gap_edges(training.gaps())
 
     precision = params["precision"]
     if precision == "auto" and before is not None:
         precision = before.precision
-    dtype = resolve_precision(precision, resolve_device(params["device"]))
+    elif precision == "auto" and checkpoint is not None and checkpoint.precision is not None:
+        precision = checkpoint.precision  # as then, whatever a stopwatch says now
+    dtype = resolve_precision(precision, device)
     names = {field.name for field in fields(Settings)}
     settings = Settings(
         **{name: value for name, value in params.items() if name in names}
@@ -144,6 +157,8 @@ def fit_model(
             "max_epochs": 1 if partial else params["max_epochs"],
         }
     )
+    if checkpoint is not None:
+        checkpoint.precision = settings.precision
     objective_class = OBJECTIVES[params["objective"]]
 
     def objective_on(part: Histories) -> Any:
@@ -220,6 +235,7 @@ def fit_model(
         initial_weights=initial,
         validate=None if validation is None else validate,
         on_epoch=lambda log, weights: on_epoch(log[-1], lambda: finished(weights(), log)),
+        checkpoint=checkpoint,
     )
     fitted = finished(trained, log)
     if feedback is not None or not log:
@@ -278,6 +294,44 @@ def _excludes_seen(
     return int(repeats.sum()) < _REPEATING * max(n_later, 1)
 
 
+def _made_from(
+    params: Mapping[str, Any],
+    device: str,
+    vocabulary: ItemVocabulary,
+    histories: Histories,
+    weights: NDArray[np.float32] | None,
+    validation_set: Histories | None,
+) -> dict[str, Any]:
+    """Name all that the result of a fit depends on, but for the machine."""
+    import torch
+
+    # Those that are left out say where the data is, which is compared itself, or what is printed.
+    left_out = {f"{role}_column" for role in ROLES} | {"verbose", "device"}
+    made_from: dict[str, Any] = {
+        "posneg_rec": posneg_rec.__version__,
+        "torch": str(torch.__version__),
+        "device": device,
+    }
+    made_from |= {name: _plain(value) for name, value in params.items() if name not in left_out}
+
+    def of(events: Histories) -> str:
+        return digest(events.items, events.signs, events.times, events.time_unit, events.offsets)
+
+    made_from["checksum of the interactions"] = digest(vocabulary.items, of(histories))
+    made_from["checksum of sample_weight"] = weights is not None and digest(weights[histories.rows])
+    made_from["checksum of X_val"] = validation_set is not None and of(validation_set)
+    return made_from
+
+
+def _plain(value: Any) -> Any:
+    """Turn a parameter into what JSON gives back; a generator tells no more than its kind."""
+    if isinstance(value, tuple | list):
+        return [_plain(part) for part in value]
+    if isinstance(value, np.generic):
+        return value.item()
+    return value if isinstance(value, str | int | float | None) else type(value).__name__
+
+
 class _Validation(NamedTuple):
     """Events that nothing is trained on, and those of them that are to be predicted."""
 
@@ -328,15 +382,13 @@ def _hold_out(
     return validation if n_targets else None
 
 
-def _validation_set(
+def _read_validation_set(
     interactions: Any,
     feedback: Any,
     params: Mapping[str, Any],
     trained: Interactions,
     vocabulary: ItemVocabulary,
-    excludes_seen: bool,
-    rng: np.random.Generator,
-) -> _Validation:
+) -> Histories:
     """Read the caller's own validation set as the rows to train on were read."""
     try:
         events = read_interactions(
@@ -354,45 +406,49 @@ def _validation_set(
     if problem is not None:
         raise ValueError(f"X_val holds no item of X: {problem}.")
     histories = build_histories(events, vocabulary)
-    known = histories.items >= 0
-    if not known.any():
+    unknown = events.item_ids[vocabulary.encode(events.item_ids) < 0]
+    if len(unknown) == len(events.item_ids):
         raise ValueError(
-            f"X_val holds no item of X: it has {preview(events.item_ids, 3)}, X has "
+            f"X_val holds no item of X: it has {preview(unknown, 3)}, X has "
             f"{preview(vocabulary.items, 3)}. Pass rows of the same items."
         )
-    validation = _Validation.of(histories, rng.permutation(len(histories)), len(vocabulary))
-    if not validation.held.any():
+    if len(unknown):
+        n_unknown = np.count_nonzero(histories.items < 0)
+        warnings.warn(
+            f"{n_unknown} of {len(histories.items)} events of X_val are of items that X does not "
+            f"hold ({preview(unknown, 3)}): in a history they are ignored, and as targets they "
+            "count as missed.",
+            UserWarning,
+            stacklevel=6,
+        )
+    return histories
+
+
+def _check_validation_set(
+    validation: _Validation, positive_threshold: Any, excludes_seen: bool
+) -> None:
+    """Check that there is something to rank in the caller's own validation set."""
+    histories, held, _, targets = validation
+    if not held.any():
         raise ValueError(
             f"None of the {len(histories)} users of X_val has a second event, and a first one has "
             "no history to be foretold from. Pass more of each user's rows."
         )
-    targets = validation.targets
     if not len(targets):
         raise ValueError(
-            f"None of the {np.count_nonzero(validation.held)} latest events of the users of X_val "
-            "(half of each user's, at most ten) is liked, and early stopping ranks likes. Pass "
-            "other users, or check y_val and positive_threshold (now "
-            f"{params['positive_threshold']!r:.50})."
+            f"None of the {np.count_nonzero(held)} latest events of the users of X_val (half of "
+            "each user's, at most ten) is liked, and early stopping ranks likes. Pass other "
+            f"users, or check y_val and positive_threshold (now {positive_threshold!r:.50})."
         )
+    unknown = histories.items[targets] < 0
     repeats = histories.repeats()[targets] & excludes_seen
-    if not (known[targets] & ~repeats).any():
+    if (unknown | repeats).all():
         raise ValueError(
             f"None of the {len(targets)} liked latest events of X_val could be recommended: "
-            f"{np.count_nonzero(~known[targets])} are of items that X does not hold, "
+            f"{np.count_nonzero(unknown)} are of items that X does not hold, "
             f"{np.count_nonzero(repeats)} repeat an item of their user (excludes_seen_ is "
             f"{excludes_seen}). Pass rows of X's items, or exclude_seen=False."
         )
-    if not known.all():
-        unknown = events.item_ids[vocabulary.encode(events.item_ids) < 0]
-        warnings.warn(
-            f"{np.count_nonzero(~known)} of {len(known)} events of X_val are of items that X does "
-            f"not hold ({preview(unknown, 3)}): in a history they are ignored, and the "
-            f"{np.count_nonzero(~known[targets])} of them among the {len(targets)} targets count "
-            "as missed.",
-            UserWarning,
-            stacklevel=6,
-        )
-    return validation
 
 
 def _warn_of_what_was_trained_on(

@@ -6,6 +6,7 @@ need NumPy alone.
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable
 from numbers import Integral, Real
@@ -21,6 +22,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from posneg_rec import persistence
 from posneg_rec._sklearn import Interval, StrOptions, fit_context
+from posneg_rec.checkpoint import Checkpoint
 from posneg_rec.columns import ROLES
 from posneg_rec.fitted import FittedModel
 from posneg_rec.fitting import fit_model
@@ -368,6 +370,7 @@ class ContrastiveSeqRecommender(CallbackSupportMixin, BaseEstimator):
         sample_weight: ArrayLike | None = None,
         X_val: Any = None,
         y_val: Any = None,
+        checkpoint: str | os.PathLike[str] | None = None,
     ) -> ContrastiveSeqRecommender:
         """Learn from who met what, when, and how it was received.
 
@@ -396,6 +399,11 @@ class ContrastiveSeqRecommender(CallbackSupportMixin, BaseEstimator):
             those lack count as missed.
         y_val : array-like of shape (n_rows_val,), list of lists, or None
             The feedback of `X_val`, in the coding of `y`. Needed where there is a `y`.
+        checkpoint : path-like, default=None
+            A file that is written after each epoch, in one step. If it is there, the fit goes on
+            from it: after a kill the same call gives what an unbroken fit would have given, on a
+            CPU to the last bit. It is removed when the fit ends well. It holds weights, the
+            optimiser's averages and random states, and nothing that is executed.
 
         Returns
         -------
@@ -405,7 +413,11 @@ class ContrastiveSeqRecommender(CallbackSupportMixin, BaseEstimator):
         ------
         ValueError
             If the data or a parameter is malformed; if there is `X_val` without early stopping or
-            (where there is a `y`) without `y_val`, or nothing in it that could be ranked.
+            (where there is a `y`) without `y_val`, or nothing in it that could be ranked; if the
+            checkpoint is one of other data, parameters or versions. A file that is no checkpoint
+            or a damaged one is a :class:`~posneg_rec.persistence.ModelFileError`, a ValueError.
+        OSError
+            If the checkpoint cannot be written before the first epoch.
         FloatingPointError
             If the loss or a weight stops being finite.
 
@@ -415,7 +427,8 @@ class ContrastiveSeqRecommender(CallbackSupportMixin, BaseEstimator):
             If no user has two events to learn an order from, or none of weight: then popular and
             well-liked items are recommended to everybody. If nothing is liked, or nothing
             disliked. If no event of the validation part could ever be recommended. If `X_val`
-            holds items that `interactions` lack.
+            holds items that `interactions` lack. If a later checkpoint could not be written: then
+            training goes on.
         FutureLeakWarning
             If targets of `X_val` are rows of `interactions`, too.
 
@@ -430,7 +443,12 @@ class ContrastiveSeqRecommender(CallbackSupportMixin, BaseEstimator):
             self._check_validation_set(interactions, feedback, X_val, y_val)
             validation_set = X_val, y_val
         return self._fit(
-            interactions, feedback, sample_weight, validation_set=validation_set, partial=False
+            interactions,
+            feedback,
+            sample_weight,
+            validation_set=validation_set,
+            checkpoint=None if checkpoint is None else Checkpoint(checkpoint),
+            partial=False,
         )
 
     @fit_context(prefer_skip_nested_validation=True)
@@ -507,6 +525,7 @@ class ContrastiveSeqRecommender(CallbackSupportMixin, BaseEstimator):
         sample_weight: ArrayLike | None,
         *,
         validation_set: tuple[Any, Any] | None = None,
+        checkpoint: Checkpoint | None = None,
         partial: bool,
     ) -> ContrastiveSeqRecommender:
         interactions = as_frame(interactions)
@@ -519,10 +538,15 @@ class ContrastiveSeqRecommender(CallbackSupportMixin, BaseEstimator):
         }
         context.call_on_fit_task_begin(estimator=self, **passed)
 
+        epochs: list[Any] = []
+
         def on_epoch(log: EpochLog, fitted: Callable[[], FittedModel]) -> bool:
             if self.verbose:
                 _show_progress(log, n_epochs)
-            task = context.subcontext(task_name="epoch")
+            # Epochs of an earlier process count as well, so that each has its own number.
+            while len(epochs) < log.epoch:
+                epochs.append(context.subcontext(task_name="epoch"))
+            task = epochs[-1]
             task.call_on_fit_task_begin(estimator=self, **passed)
             return bool(
                 task.call_on_fit_task_end(
@@ -545,6 +569,7 @@ class ContrastiveSeqRecommender(CallbackSupportMixin, BaseEstimator):
             partial=partial,
             columns_in=_columns_in(interactions),
             on_epoch=on_epoch,
+            checkpoint=checkpoint,
         )
         # One assignment: whatever ends a fit early, the estimator is never half-way.
         self.fitted_ = fitted
@@ -558,6 +583,8 @@ class ContrastiveSeqRecommender(CallbackSupportMixin, BaseEstimator):
             else:
                 self.fitted_ = before
             raise
+        if checkpoint is not None:
+            checkpoint.remove()
         return self
 
     # ------------------------------------------------------------------------------ recommending

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, Protocol
@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
+from posneg_rec.checkpoint import Arrays, Checkpoint, State
 from posneg_rec.nn import ITEM_PARAMETERS
 
 __all__ = [
@@ -40,6 +41,8 @@ FEW_USERS, _MIN_STEPS = 2000, 32
 # Numbers in the states of a step, up to which one thread trains: more would save a third of the
 # time at best, and beside other work they wait for each other twenty times as long.
 _SMALL_STEP = 2**19
+# What either Adam remembers of each parameter, beside the number of its steps.
+_MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
 @dataclass(frozen=True)
@@ -237,6 +240,7 @@ def train(
     initial_weights: Mapping[str, NDArray[np.float32]] | None = None,
     validate: Callable[[Weights, list[EpochLog]], float] | None = None,
     on_epoch: Callable[[list[EpochLog], Callable[[], Weights]], bool] | None = None,
+    checkpoint: Checkpoint | None = None,
 ) -> tuple[Weights, list[EpochLog]]:
     """Minimise an objective; return the best weights and the log of all epochs.
 
@@ -258,6 +262,8 @@ def train(
     on_epoch : callable, default=None
         Called after each epoch with the log so far and a function that copies the current
         weights; training stops when it returns True.
+    checkpoint : Checkpoint, default=None
+        Opened; training goes on from what it holds, and writes to it after each epoch.
 
     Returns
     -------
@@ -269,6 +275,8 @@ def train(
     ------
     FloatingPointError
         If the loss or a weight is not finite.
+    ValueError
+        If the device has no room for the model, or for one user's part of a batch.
     """
     device = resolve_device(settings.device)
     # By size, not by a stopwatch: sums over other shares of the threads round otherwise, and a fit
@@ -276,9 +284,8 @@ def train(
     positions_a_step = objective.n_positions() / _n_batches(objective, settings)
     one_thread = positions_a_step * settings.embedding_dim < _SMALL_STEP
     with _own_torch_state(device, one_thread=one_thread):
-        return _train(
-            objective, n_items, settings, device, rng, initial_weights, validate, on_epoch
-        )
+        run = _Run(objective, n_items, settings, device, rng, initial_weights)
+        return _train(run, validate, on_epoch, checkpoint)
 
 
 def _n_batches(objective: Objective, settings: Settings) -> int:
@@ -314,75 +321,197 @@ def _own_torch_state(device: torch.device, *, one_thread: bool) -> Iterator[None
             torch.set_num_threads(n_threads)
 
 
-def _train(
-    objective: Objective,
-    n_items: int,
-    settings: Settings,
-    device: torch.device,
-    rng: np.random.Generator,
-    initial_weights: Mapping[str, NDArray[np.float32]] | None,
-    validate: Callable[[Weights, list[EpochLog]], float] | None,
-    on_epoch: Callable[[list[EpochLog], Callable[[], Weights]], bool] | None,
-) -> tuple[Weights, list[EpochLog]]:
-    dtype = resolve_precision(settings.precision, device)
-    seed = int(rng.integers(2**63))
-    try:
-        model = objective.model(n_items, torch.Generator().manual_seed(seed))
-    except RuntimeError as error:  # as torch says that there is not so much memory
-        raise ValueError(
-            f"There is no room for a model of {n_items} items with embedding_dim="
-            f"{settings.embedding_dim}, max_len={settings.max_len} and n_layers="
-            f"{settings.n_layers}: lower them."
-        ) from error
-    if initial_weights is not None:
-        model.load_state_dict(
-            {name: torch.from_numpy(np.array(value)) for name, value in initial_weights.items()}
-        )
-    model.to(device)
-    generator = torch.Generator(device).manual_seed(seed)
-    optimizers = _optimizers(model, settings)
-    average = _Average(model, settings.ema_decay)
-    history: list[EpochLog] = []
-    users = objective.trainable_users()
-    n_epochs = settings.max_epochs if len(users) else 0
-    n_batches = _n_batches(objective, settings)
-    best_weights: Weights | None = None
-    best_score, best_epoch = -np.inf, 0
-    for epoch in range(1, n_epochs + 1):
-        start = time.perf_counter()
+class _Run:
+    """A training between two epochs: all that changes, and how an epoch changes it.
+
+    Parameters
+    ----------
+    objective, n_items, settings, rng, initial_weights
+        As in :func:`train`.
+    device : torch.device
+    """
+
+    def __init__(
+        self,
+        objective: Objective,
+        n_items: int,
+        settings: Settings,
+        device: torch.device,
+        rng: np.random.Generator,
+        initial_weights: Mapping[str, NDArray[np.float32]] | None,
+    ) -> None:
+        self.objective, self.settings, self.device, self.rng = objective, settings, device, rng
+        self.dtype = resolve_precision(settings.precision, device)
+        self.users = objective.trainable_users()
+        self.n_batches = _n_batches(objective, settings)
+        seed = int(rng.integers(2**63))
+        try:
+            self.model = objective.model(n_items, torch.Generator().manual_seed(seed))
+            if initial_weights is not None:
+                self.model.load_state_dict(_tensors(initial_weights))
+            self.model.to(device)
+            self.average = _Average(self.model, settings.ema_decay)
+        except RuntimeError as error:  # as torch says that there is not so much memory
+            raise ValueError(
+                f"There is no room for a model of {n_items} items with embedding_dim="
+                f"{settings.embedding_dim}, max_len={settings.max_len} and n_layers="
+                f"{settings.n_layers}: lower them."
+            ) from error
+        self.generator = torch.Generator(device).manual_seed(seed)
+        self.optimizers = _optimizers(self.model, settings)
+        self.history: list[EpochLog] = []
+        self.best_weights: Weights | None = None
+        self.best_score, self.best_epoch = -np.inf, 0
+        self.ended = not len(self.users)
+
+    def run_epoch(self) -> dict[str, float]:
+        """Take one step for each batch; return the means of the losses."""
+        settings, epoch = self.settings, len(self.history) + 1
         # Summed on the device and read once an epoch: reading waits for the device.
-        sums = torch.zeros(1 + len(objective.terms), dtype=torch.float32, device=device)
-        for batch in np.array_split(rng.permutation(users), n_batches):
-            parts = objective.losses(model, batch, rng, generator)
-            while True:
-                with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
-                    losses = next(parts, None)
-                # Inside another autocast, weights cast before a step would outlive it.
-                torch.clear_autocast_cache()
-                if losses is None:
-                    break
-                losses[0].backward()
-                sums += torch.stack([loss.detach().float() for loss in losses])
-            for optimizer in optimizers:
+        sums = torch.zeros(1 + len(self.objective.terms), dtype=torch.float32, device=self.device)
+        for batch in np.array_split(self.rng.permutation(self.users), self.n_batches):
+            self._add_gradients(batch, sums)
+            for optimizer in self.optimizers:
                 optimizer.step()
-            average.update()
-            model.zero_grad(set_to_none=True)
-        names = ("loss", *objective.terms)
-        means = dict(zip(names, (sums / n_batches).tolist(), strict=True))
+            self.average.update()
+            self.model.zero_grad(set_to_none=True)
+        names = ("loss", *self.objective.terms)
+        means = dict(zip(names, (sums / self.n_batches).tolist(), strict=True))
         # The weights too: the last step may have spoilt them without a loss to show it.
-        weights_finite = torch.stack([p.isfinite().all() for p in model.parameters()]).all()
-        if not (np.isfinite(list(means.values())).all() and weights_finite):
+        finite = torch.stack([p.isfinite().all() for p in self.model.parameters()]).all()
+        if not (np.isfinite(list(means.values())).all() and finite):
             raise FloatingPointError(
                 f"Training diverged in epoch {epoch} ({means}). Lower learning_rate (now "
                 f"{settings.learning_rate:g}), or pass precision='float32'; with "
                 f"contrastive_similarity='cosine' raise temperature (now {settings.temperature:g})."
             )
+        return means
+
+    def _add_gradients(self, batch: NDArray[np.int64], sums: Tensor) -> None:
+        parts = self.objective.losses(self.model, batch, self.rng, self.generator)
+        device = self.device.type
+        while True:
+            with torch.autocast(device, self.dtype, enabled=self.dtype != torch.float32):
+                losses = next(parts, None)
+            # Inside another autocast, weights cast before a step would outlive it.
+            torch.clear_autocast_cache()
+            if losses is None:
+                break
+            losses[0].backward()
+            sums += torch.stack([loss.detach().float() for loss in losses])
+
+    def score(self, score: float) -> bool:
+        """Keep the weights if they are the best so far; tell whether patience is at its end."""
+        epoch = len(self.history)
+        if score > self.best_score:
+            self.best_score, self.best_epoch = score, epoch
+            self.best_weights = self.average.to_numpy()
+        return epoch - self.best_epoch >= self.settings.n_iter_no_change
+
+    def state(self) -> State:
+        """Take all that changes from epoch to epoch."""
+        arrays = {f"average/{name}": value for name, value in self.average.values.items()}
+        arrays |= {f"touched/{name}": value for name, value in self.average.n_touched.items()}
+        arrays |= {f"model/{name}": value for name, value in self.model.named_parameters()}
+        steps: list[list[float | None]] = []
+        for i, optimizer in enumerate(self.optimizers):
+            states = [optimizer.state.get(p, {}) for p in optimizer.param_groups[0]["params"]]
+            steps.append([float(state["step"]) if state else None for state in states])
+            for j, state in enumerate(states):
+                arrays |= {f"optimizer/{i}/{j}/{key}": state[key] for key in _MOMENTS if state}
+        plain = {
+            "history": [
+                [log.epoch, log.losses, log.validation_score, log.seconds] for log in self.history
+            ],
+            "best_epoch": self.best_epoch,
+            "best_score": self.best_score if self.best_epoch else None,
+            "ended": self.ended,
+            "rng": self.rng.bit_generator.state,
+            "average_steps": self.average.n_steps,
+            "optimizer_steps": steps,
+            "touched": sorted(self.average.n_touched),
+        }
+        numpy = {name: value.detach().cpu().numpy() for name, value in arrays.items()}
+        numpy |= {f"best/{name}": value for name, value in (self.best_weights or {}).items()}
+        return State(plain, numpy | {"generator": self.generator.get_state().numpy()})
+
+    def restore(self, plain: dict[str, Any], array: Arrays) -> None:
+        """Go on from what :meth:`state` took; what is no such state is any kind of error."""
+        shapes = {name: tuple(p.shape) for name, p in self.model.named_parameters()}
+
+        def group(prefix: str, names: Iterable[str]) -> Weights:
+            return {name: array(f"{prefix}/{name}", "<f4", shapes[name]) for name in names}
+
+        self.model.load_state_dict(_tensors(group("model", shapes)))
+        for name, value in _tensors(group("average", self.average.values)).items():
+            self.average.values[name].copy_(value)
+        for name in plain["touched"]:
+            counts = array(f"touched/{name}", "<f4", shapes[name][:1])
+            self.average.n_touched[name] = torch.from_numpy(np.array(counts)).to(self.device)
+        self.average.n_steps = int(plain["average_steps"])
+        numbers = {id(p): name for name, p in self.model.named_parameters()}
+        for i, optimizer in enumerate(self.optimizers):
+            held = optimizer.state_dict()
+            for j, p in enumerate(optimizer.param_groups[0]["params"]):
+                step = plain["optimizer_steps"][i][j]
+                if step is None:
+                    continue
+                shape = shapes[numbers[id(p)]]
+                moments = {key: array(f"optimizer/{i}/{j}/{key}", "<f4", shape) for key in _MOMENTS}
+                is_adam = isinstance(optimizer, torch.optim.Adam)
+                held["state"][j] = _tensors(moments) | {
+                    "step": torch.tensor(float(step)) if is_adam else int(step)
+                }
+            optimizer.load_state_dict(held)
+        names = ("loss", *self.objective.terms)
+        self.history = [
+            EpochLog(
+                int(epoch),
+                {name: float(losses[name]) for name in names},
+                None if score is None else float(score),
+                float(seconds),
+            )
+            for epoch, losses, score, seconds in plain["history"]
+        ]
+        self.ended, self.best_epoch = bool(plain["ended"]), int(plain["best_epoch"])
+        epochs = [log.epoch for log in self.history]
+        if epochs != list(range(1, len(epochs) + 1)) or not 0 <= self.best_epoch <= len(epochs):
+            raise ValueError("epochs that do not follow each other")
+        if self.best_epoch:
+            self.best_score = float(plain["best_score"])
+            self.best_weights = {
+                name: np.array(value) for name, value in group("best", shapes).items()
+            }
+        self.rng.bit_generator.state = plain["rng"]
+        self.generator.set_state(torch.from_numpy(np.array(array("generator", "|u1", None))))
+
+
+def _tensors(arrays: Mapping[str, NDArray[np.float32]]) -> dict[str, Tensor]:
+    return {name: torch.from_numpy(np.array(value)) for name, value in arrays.items()}
+
+
+def _train(
+    run: _Run,
+    validate: Callable[[Weights, list[EpochLog]], float] | None,
+    on_epoch: Callable[[list[EpochLog], Callable[[], Weights]], bool] | None,
+    checkpoint: Checkpoint | None,
+) -> tuple[Weights, list[EpochLog]]:
+    if checkpoint is not None:
+        checkpoint.resume(run.restore)
+        # Whether there is room for it, and the right to write, is better known before the work.
+        checkpoint.write(run.state(), 0)
+    history, average = run.history, run.average
+    while not run.ended:
+        start = time.perf_counter()
+        epoch, means = len(history) + 1, run.run_epoch()
         history.append(EpochLog(epoch, means, None, time.perf_counter() - start))
         score = None if validate is None else validate(average.to_numpy(), history)
         history[-1] = EpochLog(epoch, means, score, time.perf_counter() - start)
-        if score is not None and score > best_score:
-            best_score, best_epoch, best_weights = score, epoch, average.to_numpy()
-        stop = on_epoch is not None and on_epoch(history, average.to_numpy)
-        if stop or (score is not None and epoch - best_epoch >= settings.n_iter_no_change):
-            break
-    return best_weights or average.to_numpy(), history
+        run.ended = bool(epoch >= run.settings.max_epochs)  # NumPy's bool is not JSON
+        if score is not None and run.score(score):
+            run.ended = True
+        if on_epoch is not None and on_epoch(history, average.to_numpy):
+            run.ended = True
+        if checkpoint is not None:  # what a callback decided, too
+            checkpoint.write(run.state(), epoch)
+    return run.best_weights or average.to_numpy(), history

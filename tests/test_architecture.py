@@ -30,7 +30,8 @@ ALLOWED = {
     "datasets": {"_sklearn"},
     "nn": {"sequences"},
     "losses": {"nn"},
-    "training": {"nn"},
+    "checkpoint": {"archive", "persistence"},
+    "training": {"checkpoint", "nn"},
     "objectives": {"losses", "nn", "sequences", "training"},
     "memory": {"_lazy", "sequences"},
     "serving": {"_lazy", "memory", "sequences"},
@@ -40,6 +41,7 @@ ALLOWED = {
     "persistence": {"archive", "memory", "sequences", "serving"},
     "fitting": {
         "_sklearn",
+        "checkpoint",
         "columns",
         "fitted",
         "frames",
@@ -52,6 +54,7 @@ ALLOWED = {
     },
     "recommender": {
         "_sklearn",
+        "checkpoint",
         "columns",
         "frames",
         "fitted",
