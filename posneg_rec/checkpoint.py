@@ -58,6 +58,8 @@ class Checkpoint:
     ----------
     precision : str or None
         Number format of the products, once it is settled.
+    is_ours : bool, default=True
+        Whether this process writes and removes the file. Of several that fit together one does.
 
     Raises
     ------
@@ -70,6 +72,7 @@ class Checkpoint:
             raise TypeError(f"checkpoint must be a path, got {path!r:.50}.")
         self.path = os.fspath(path)
         self.precision: str | None = None
+        self.is_ours = True
         self._made_from: dict[str, Any] = {}
         self._start: dict[str, Any] = {}
         self._header: dict[str, Any] | None = None
@@ -169,6 +172,8 @@ class Checkpoint:
         Before the first epoch of a process what cannot be written is an error, later a warning:
         the file of an earlier epoch is still there, and training is not lost by it.
         """
+        if not self.is_ours:
+            return
         header = persistence.head("checkpoint") | {
             "made_from": self._made_from,
             "start": self._start,
@@ -195,6 +200,8 @@ class Checkpoint:
 
     def remove(self) -> None:
         """Remove the file: its fit has ended well."""
+        if not self.is_ours:
+            return
         try:
             os.unlink(os.path.realpath(self.path))
         except FileNotFoundError:

@@ -81,6 +81,7 @@ def fit_model(
     -------
     FittedModel
     """
+    from posneg_rec import distributed
     from posneg_rec.objectives import OBJECTIVES
     from posneg_rec.training import Settings, resolve_device, resolve_precision, train
 
@@ -118,9 +119,18 @@ def fit_model(
         others = _read_validation_set(*validation_set, params, events, vocabulary)
     rng = _generator(params["random_state"], before.n_iter if before else 0)
     device = resolve_device(params["device"])
-    if checkpoint is not None:
-        made_from = _made_from(params, device.type, vocabulary, histories, weights, others)
-        rng.bit_generator.state = checkpoint.open(made_from, dict(rng.bit_generator.state))
+    rank, n_processes = distributed.place()
+    if n_processes > 1 or checkpoint is not None:
+        made_from = _made_from(params, device.type, vocabulary, histories, weights, others, before)
+        made_from["processes"] = n_processes
+        distributed.check_alike(made_from)
+        start = distributed.from_first(lambda: dict(rng.bit_generator.state))
+        if checkpoint is not None:
+            checkpoint.is_ours = rank == 0
+            start, checkpoint.precision = distributed.from_first(
+                lambda: (checkpoint.open(made_from, start), checkpoint.precision)
+            )
+        rng.bit_generator.state = start
     initial = before.grown(n_items, rng) if before else None
 
     training, validation = histories, None
@@ -148,7 +158,7 @@ def fit_model(
         precision = before.precision
     elif precision == "auto" and checkpoint is not None and checkpoint.precision is not None:
         precision = checkpoint.precision  # as then, whatever a stopwatch says now
-    dtype = resolve_precision(precision, device)
+    dtype = distributed.from_first(lambda: resolve_precision(precision, device))
     names = {field.name for field in fields(Settings)}
     settings = Settings(
         **{name: value for name, value in params.items() if name in names}
@@ -214,18 +224,19 @@ def fit_model(
                 fitted = alone
         return replace(fitted, likes=counted[0], dislikes=counted[1])
 
-    def gains(fitted: FittedModel) -> NDArray[np.float64]:
+    def gains(fitted: FittedModel, share: slice = slice(None)) -> NDArray[np.float64]:
         assert validation is not None
         ranks = fitted.ranks(
             validation.histories,
-            validation.users,
-            validation.targets,
+            validation.users[share],
+            validation.targets[share],
             dislike_aversion=params["dislike_aversion"],
         )
         return gain(ranks, "ndcg", 10)
 
     def validate(weights: Weights, log: list[EpochLog]) -> float:
-        return float(gains(at(weights, log)).mean())
+        mine = gains(at(weights, log), slice(rank, None, n_processes))
+        return float(np.concatenate(distributed.gathered(mine)).mean())
 
     trained, log = train(
         objective,
@@ -238,6 +249,14 @@ def fit_model(
         checkpoint=checkpoint,
     )
     fitted = finished(trained, log)
+    if memory is not None and n_processes > 1:
+        # Rounding differs from host to host.
+        own = fitted.memory
+        weights_of_first = distributed.from_first(
+            lambda: None if own is None else (own.next_weight, own.taste_weights)
+        )
+        kept = None if weights_of_first is None else WeighedMemory(memory.items, *weights_of_first)
+        fitted = replace(fitted, memory=kept)
     if feedback is not None or not log:
         _warn_of_what_was_not_learned(fitted, events, is_trained=bool(log))
     return fitted
@@ -301,6 +320,7 @@ def _made_from(
     histories: Histories,
     weights: NDArray[np.float32] | None,
     validation_set: Histories | None,
+    before: FittedModel | None,
 ) -> dict[str, Any]:
     """Name all that the result of a fit depends on, but for the machine."""
     import torch
@@ -320,6 +340,7 @@ def _made_from(
     made_from["checksum of the interactions"] = digest(vocabulary.items, of(histories))
     made_from["checksum of sample_weight"] = weights is not None and digest(weights[histories.rows])
     made_from["checksum of X_val"] = validation_set is not None and of(validation_set)
+    made_from["checksum of the model"] = before is not None and digest(*before.weights.values())
     return made_from
 
 

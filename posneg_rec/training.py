@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import functools
 import time
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, Protocol
+from typing import Any, ClassVar, Literal, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -20,13 +21,16 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from posneg_rec.checkpoint import Arrays, Checkpoint, State
+from posneg_rec.distributed import from_first, gathered, place, sum_gradients, summed
 from posneg_rec.nn import ITEM_PARAMETERS
 
 __all__ = [
     "FEW_USERS",
+    "WHOLE",
     "EpochLog",
     "Objective",
     "Settings",
+    "Share",
     "resolve_device",
     "resolve_precision",
     "train",
@@ -84,6 +88,24 @@ class EpochLog:
     seconds: float
 
 
+class Share(NamedTuple):
+    """Which of a batch's users go through the model at a time and place: one of so many.
+
+    ``draws`` is where the randomness comes from that is the share's own; None takes the batch's.
+    """
+
+    place: int = 0
+    n_shares: int = 1
+    draws: np.random.Generator | None = None
+
+    def of(self, n_users: int) -> NDArray[np.int64]:
+        """Return positions in the batch, which is in order of length: all shares take as long."""
+        return np.arange(self.place, n_users, self.n_shares)
+
+
+WHOLE = Share()
+
+
 class Objective(Protocol):
     """What :func:`train` minimises: a model, who can train it, and the losses of a batch."""
 
@@ -104,10 +126,13 @@ class Objective(Protocol):
         users: NDArray[np.int64],
         rng: np.random.Generator,
         generator: torch.Generator,
+        share: Share = ...,
     ) -> Iterator[tuple[Tensor, ...]]:
         """Yield, for each part of a batch of users, what it adds to the loss and to its terms.
 
-        All are scalars; the first is to be differentiated before the next part is asked for.
+        All are scalars; the first is to be differentiated before the next part is asked for. The
+        losses of all shares of a batch add up to those of the batch: what is drawn from `rng` is
+        drawn for the whole of it, and the same for each share.
         """
 
 
@@ -211,9 +236,7 @@ class _Average:
                 continue
             rows = grad.coalesce().indices()[0]
             if name not in self.n_touched:
-                self.n_touched[name] = torch.zeros(
-                    len(value), dtype=torch.float32, device=value.device
-                )
+                self.n_touched[name] = value.new_zeros(len(value))
             steps = self.n_touched[name][rows] + 1
             self.n_touched[name][rows] = steps
             own_share = (9.0 / (steps + 9.0)).clamp_min(1 - self.decay)
@@ -344,7 +367,9 @@ class _Run:
         self.dtype = resolve_precision(settings.precision, device)
         self.users = objective.trainable_users()
         self.n_batches = _n_batches(objective, settings)
-        seed = int(rng.integers(2**63))
+        self.place, self.n_shares = place(), 1
+        self.seed = seed = int(rng.integers(2**63))
+        self.draws = np.random.default_rng(seed)
         try:
             self.model = objective.model(n_items, torch.Generator().manual_seed(seed))
             if initial_weights is not None:
@@ -362,21 +387,29 @@ class _Run:
         self.history: list[EpochLog] = []
         self.best_weights: Weights | None = None
         self.best_score, self.best_epoch = -np.inf, 0
-        self.ended = not len(self.users)
+        self.ended = not (len(self.users) and settings.max_epochs)
 
     def run_epoch(self) -> dict[str, float]:
         """Take one step for each batch; return the means of the losses."""
         settings, epoch = self.settings, len(self.history) + 1
+        # Streams of this process and epoch, so that there is none to keep between epochs.
+        seeds = [self.seed, epoch, self.place.rank]
+        self.draws = np.random.default_rng(seeds)
+        if self.place.n_processes > 1:
+            self.generator.manual_seed(int(np.random.default_rng(seeds).integers(2**63)))
         # Summed on the device and read once an epoch: reading waits for the device.
         sums = torch.zeros(1 + len(self.objective.terms), dtype=torch.float32, device=self.device)
+        sparse = ITEM_PARAMETERS if settings.n_negatives is not None else ()
         for batch in np.array_split(self.rng.permutation(self.users), self.n_batches):
-            self._add_gradients(batch, sums)
-            for optimizer in self.optimizers:
-                optimizer.step()
-            self.average.update()
+            sums += self._add_gradients(batch)
+            sum_gradients(self.model, sparse)
+            with _room_for("a step of the optimiser", self.device, settings):
+                for optimizer in self.optimizers:
+                    optimizer.step()
+                self.average.update()
             self.model.zero_grad(set_to_none=True)
         names = ("loss", *self.objective.terms)
-        means = dict(zip(names, (sums / self.n_batches).tolist(), strict=True))
+        means = dict(zip(names, (summed(sums) / self.n_batches).tolist(), strict=True))
         # The weights too: the last step may have spoilt them without a loss to show it.
         finite = torch.stack([p.isfinite().all() for p in self.model.parameters()]).all()
         if not (np.isfinite(list(means.values())).all() and finite):
@@ -387,8 +420,51 @@ class _Run:
             )
         return means
 
-    def _add_gradients(self, batch: NDArray[np.int64], sums: Tensor) -> None:
-        parts = self.objective.losses(self.model, batch, self.rng, self.generator)
+    def _add_gradients(self, batch: NDArray[np.int64]) -> Tensor:
+        """Add the gradients of this process' users, in as many shares as the memory asks for.
+
+        Returns the sums of the losses.
+        """
+        rank, n_processes = self.place
+        n_users = len(range(rank, len(batch), n_processes))
+        before = self.rng.bit_generator.state, self.generator.get_state()
+        while True:
+            n_shares = min(self.n_shares, max(n_users, 1))
+            try:
+                total = n_shares * n_processes
+                if total == 1:
+                    return self._losses(batch)
+                # Each share draws for the whole batch, so that it knows the batch's own total.
+                sums = torch.zeros((), device=self.device)
+                for place in range(rank, total, n_processes):
+                    self.rng.bit_generator.state = before[0]
+                    sums = sums + self._losses(batch, share=Share(place, total, self.draws))
+                return sums
+            except (MemoryError, RuntimeError) as error:
+                if not _is_out_of_memory(error):
+                    raise
+                reason = f"{error!s:.200}"
+            # What the failed attempt held is free here, where its frames are gone.
+            self.model.zero_grad(set_to_none=True)
+            self.rng.bit_generator.state = before[0]
+            self.generator.set_state(before[1])
+            if self.device.type == "cuda":
+                torch.cuda.empty_cache()
+            if n_shares >= n_users:
+                raise _no_room("the events of one user", self.device, self.settings, reason)
+            self.n_shares = 2 * n_shares
+            warnings.warn(
+                f"{self.device} has no room for {-(-n_users // n_shares)} users at a time "
+                f"({reason}). From now on a batch goes through the model in {self.n_shares} or "
+                "more parts, which takes longer. Lower batch_size, max_len or embedding_dim, or "
+                "pass n_negatives, if that is too slow.",
+                UserWarning,
+                stacklevel=9,
+            )
+
+    def _losses(self, batch: NDArray[np.int64], **share: Share) -> Tensor:
+        parts = self.objective.losses(self.model, batch, self.rng, self.generator, **share)
+        sums = torch.zeros(1 + len(self.objective.terms), dtype=torch.float32, device=self.device)
         device = self.device.type
         while True:
             with torch.autocast(device, self.dtype, enabled=self.dtype != torch.float32):
@@ -396,7 +472,7 @@ class _Run:
             # Inside another autocast, weights cast before a step would outlive it.
             torch.clear_autocast_cache()
             if losses is None:
-                break
+                return sums
             losses[0].backward()
             sums += torch.stack([loss.detach().float() for loss in losses])
 
@@ -486,6 +562,32 @@ class _Run:
         self.generator.set_state(torch.from_numpy(np.array(array("generator", "|u1", None))))
 
 
+def _is_out_of_memory(error: Exception) -> bool:
+    """Tell it from other errors; only CUDA's has a class of its own."""
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    told = str(error).lower()
+    return any(f"{word} memory" in told for word in ("out of", "not enough", "can't allocate"))
+
+
+def _no_room(what: str, device: torch.device, settings: Settings, reason: str) -> ValueError:
+    return ValueError(
+        f"There is no room on {device} for {what} with embedding_dim={settings.embedding_dim}, "
+        f"max_len={settings.max_len} and n_layers={settings.n_layers} ({reason}). Lower them, pass "
+        "n_negatives where there are many items, or another device."
+    )
+
+
+@contextmanager
+def _room_for(what: str, device: torch.device, settings: Settings) -> Iterator[None]:
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if not _is_out_of_memory(error):
+            raise
+        raise _no_room(what, device, settings, f"{error!s:.200}") from error
+
+
 def _tensors(arrays: Mapping[str, NDArray[np.float32]]) -> dict[str, Tensor]:
     return {name: torch.from_numpy(np.array(value)) for name, value in arrays.items()}
 
@@ -497,9 +599,9 @@ def _train(
     checkpoint: Checkpoint | None,
 ) -> tuple[Weights, list[EpochLog]]:
     if checkpoint is not None:
-        checkpoint.resume(run.restore)
-        # Whether there is room for it, and the right to write, is better known before the work.
-        checkpoint.write(run.state(), 0)
+        state = from_first(lambda: _resumed(run, checkpoint))
+        if run.place.rank:
+            run.restore(state.plain, lambda name, *_: state.arrays[name])
     history, average = run.history, run.average
     while not run.ended:
         start = time.perf_counter()
@@ -510,8 +612,18 @@ def _train(
         run.ended = bool(epoch >= run.settings.max_epochs)  # NumPy's bool is not JSON
         if score is not None and run.score(score):
             run.ended = True
-        if on_epoch is not None and on_epoch(history, average.to_numpy):
+        stop = on_epoch is not None and on_epoch(history, average.to_numpy)
+        if any(gathered(bool(stop))):
             run.ended = True
         if checkpoint is not None:  # what a callback decided, too
             checkpoint.write(run.state(), epoch)
-    return run.best_weights or average.to_numpy(), history
+    weights = run.best_weights or average.to_numpy()
+    return from_first(lambda: weights), history
+
+
+def _resumed(run: _Run, checkpoint: Checkpoint) -> State:
+    checkpoint.resume(run.restore)
+    state = run.state()
+    # Whether there is room for it, and the right to write, is better known before the work.
+    checkpoint.write(state, 0)
+    return state

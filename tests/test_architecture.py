@@ -31,7 +31,8 @@ ALLOWED = {
     "nn": {"sequences"},
     "losses": {"nn"},
     "checkpoint": {"archive", "persistence"},
-    "training": {"checkpoint", "nn"},
+    "distributed": set(),
+    "training": {"checkpoint", "distributed", "nn"},
     "objectives": {"losses", "nn", "sequences", "training"},
     "memory": {"_lazy", "sequences"},
     "serving": {"_lazy", "memory", "sequences"},
@@ -76,7 +77,7 @@ ALLOWED = {
         "sequences",
     },
 }
-WITH_TORCH = {"nn", "losses", "training", "objectives", "accelerated"}
+WITH_TORCH = {"nn", "losses", "distributed", "training", "objectives", "accelerated"}
 WITH_SKLEARN = {
     "_sklearn",
     "datasets",

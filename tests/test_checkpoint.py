@@ -24,11 +24,9 @@ from posneg_rec.persistence import ModelFileError
 # What runs in a process of its own, is killed after so many epochs, and starts again.
 FITS = {
     "joint": {"max_epochs": 4, "early_stopping": False},
-    "joint, early stopping": {"max_epochs": 6, "n_iter_no_change": 1, "learning_rate": 0.1},
-    "joint, without average": {"max_epochs": 3, "ema_decay": 0.0, "item_memory": False},
-    "joint, drawn": {"max_epochs": 4, "n_negatives": 6},
-    "pnfrec": {"max_epochs": 4, "objective": "pnfrec", "windows": "recent"},
-    "pnfrec, drawn": {"max_epochs": 3, "objective": "pnfrec", "n_negatives": 6, "ema_decay": 0.0},
+    "joint, early stopping": {"max_epochs": 6, "n_iter_no_change": 2, "learning_rate": 0.1},
+    "joint, drawn": {"max_epochs": 3, "n_negatives": 6, "ema_decay": 0.0},
+    "pnfrec, drawn": {"max_epochs": 3, "objective": "pnfrec", "n_negatives": 6},
 }
 EXACT = {"precision": "float32", "device": "cpu", "dropout": 0.3}
 
@@ -129,7 +127,7 @@ def unbroken(name, fit):
     return outcome(fit(tiny(**EXACT | FITS[name])))
 
 
-@pytest.mark.parametrize("name", ["joint, early stopping", "joint, drawn", "pnfrec, drawn"])
+@pytest.mark.parametrize("name", ["joint, early stopping", "pnfrec, drawn"])
 def test_a_fit_that_is_broken_again_and_again_ends_as_an_unbroken_one(name, tmp_path):
     path, params, fit = tmp_path / "checkpoint", FITS[name], on_all
     expected = unbroken(name, fit)
