@@ -531,9 +531,11 @@ class JointObjective(_Objective):
         window_rng = rng if settings.windows == "random" else None
         users = _by_length(users, self.events, settings.max_len + 1)
         drawn = _Windows.draw(self.events, users, settings.max_len + 1, window_rng)
-        total = drawn.shifted().total(self.weights)
-        # Some windows go without times, so that a history without them is read as well.
-        timeless = rng.random(len(users)) < _TIMELESS_SHARE
+        shifted = drawn.shifted(settings.max_len)
+        total = shifted.total(self.weights)
+        # Some windows go without times, so that a history without them is read as well. Padding
+        # has none anyway, but has always taken its numbers: an old random_state stays good.
+        timeless = rng.random(len(shifted.offsets) - 1)[: len(users)] < _TIMELESS_SHARE
         mine = share.of(len(users))
         drawn, timeless = drawn.take(mine), timeless[mine]
         most, draws = _most_positions(model.item_embedding), share.draws or rng
