@@ -4,7 +4,9 @@ import copy
 import datetime
 import json
 import os
+import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -22,11 +24,12 @@ from test_fitting import OTHER_Y, OTHERS, TRAIN, TRAIN_Y
 from test_objectives import BOTH, objective
 from tiny import X, Y, tiny
 
-from posneg_rec import distributed, objectives, training
+from posneg_rec import ContrastiveSeqRecommender, distributed, objectives, training
 from posneg_rec.training import Share
 
 EXACT = {"dropout": 0.0, "precision": "float32", "device": "cpu", "batch_size": 11}
 IN_FLOAT32 = objectives._Objective.model
+TRAIN_MD = Path(__file__).parents[1] / "docs" / "train.md"
 WEIGHT = np.random.default_rng(0).uniform(0, 1, len(X))
 
 
@@ -192,6 +195,13 @@ def losing(how):
     return fit
 
 
+def script(folder, rank, n_processes):
+    """Run what the docs show, started as torchrun would."""
+    os.chdir(folder)
+    os.environ |= {"RANK": str(rank), "WORLD_SIZE": str(n_processes)}
+    exec(re.search(r"```python\n(# fit.py\n.*?)```", TRAIN_MD.read_text(), re.DOTALL)[1], {})
+
+
 def die():
     os.kill(os.getpid(), signal.SIGKILL)
 
@@ -213,9 +223,12 @@ def join(file, rank, n_processes, seconds):
 def launch(folder):
     """Run it all in forks of a process that has imported everything and trained nothing."""
     torch.optim.Adam([torch.nn.Parameter(torch.zeros(1))]).step()
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1])}
     for targets in (
         [(rank_of, 1), (rank_of, 2)],
-        [(rank_of, 3)],
+        [(rank_of, 3), (script, 2)],
         [(losing("dies"), 2), (losing("raises"), 2)],
     ):
         children = []
@@ -323,6 +336,11 @@ def test_a_process_that_is_lost_ends_the_others_with_an_error(folder, how):
     assert seconds < 30  # the timeout is three, and torch's own half an hour
     if how == "raises":
         assert json.loads((folder / f"{how}-1.json").read_text())[0] == "of the callback"
+
+
+def test_the_script_of_the_docs_runs(folder):
+    model = ContrastiveSeqRecommender.load(folder / "model.posneg")
+    assert model.n_iter_ == 3 and len(model.recommend([2, 72], k=3)[0]) == 3
 
 
 # ------------------------------------------------------------------------------ shares
