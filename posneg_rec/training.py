@@ -446,7 +446,6 @@ class _Run:
                 reason = f"{error!s:.200}"
             # What the failed attempt held is free here, where its frames are gone.
             self.model.zero_grad(set_to_none=True)
-            self.rng.bit_generator.state = before[0]
             self.generator.set_state(before[1])
             if self.device.type == "cuda":
                 torch.cuda.empty_cache()
