@@ -114,9 +114,9 @@ def fit_model(
         )
     weights = _target_weights(sample_weight, events)
     histories = build_histories(events, vocabulary)
-    others = None
+    others, unknown_items = None, vocabulary.items[:0]
     if validation_set is not None:
-        others = _read_validation_set(*validation_set, params, events, vocabulary)
+        others, unknown_items = _read_validation_set(*validation_set, params, events, vocabulary)
     rng = _generator(params["random_state"], before.n_iter if before else 0)
     device = resolve_device(params["device"])
     rank, n_processes = distributed.place()
@@ -141,7 +141,9 @@ def fit_model(
         excludes_seen = _excludes_seen(params["exclude_seen"], histories, repeats)
         if others is not None and validation_set is not None:
             validation = _Validation.of(others, rng.permutation(len(others)), n_items)
-            _check_validation_set(validation, params["positive_threshold"], excludes_seen)
+            _check_validation_set(
+                validation, unknown_items, params["positive_threshold"], excludes_seen
+            )
             if is_table(interactions) and is_table(validation_set[0]):
                 _warn_of_what_was_trained_on(validation, histories, excludes_seen)
         elif params["early_stopping"] and not partial:
@@ -409,8 +411,11 @@ def _read_validation_set(
     params: Mapping[str, Any],
     trained: Interactions,
     vocabulary: ItemVocabulary,
-) -> Histories:
-    """Read the caller's own validation set as the rows to train on were read."""
+) -> tuple[Histories, NDArray[Any]]:
+    """Read the caller's own validation set as the rows to train on were read.
+
+    Returns its histories, and the ids of items that those rows lack.
+    """
     try:
         events = read_interactions(
             interactions,
@@ -433,20 +438,14 @@ def _read_validation_set(
             f"X_val holds no item of X: it has {preview(unknown, 3)}, X has "
             f"{preview(vocabulary.items, 3)}. Pass rows of the same items."
         )
-    if len(unknown):
-        n_unknown = np.count_nonzero(histories.items < 0)
-        warnings.warn(
-            f"{n_unknown} of {len(histories.items)} events of X_val are of items that X does not "
-            f"hold ({preview(unknown, 3)}): in a history they are ignored, and as targets they "
-            "count as missed.",
-            UserWarning,
-            stacklevel=6,
-        )
-    return histories
+    return histories, unknown
 
 
 def _check_validation_set(
-    validation: _Validation, positive_threshold: Any, excludes_seen: bool
+    validation: _Validation,
+    unknown_items: NDArray[Any],
+    positive_threshold: Any,
+    excludes_seen: bool,
 ) -> None:
     """Check that there is something to rank in the caller's own validation set."""
     histories, held, _, targets = validation
@@ -469,6 +468,14 @@ def _check_validation_set(
             f"{np.count_nonzero(unknown)} are of items that X does not hold, "
             f"{np.count_nonzero(repeats)} repeat an item of their user (excludes_seen_ is "
             f"{excludes_seen}). Pass rows of X's items, or exclude_seen=False."
+        )
+    if len(unknown_items):
+        warnings.warn(
+            f"{np.count_nonzero(histories.items < 0)} of {len(histories.items)} events of X_val "
+            f"are of items that X does not hold ({preview(unknown_items, 3)}): in a history they "
+            "are ignored, and as targets they count as missed.",
+            UserWarning,
+            stacklevel=6,
         )
 
 
