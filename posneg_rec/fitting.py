@@ -10,9 +10,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+import posneg_rec
 from posneg_rec._sklearn import check_sample_weight
+from posneg_rec.checkpoint import Checkpoint, digest
 from posneg_rec.columns import ROLES
 from posneg_rec.fitted import FittedModel
+from posneg_rec.frames import is_table
 from posneg_rec.ids import ItemVocabulary
 from posneg_rec.interactions import (
     Interactions,
@@ -22,8 +25,8 @@ from posneg_rec.interactions import (
 )
 from posneg_rec.memory import ItemMemory, WeighedMemory
 from posneg_rec.metrics import gain
-from posneg_rec.model_selection import LastSeen
-from posneg_rec.sequences import Histories, gap_edges, shorten
+from posneg_rec.model_selection import FutureLeakWarning, LastSeen
+from posneg_rec.sequences import Histories, gap_edges, preview, shorten
 
 if TYPE_CHECKING:
     from posneg_rec.training import EpochLog, Weights
@@ -45,10 +48,12 @@ def fit_model(
     feedback: Any,
     sample_weight: ArrayLike | None,
     *,
+    validation_set: tuple[Any, Any] | None = None,
     before: FittedModel | None,
     partial: bool,
     columns_in: Mapping[str, Any],
     on_epoch: Callable[[EpochLog, Callable[[], FittedModel]], bool],
+    checkpoint: Checkpoint | None = None,
 ) -> FittedModel:
     """Make the model that a fit leaves behind.
 
@@ -58,6 +63,8 @@ def fit_model(
         The estimator's constructor parameters, checked one by one.
     interactions, feedback, sample_weight
         As in :meth:`ContrastiveSeqRecommender.fit`.
+    validation_set : (X_val, y_val), default=None
+        What to validate on; None holds some of the interactions out.
     before : FittedModel or None
         The model to go on from.
     partial : bool
@@ -67,11 +74,14 @@ def fit_model(
     on_epoch : callable
         Called with each epoch's log and a function that makes the model as of then; True ends
         the fit.
+    checkpoint : Checkpoint, default=None
+        What a new fit goes on from, and writes to.
 
     Returns
     -------
     FittedModel
     """
+    from posneg_rec import distributed
     from posneg_rec.objectives import OBJECTIVES
     from posneg_rec.training import Settings, resolve_device, resolve_precision, train
 
@@ -104,7 +114,23 @@ def fit_model(
         )
     weights = _target_weights(sample_weight, events)
     histories = build_histories(events, vocabulary)
+    others, unknown_items = None, vocabulary.items[:0]
+    if validation_set is not None:
+        others, unknown_items = _read_validation_set(*validation_set, params, events, vocabulary)
     rng = _generator(params["random_state"], before.n_iter if before else 0)
+    device = resolve_device(params["device"])
+    rank, n_processes = distributed.place()
+    if n_processes > 1 or checkpoint is not None:
+        made_from = _made_from(params, device.type, vocabulary, histories, weights, others, before)
+        made_from["processes"] = n_processes
+        distributed.check_alike(made_from)
+        start = distributed.from_first(lambda: dict(rng.bit_generator.state))
+        if checkpoint is not None:
+            checkpoint.is_ours = rank == 0
+            start, checkpoint.precision = distributed.from_first(
+                lambda: (checkpoint.open(made_from, start), checkpoint.precision)
+            )
+        rng.bit_generator.state = start
     initial = before.grown(n_items, rng) if before else None
 
     training, validation = histories, None
@@ -113,19 +139,28 @@ def fit_model(
     else:
         repeats = histories.repeats()
         excludes_seen = resolve_exclude_seen(params["exclude_seen"], histories, repeats)
-        if params["early_stopping"] and not partial:
+        if others is not None and validation_set is not None:
+            validation = _Validation.of(others, rng.permutation(len(others)), n_items)
+            _check_validation_set(
+                validation, unknown_items, params["positive_threshold"], excludes_seen
+            )
+            if is_table(interactions) and is_table(validation_set[0]):
+                _warn_of_what_was_trained_on(validation, histories, excludes_seen)
+        elif params["early_stopping"] and not partial:
             can_be_hit = ~repeats if excludes_seen else np.full(len(repeats), True)
             validation = _hold_out(
                 histories, can_be_hit, n_items, params["validation_fraction"], rng
             )
-    if validation is not None:
+    if validation is not None and others is None:
         training = histories.select(~validation.held)
     edges = before.gap_edges if before else gap_edges(training.gaps())
 
     precision = params["precision"]
     if precision == "auto" and before is not None:
         precision = before.precision
-    dtype = resolve_precision(precision, resolve_device(params["device"]))
+    elif precision == "auto" and checkpoint is not None and checkpoint.precision is not None:
+        precision = checkpoint.precision  # as then, whatever a stopwatch says now
+    dtype = distributed.from_first(lambda: resolve_precision(precision, device))
     names = {field.name for field in fields(Settings)}
     settings = Settings(
         **{name: value for name, value in params.items() if name in names}
@@ -134,13 +169,15 @@ def fit_model(
             "max_epochs": 1 if partial else params["max_epochs"],
         }
     )
+    if checkpoint is not None:
+        checkpoint.precision = settings.precision
     objective_class = OBJECTIVES[params["objective"]]
 
     def objective_on(part: Histories) -> Any:
         return objective_class(part, settings, weights, gap_edges=edges, trained=initial)
 
     objective = objective_on(training)
-    if validation is not None and not len(objective.trainable_users()):
+    if training is not histories and not len(objective.trainable_users()):
         # All there is to learn from was held out.
         training, validation = histories, None
         objective = objective_on(training)
@@ -180,7 +217,8 @@ def fit_model(
         alone = at(weights, log)
         fitted = replace(alone, memory=memory)
         if memory is not None and validation is not None:
-            fitted = replace(alone, memory=alone.weighed(memory.items, histories, validation.held))
+            weighed = alone.weighed(memory.items, validation.histories, validation.held)
+            fitted = replace(alone, memory=weighed)
             # Where order is all there is, what goes with what only blurs it: a memory stays
             # where it helps by more than one standard error.
             more = gains(fitted) - gains(alone)
@@ -188,19 +226,20 @@ def fit_model(
                 fitted = alone
         return replace(fitted, likes=counted[0], dislikes=counted[1])
 
-    def gains(fitted: FittedModel) -> NDArray[np.float64]:
+    def gains(fitted: FittedModel, share: slice = slice(None)) -> NDArray[np.float64]:
         assert validation is not None
         ranks = fitted.ranks(
-            histories,
-            validation.users,
-            validation.targets,
+            validation.histories,
+            validation.users[share],
+            validation.targets[share],
             dislike_aversion=params["dislike_aversion"],
             device=params["device"],
         )
         return gain(ranks, "ndcg", 10)
 
     def validate(weights: Weights, log: list[EpochLog]) -> float:
-        return float(gains(at(weights, log)).mean())
+        mine = gains(at(weights, log), slice(rank, None, n_processes))
+        return float(np.concatenate(distributed.gathered(mine)).mean())
 
     trained, log = train(
         objective,
@@ -210,8 +249,17 @@ def fit_model(
         initial_weights=initial,
         validate=None if validation is None else validate,
         on_epoch=lambda log, weights: on_epoch(log[-1], lambda: finished(weights(), log)),
+        checkpoint=checkpoint,
     )
     fitted = finished(trained, log)
+    if memory is not None and n_processes > 1:
+        # Rounding differs from host to host.
+        own = fitted.memory
+        weights_of_first = distributed.from_first(
+            lambda: None if own is None else (own.next_weight, own.taste_weights)
+        )
+        kept = None if weights_of_first is None else WeighedMemory(memory.items, *weights_of_first)
+        fitted = replace(fitted, memory=kept)
     if feedback is not None or not log:
         _warn_of_what_was_not_learned(fitted, events, is_trained=bool(log))
     return fitted
@@ -268,12 +316,70 @@ def resolve_exclude_seen(
     return int(repeats.sum()) < _REPEATING * max(n_later, 1)
 
 
-class _Validation(NamedTuple):
-    """Events that are kept from training, and those of them that are to be predicted."""
+def _made_from(
+    params: Mapping[str, Any],
+    device: str,
+    vocabulary: ItemVocabulary,
+    histories: Histories,
+    weights: NDArray[np.float32] | None,
+    validation_set: Histories | None,
+    before: FittedModel | None,
+) -> dict[str, Any]:
+    """Name all that the result of a fit depends on, but for the machine."""
+    import torch
 
-    held: NDArray[np.bool_]  # of all events
+    # Those that are left out say where the data is, which is compared itself, or what is printed.
+    left_out = {f"{role}_column" for role in ROLES} | {"verbose", "device"}
+    made_from: dict[str, Any] = {
+        "posneg_rec": posneg_rec.__version__,
+        "torch": str(torch.__version__),
+        "device": device,
+    }
+    made_from |= {name: _plain(value) for name, value in params.items() if name not in left_out}
+
+    def of(events: Histories) -> str:
+        return digest(events.items, events.signs, events.times, events.time_unit, events.offsets)
+
+    made_from["checksum of the interactions"] = digest(vocabulary.items, of(histories))
+    made_from["checksum of sample_weight"] = weights is not None and digest(weights[histories.rows])
+    made_from["checksum of X_val"] = validation_set is not None and of(validation_set)
+    made_from["checksum of the model"] = before is not None and digest(*before.weights.values())
+    return made_from
+
+
+def _plain(value: Any) -> Any:
+    """Turn a parameter into what JSON gives back; a generator tells no more than its kind."""
+    if isinstance(value, tuple | list):
+        return [_plain(part) for part in value]
+    if isinstance(value, np.generic):
+        return value.item()
+    return value if isinstance(value, str | int | float | None) else type(value).__name__
+
+
+class _Validation(NamedTuple):
+    """Events that nothing is trained on, and those of them that are to be predicted."""
+
+    histories: Histories
+    held: NDArray[np.bool_]  # of all their events
     users: NDArray[np.int64]  # position of each target's user
     targets: NDArray[np.int64]  # position of each target among all events
+
+    @classmethod
+    def of(cls, histories: Histories, chosen: NDArray[np.int64], n_items: int) -> _Validation:
+        """Take the latest half of some users' events, of each at most ten.
+
+        Its likes are the targets, each ranked by exactly what ``recommend`` would show at that
+        moment. Where they would be too many, the users that come later are left out.
+        """
+        n_latest = np.minimum(histories.lengths[chosen] // 2, _MAX_VALIDATION_EVENTS)
+        most = min(_MAX_VALIDATION_TARGETS, max(_MAX_VALIDATION_SCORES // n_items, 2**8))
+        n_latest[np.cumsum(n_latest) > most] = 0
+        n_held = np.zeros(len(histories), dtype=np.int64)
+        n_held[chosen] = n_latest
+        user = np.repeat(np.arange(len(histories)), histories.lengths)
+        held = np.arange(len(user)) >= (histories.offsets[1:] - n_held)[user]
+        targets = np.flatnonzero(held & (histories.signs == 1))
+        return cls(histories, held, user[targets], targets)
 
 
 def _hold_out(
@@ -283,31 +389,119 @@ def _hold_out(
     fraction: float,
     rng: np.random.Generator,
 ) -> _Validation | None:
-    """Keep the last events of some users from training, to validate on.
-
-    Of a share of users the latest half, at most ten events, is held; its likes are the targets,
-    each ranked by exactly what ``recommend`` would show at that moment.
-    """
-    n_users = len(histories.users)
+    """Keep the last events of a share of the users from training, to validate on."""
+    n_users = len(histories)
     chosen = rng.permutation(n_users)[: min(int(np.ceil(fraction * n_users)), n_users - 1)]
-    n_latest = np.minimum(histories.lengths[chosen] // 2, _MAX_VALIDATION_EVENTS)
-    most = min(_MAX_VALIDATION_TARGETS, max(_MAX_VALIDATION_SCORES // n_items, 2**8))
-    n_latest[np.cumsum(n_latest) > most] = 0
-    n_held = np.zeros(n_users, dtype=np.int64)
-    n_held[chosen] = n_latest
-    user = np.repeat(np.arange(n_users), histories.lengths)
-    held = np.arange(len(user)) >= (histories.offsets[1:] - n_held)[user]
-    targets = np.flatnonzero(held & (histories.signs == 1))
-    if len(targets) and not can_be_hit[targets].any():
+    validation = _Validation.of(histories, chosen, n_items)
+    n_targets = len(validation.targets)
+    if n_targets and not can_be_hit[validation.targets].any():
         warnings.warn(
-            f"All {len(targets)} events kept for early stopping repeat an item of their user, and "
+            f"All {n_targets} events kept for early stopping repeat an item of their user, and "
             "with exclude_seen=True none of them can be recommended: nothing is held out, and all "
             "epochs run. Pass exclude_seen='auto' or False.",
             UserWarning,
             stacklevel=6,
         )
         return None
-    return _Validation(held, user[targets], targets) if len(targets) else None
+    return validation if n_targets else None
+
+
+def _read_validation_set(
+    interactions: Any,
+    feedback: Any,
+    params: Mapping[str, Any],
+    trained: Interactions,
+    vocabulary: ItemVocabulary,
+) -> tuple[Histories, NDArray[Any]]:
+    """Read the caller's own validation set as the rows to train on were read.
+
+    Returns its histories, and the ids of items that those rows lack.
+    """
+    try:
+        events = read_interactions(
+            interactions,
+            feedback,
+            positive_threshold=params["positive_threshold"],
+            feedback_coding=None if feedback is None else trained.feedback_coding,
+            **{f"{role}_column": params[f"{role}_column"] for role in ROLES},
+        )
+        check_not_empty(events)
+        problem = vocabulary.mismatch(events.item_ids)
+    except (TypeError, ValueError) as error:
+        kind = TypeError if isinstance(error, TypeError) else ValueError
+        raise kind(f"X_val, y_val: {error}") from error
+    if problem is not None:
+        raise ValueError(f"X_val holds no item of X: {problem}.")
+    histories = build_histories(events, vocabulary)
+    unknown = events.item_ids[vocabulary.encode(events.item_ids) < 0]
+    if len(unknown) == len(events.item_ids):
+        raise ValueError(
+            f"X_val holds no item of X: it has {preview(unknown, 3)}, X has "
+            f"{preview(vocabulary.items, 3)}. Pass rows of the same items."
+        )
+    return histories, unknown
+
+
+def _check_validation_set(
+    validation: _Validation,
+    unknown_items: NDArray[Any],
+    positive_threshold: Any,
+    excludes_seen: bool,
+) -> None:
+    """Check that there is something to rank in the caller's own validation set."""
+    histories, held, _, targets = validation
+    if not held.any():
+        raise ValueError(
+            f"None of the {len(histories)} users of X_val has a second event, and a first one has "
+            "no history to be foretold from. Pass more of each user's rows."
+        )
+    if not len(targets):
+        raise ValueError(
+            f"None of the {np.count_nonzero(held)} latest events of the users of X_val (half of "
+            "each user's, at most ten) is liked, and early stopping ranks likes. Pass other "
+            f"users, or check y_val and positive_threshold (now {positive_threshold!r:.50})."
+        )
+    unknown = histories.items[targets] < 0
+    repeats = histories.repeats()[targets] & excludes_seen
+    if (unknown | repeats).all():
+        raise ValueError(
+            f"None of the {len(targets)} liked latest events of X_val could be recommended: "
+            f"{np.count_nonzero(unknown)} are of items that X does not hold, "
+            f"{np.count_nonzero(repeats)} repeat an item of their user (excludes_seen_ is "
+            f"{excludes_seen}). Pass rows of X's items, or exclude_seen=False."
+        )
+    if len(unknown_items):
+        warnings.warn(
+            f"{np.count_nonzero(histories.items < 0)} of {len(histories.items)} events of X_val "
+            f"are of items that X does not hold ({preview(unknown_items, 3)}): in a history they "
+            "are ignored, and as targets they count as missed.",
+            UserWarning,
+            stacklevel=6,
+        )
+
+
+def _warn_of_what_was_trained_on(
+    validation: _Validation, trained: Histories, excludes_seen: bool
+) -> None:
+    """Warn of targets that are rows to train on, or lie before such rows of their user."""
+    histories, n_items = validation.histories, int(trained.items.max(initial=0)) + 1
+    users = ItemVocabulary(trained.users).encode(histories.users)[validation.users]
+    items = histories.items[validation.targets]
+    met = np.repeat(np.arange(len(trained)), trained.lengths) * n_items + trained.items
+    leaks = (users >= 0) & (items >= 0) & np.isin(users * n_items + items, met)
+    last_seen = LastSeen.of(trained)
+    if last_seen is not None and histories.times is not None:
+        leaks &= last_seen.covers(histories)[validation.targets]
+    elif not excludes_seen:
+        return  # without times a row that comes back looks like a row that was trained on
+    if leaks.any():
+        warnings.warn(
+            f"{np.count_nonzero(leaks)} of {len(leaks)} targets of X_val are rows of X, too: early "
+            "stopping ranks what was trained on. Leave the users of X_val out of X, or their "
+            "latest rows (LeaveLastOutSplit, TemporalSplit, UserHoldoutSplit).",
+            FutureLeakWarning,
+            stacklevel=6,
+        )
 
 
 def _counts(

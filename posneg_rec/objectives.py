@@ -34,7 +34,7 @@ from posneg_rec.nn import (
     to_device,
 )
 from posneg_rec.sequences import Histories, PackedSequences, latest_of_each_sign
-from posneg_rec.training import FEW_USERS, Settings
+from posneg_rec.training import FEW_USERS, WHOLE, Settings, Share
 
 __all__ = ["OBJECTIVES", "JointObjective", "PNFRecObjective"]
 
@@ -78,9 +78,12 @@ class _Windows:
 
     def by_length(self) -> _Windows:
         """Put the shortest first, which the attention is fastest at."""
-        order = np.argsort(np.diff(self.offsets), kind="stable")
-        taken = PackedSequences(self.index, self.offsets).take(order)
-        return _Windows(taken.values, taken.offsets, self.starts[order])
+        return self.take(np.argsort(np.diff(self.offsets), kind="stable"))
+
+    def take(self, users: NDArray[np.int64]) -> _Windows:
+        """Take the windows of some of the batch's users, in that order."""
+        taken = PackedSequences(self.index, self.offsets).take(users)
+        return _Windows(taken.values, taken.offsets, self.starts[users])
 
     def part(self, users: slice) -> _Windows:
         """Take the windows of some of the batch's users."""
@@ -388,6 +391,7 @@ class PNFRecObjective(_Objective):
         users: NDArray[np.int64],
         rng: np.random.Generator,
         generator: torch.Generator,
+        share: Share = WHOLE,
     ) -> Iterator[tuple[Tensor, ...]]:
         """Yield the composite loss of each part of a batch, then its three terms."""
         settings, device = self.settings, model.item_embedding.device
@@ -415,12 +419,16 @@ class PNFRecObjective(_Objective):
             )
 
         all_liked = windows(self.liked)
+        mine = share.of(len(users))
         n_positions, total_disliked = np.diff(all_liked.offsets), 1.0
         total_liked = all_liked.shifted().total(self.liked_weights)
         if both_signs:
             all_disliked = windows(self.disliked)
             n_positions = n_positions + np.diff(all_disliked.offsets)
             total_disliked = all_disliked.shifted().total(self.disliked_weights)
+            all_disliked = all_disliked.take(mine)
+        all_liked, n_positions = all_liked.take(mine), n_positions[mine]
+        draws_rng = share.draws or rng
         for part in _parts(n_positions, _most_positions(model.item_embedding)):
             liked = all_liked.part(part)
             likes, dislikes = self.liked.values[liked.index], self.liked.values[:0]
@@ -428,7 +436,7 @@ class PNFRecObjective(_Objective):
                 disliked = all_disliked.part(part)
                 dislikes = self.disliked.values[disliked.index]
             in_batch = np.concatenate([likes, dislikes])
-            items, draws = _items_of_batch(model, self.sampler, rng, in_batch, dislikes)
+            items, draws = _items_of_batch(model, self.sampler, draws_rng, in_batch, dislikes)
             positions = liked.shifted(settings.max_len)
             positive = encode(
                 model.positive, self.liked, self.liked_weights, positions, total_liked
@@ -518,21 +526,29 @@ class JointObjective(_Objective):
         users: NDArray[np.int64],
         rng: np.random.Generator,
         generator: torch.Generator,
+        share: Share = WHOLE,
     ) -> Iterator[tuple[Tensor, ...]]:
         """Yield the loss of each part of a batch of users, then its two terms."""
         settings = self.settings
         window_rng = rng if settings.windows == "random" else None
         users = _by_length(users, self.events, settings.max_len + 1)
         drawn = _Windows.draw(self.events, users, settings.max_len + 1, window_rng)
-        total = drawn.shifted().total(self.weights)
-        most = _most_positions(model.item_embedding)
+        shifted = drawn.shifted(settings.max_len)
+        total = shifted.total(self.weights)
+        # Some windows go without times, so that a history without them is read as well. Padding
+        # has none anyway, but has always taken its numbers: an old random_state stays good.
+        timeless = rng.random(len(shifted.offsets) - 1)[: len(users)] < _TIMELESS_SHARE
+        mine = share.of(len(users))
+        drawn, timeless = drawn.take(mine), timeless[mine]
+        most, draws = _most_positions(model.item_embedding), share.draws or rng
         for part in _parts(np.diff(drawn.offsets), most):
-            yield self._losses(model, drawn.part(part), total, rng, generator)
+            yield self._losses(model, drawn.part(part), timeless[part], total, draws, generator)
 
     def _losses(
         self,
         model: JointEncoder,
         drawn: _Windows,
+        timeless: NDArray[np.bool_],
         total: float,
         rng: np.random.Generator,
         generator: torch.Generator,
@@ -542,8 +558,7 @@ class JointObjective(_Objective):
         values, signs = self.events.values, self.signs
         in_batch, dislikes = values[drawn.index], signs[drawn.index] == -1
         items, draws = _items_of_batch(model, self.sampler, rng, in_batch, in_batch[dislikes])
-        # Some windows go without times, so that a history without them is read as well.
-        timeless = rng.random(len(offsets) - 1) < _TIMELESS_SHARE
+        timeless = np.pad(timeless, (0, len(offsets) - 1 - len(timeless)))
         timeless = np.repeat(timeless, np.diff(offsets))
         gaps = np.where(timeless, 0, self.gap_tags[inputs])
         clock = None

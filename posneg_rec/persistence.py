@@ -34,6 +34,8 @@ __all__ = [
     "FORMAT",
     "File",
     "ModelFileError",
+    "check_format",
+    "head",
     "read_model",
     "read_pipeline",
     "write_model",
@@ -94,7 +96,7 @@ def write_model(file: File, estimator: Any) -> None:
         If a parameter is not one that the constructor allows.
     """
     record, arrays = _record(_RECOMMENDER, estimator)
-    archive.write(file, _head("model") | record, arrays)
+    archive.write(file, head("model") | record, arrays)
 
 
 def write_pipeline(file: File, pipeline: Any, kinds: Mapping[str, type]) -> None:
@@ -137,11 +139,12 @@ def write_pipeline(file: File, pipeline: Any, kinds: Mapping[str, type]) -> None
             stacklevel=3,
         )
     options = {name: getattr(pipeline, name) for name in _PIPELINE}
-    head = _head("pipeline") | {"params": _params_to_json(options), "steps": steps}
-    archive.write(file, head, arrays)
+    header = head("pipeline") | {"params": _params_to_json(options), "steps": steps}
+    archive.write(file, header, arrays)
 
 
-def _head(content: str) -> dict[str, Any]:
+def head(content: str) -> dict[str, Any]:
+    """Return what the header of every file begins with."""
     return {
         "format": FORMAT,
         "content": content,
@@ -276,7 +279,7 @@ def read_model(file: File, kind: type[_Estimator], *, mmap: bool = False) -> _Es
         If it cannot be opened.
     """
     with archive.reading(file, mmap=mmap) as reader:
-        version = _open(reader, "model")
+        version = check_format(reader, "model")
         if version == 1:
             return _from_format_1(reader, kind)
         keys = _HEAD | {"params", "state"} | _FURTHER_KEYS[_RECOMMENDER]
@@ -311,7 +314,7 @@ def read_pipeline(
         As in :func:`read_model`.
     """
     with archive.reading(file, mmap=mmap) as reader:
-        _open(reader, "pipeline")
+        check_format(reader, "pipeline")
         header = _keys(reader, reader.header, _HEAD | {"params", "steps"})
         stored = header["steps"]
         if not isinstance(stored, list) or not stored:
@@ -335,7 +338,7 @@ def read_pipeline(
         return _made(reader, kind, {"steps": steps} | params, complete=False)
 
 
-def _open(reader: Reader, content: str) -> int:
+def check_format(reader: Reader, content: str) -> int:
     """Check the format, and that the file holds what is asked for; return the format."""
     version: Any = reader.header.get("format")
     if not _is_int(version, 1):
@@ -351,7 +354,11 @@ def _open(reader: Reader, content: str) -> int:
         reader.check_list()
         found = reader.header.get("content", found)
     if found != content:
-        loads = {"model": "ContrastiveSeqRecommender.load", "pipeline": "RecommenderPipeline.load"}
+        loads = {
+            "model": "ContrastiveSeqRecommender.load",
+            "pipeline": "RecommenderPipeline.load",
+            "checkpoint": "fit(..., checkpoint=path)",
+        }
         known = isinstance(found, str) and found in loads
         reader.refuse(
             f"holds a {found}, not a {content}: read it with {loads[found]}"

@@ -9,6 +9,7 @@ from typing import Any, Literal, Self, Unpack, overload
 
 import narwhals.stable.v2 as nw
 import numpy as np
+import sklearn
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator
 from sklearn.pipeline import Pipeline
@@ -33,6 +34,8 @@ from posneg_rec.model_selection import LastSeen, find_targets, warn_if_future_le
 from posneg_rec.sequences import Histories
 
 __all__ = ["RecommenderPipeline", "make_recommender_pipeline"]
+
+_VALIDATION_SET = ("X_val", "y_val")
 
 
 class RecommenderPipeline(Pipeline):
@@ -63,12 +66,21 @@ class RecommenderPipeline(Pipeline):
         y : array-like of shape (n_rows,), default=None
             Feedback.
         **params : dict of str to object
-            Metadata such as `sample_weight`, as in :meth:`sklearn.pipeline.Pipeline.fit`.
+            `X_val` and `y_val`, the recommender's validation set: whichever way `X_val` comes, it
+            goes through the fitted transformers first, as `transform_input` would have it. Other
+            metadata such as `sample_weight`, as in :meth:`sklearn.pipeline.Pipeline.fit`
+            (``step__sample_weight=``, or by its name where metadata routing is on).
 
         Returns
         -------
         self : RecommenderPipeline
         """
+        if not sklearn.get_config()["enable_metadata_routing"]:
+            last, _ = self.steps[-1]
+            params = {
+                f"{last}__{name}" if name in _VALIDATION_SET else name: value
+                for name, value in params.items()
+            }
         if not is_table(X) and self._transformers():
             # To a transformer a list is a list of rows.
             raise TypeError(
@@ -285,6 +297,29 @@ class RecommenderPipeline(Pipeline):
             )
 
         return list(map(as_passed, answered)) if isinstance(answered, list) else as_passed(answered)
+
+    def _get_metadata_for_step(
+        self, *, step_idx: int, step_params: Any, all_params: dict[str, Any]
+    ) -> Any:
+        """Let the recommender's validation set go through the transformers, once fitted."""
+        params = super()._get_metadata_for_step(
+            step_idx=step_idx, step_params=step_params, all_params=all_params
+        )
+        name, _ = _VALIDATION_SET
+        if step_idx < len(self.steps) - 1 or name in (self.transform_input or ()):
+            return params
+        of_fit = params.get("fit", {})
+        interactions = as_frame(of_fit.get(name))
+        if interactions is None or not self._transformers():
+            return params
+        if not is_table(interactions):
+            raise TypeError(
+                f"The transformers of a pipeline take tables, but {name} is a "
+                f"{type(interactions).__name__}: pass it as an array or frame, as X."
+            )
+        for transformer in self._transformers():
+            interactions = transformer.transform(interactions)
+        return dict(params) | {"fit": dict(of_fit) | {name: interactions}}
 
     def _transformers(self) -> list[Any]:
         return [transformer for _, _, transformer in self._iter(with_final=False)]

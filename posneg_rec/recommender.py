@@ -6,6 +6,7 @@ need NumPy alone.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from numbers import Real
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, overload
@@ -21,6 +22,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from posneg_rec import persistence
 from posneg_rec._sklearn import Interval, StrOptions, fit_context
 from posneg_rec.answering import AnsweringMixin
+from posneg_rec.checkpoint import Checkpoint
 from posneg_rec.fitted import FittedModel
 from posneg_rec.fitting import fit_model
 from posneg_rec.frames import as_frame, is_frame, is_table
@@ -167,7 +169,8 @@ class ContrastiveSeqRecommender(CallbackSupportMixin, AnsweringMixin, BaseEstima
     validation_fraction : float, default=0.1
         Share of users whose latest events (half of them, at most ten) are kept for that: several
         of each user, for one each would be too noisy to stop on. Of many users fewer are taken:
-        some thousand events say enough, and all of them are ranked after each epoch.
+        some thousand events say enough, and all of them are ranked after each epoch. No effect
+        where `fit` gets a validation set (`X_val`).
     n_iter_no_change : int, default=5
         Patience of early stopping, in epochs. Averaged weights improve smoothly; without
         averaging take 10, as the paper does.
@@ -341,6 +344,9 @@ class ContrastiveSeqRecommender(CallbackSupportMixin, AnsweringMixin, BaseEstima
         *,
         feedback: Any = None,
         sample_weight: ArrayLike | None = None,
+        X_val: Any = None,
+        y_val: Any = None,
+        checkpoint: str | os.PathLike[str] | None = None,
     ) -> Self:
         """Learn from who met what, when, and how it was received.
 
@@ -360,6 +366,20 @@ class ContrastiveSeqRecommender(CallbackSupportMixin, AnsweringMixin, BaseEstima
         sample_weight : array-like of shape (n_rows,), default=None
             How much each event counts as a target, >= 0, beside the others: a common factor
             changes nothing. Whatever its weight, an event remains context for later ones.
+        X_val : frame, array or list of histories, default=None
+            Interactions for early stopping to rank, instead of some of those to train on: then
+            nothing is held out, and `validation_fraction` has no effect. All rows of a user are
+            history; of the latest half, at most ten, the liked ones are the targets, each ranked
+            after the rows before it, and all tell how much the item memory is to count. Of very
+            many users a random part is ranked. Same columns and ids as `interactions`; items that
+            those lack count as missed.
+        y_val : array-like of shape (n_rows_val,), list of lists, or None
+            The feedback of `X_val`, in the coding of `y`. Needed where there is a `y`.
+        checkpoint : path-like, default=None
+            A file that is written after each epoch, in one step. If it is there, the fit goes on
+            from it: after a kill the same call gives what an unbroken fit would have given, on a
+            CPU to the last bit. It is removed when the fit ends well. It holds weights, the
+            optimiser's averages and random states, and nothing that is executed.
 
         Returns
         -------
@@ -368,7 +388,12 @@ class ContrastiveSeqRecommender(CallbackSupportMixin, AnsweringMixin, BaseEstima
         Raises
         ------
         ValueError
-            If the data or a parameter is malformed.
+            If the data or a parameter is malformed; if there is `X_val` without early stopping or
+            (where there is a `y`) without `y_val`, or nothing in it that could be ranked; if the
+            checkpoint is one of other data, parameters or versions. A file that is no checkpoint
+            or a damaged one is a :class:`~posneg_rec.persistence.ModelFileError`, a ValueError.
+        OSError
+            If the checkpoint cannot be written before the first epoch.
         FloatingPointError
             If the loss or a weight stops being finite.
 
@@ -377,13 +402,30 @@ class ContrastiveSeqRecommender(CallbackSupportMixin, AnsweringMixin, BaseEstima
         UserWarning
             If no user has two events to learn an order from, or none of weight: then popular and
             well-liked items are recommended to everybody. If nothing is liked, or nothing
-            disliked. If no event of the validation part could ever be recommended.
+            disliked. If no event of the validation part could ever be recommended. If `X_val`
+            holds items that `interactions` lack. If a later checkpoint could not be written: then
+            training goes on.
+        FutureLeakWarning
+            If targets of `X_val` are rows of `interactions`, too.
 
         Notes
         -----
         A fit that fails or is interrupted leaves the estimator as it was.
         """
-        return self._fit(interactions, _one_of(y, feedback), sample_weight, partial=False)
+        interactions, feedback = as_frame(interactions), _one_of(y, feedback)
+        validation_set = None
+        if X_val is not None or y_val is not None:
+            X_val = as_frame(X_val)
+            self._check_validation_set(interactions, feedback, X_val, y_val)
+            validation_set = X_val, y_val
+        return self._fit(
+            interactions,
+            feedback,
+            sample_weight,
+            validation_set=validation_set,
+            checkpoint=None if checkpoint is None else Checkpoint(checkpoint),
+            partial=False,
+        )
 
     @fit_context(prefer_skip_nested_validation=True)
     def partial_fit(
@@ -425,8 +467,42 @@ class ContrastiveSeqRecommender(CallbackSupportMixin, AnsweringMixin, BaseEstima
         """
         return self._fit(interactions, _one_of(y, feedback), sample_weight, partial=True)
 
+    def _check_validation_set(
+        self, interactions: Any, feedback: Any, X_val: Any, y_val: Any
+    ) -> None:
+        """Check that there is all that early stopping needs, in the columns of the fit."""
+        if X_val is None:
+            raise ValueError("y_val is provided, but X_val was not provided.")
+        if feedback is not None and y_val is None:
+            raise ValueError("X_val is provided, but y_val was not provided, and there is a y.")
+        if feedback is None and y_val is not None:
+            raise ValueError(
+                "y_val is provided, but y was not: all of X would count as liked, but not all of "
+                "X_val. Pass both or neither."
+            )
+        if not self.early_stopping:
+            raise ValueError(
+                "X_val is what early stopping ranks, but early_stopping=False. Pass "
+                "early_stopping=True, or no X_val."
+            )
+        if is_table(X_val):
+            probe = BaseEstimator()
+            for name, value in _columns_in(interactions).items():
+                setattr(probe, f"{name}_", value)
+            try:
+                validate_data(probe, X_val, reset=False, skip_check_array=True)
+            except ValueError as error:
+                raise ValueError(f"X_val: {error}") from error
+
     def _fit(
-        self, interactions: Any, feedback: Any, sample_weight: ArrayLike | None, *, partial: bool
+        self,
+        interactions: Any,
+        feedback: Any,
+        sample_weight: ArrayLike | None,
+        *,
+        validation_set: tuple[Any, Any] | None = None,
+        checkpoint: Checkpoint | None = None,
+        partial: bool,
     ) -> Self:
         interactions = as_frame(interactions)
         n_epochs = 1 if partial else self.max_epochs
@@ -438,9 +514,14 @@ class ContrastiveSeqRecommender(CallbackSupportMixin, AnsweringMixin, BaseEstima
         }
         context.call_on_fit_task_begin(estimator=self, **passed)
 
+        epochs: list[Any] = []
+
         def on_epoch(log: EpochLog, fitted: Callable[[], FittedModel]) -> bool:
             progress.show(log)
-            task = context.subcontext(task_name="epoch")
+            # Epochs of an earlier process count as well, so that each has its own number.
+            while len(epochs) < log.epoch:
+                epochs.append(context.subcontext(task_name="epoch"))
+            task = epochs[-1]
             task.call_on_fit_task_begin(estimator=self, **passed)
             return bool(
                 task.call_on_fit_task_end(
@@ -462,10 +543,12 @@ class ContrastiveSeqRecommender(CallbackSupportMixin, AnsweringMixin, BaseEstima
                 interactions,
                 feedback,
                 sample_weight,
+                validation_set=validation_set,
                 before=before if partial else None,
                 partial=partial,
                 columns_in=_columns_in(interactions),
                 on_epoch=on_epoch,
+                checkpoint=checkpoint,
             )
         # One assignment: whatever ends a fit early, the estimator is never half-way.
         self.fitted_ = fitted
@@ -479,6 +562,8 @@ class ContrastiveSeqRecommender(CallbackSupportMixin, AnsweringMixin, BaseEstima
             else:
                 self.fitted_ = before
             raise
+        if checkpoint is not None:
+            checkpoint.remove()
         return self
 
     # ----------------------------------------------------------------------------------- scoring

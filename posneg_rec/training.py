@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import functools
 import time
-from collections.abc import Callable, Iterator, Mapping
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, Protocol
+from typing import Any, ClassVar, Literal, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -19,13 +20,17 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
+from posneg_rec.checkpoint import Arrays, Checkpoint, State
+from posneg_rec.distributed import from_first, gathered, place, sum_gradients, summed
 from posneg_rec.nn import ITEM_PARAMETERS
 
 __all__ = [
     "FEW_USERS",
+    "WHOLE",
     "EpochLog",
     "Objective",
     "Settings",
+    "Share",
     "resolve_device",
     "resolve_precision",
     "train",
@@ -40,6 +45,8 @@ FEW_USERS, _MIN_STEPS = 2000, 32
 # Numbers in the states of a step, up to which one thread trains: more would save a third of the
 # time at best, and beside other work they wait for each other twenty times as long.
 _SMALL_STEP = 2**19
+# What either Adam remembers of each parameter, beside the number of its steps.
+_MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
 @dataclass(frozen=True)
@@ -81,6 +88,24 @@ class EpochLog:
     seconds: float
 
 
+class Share(NamedTuple):
+    """Which of a batch's users go through the model at a time and place: one of so many.
+
+    ``draws`` is where the randomness comes from that is the share's own; None takes the batch's.
+    """
+
+    place: int = 0
+    n_shares: int = 1
+    draws: np.random.Generator | None = None
+
+    def of(self, n_users: int) -> NDArray[np.int64]:
+        """Return positions in the batch, which is in order of length: all shares take as long."""
+        return np.arange(self.place, n_users, self.n_shares)
+
+
+WHOLE = Share()
+
+
 class Objective(Protocol):
     """What :func:`train` minimises: a model, who can train it, and the losses of a batch."""
 
@@ -101,10 +126,13 @@ class Objective(Protocol):
         users: NDArray[np.int64],
         rng: np.random.Generator,
         generator: torch.Generator,
+        share: Share = ...,
     ) -> Iterator[tuple[Tensor, ...]]:
         """Yield, for each part of a batch of users, what it adds to the loss and to its terms.
 
-        All are scalars; the first is to be differentiated before the next part is asked for.
+        All are scalars; the first is to be differentiated before the next part is asked for. The
+        losses of all shares of a batch add up to those of the batch: what is drawn from `rng` is
+        drawn for the whole of it, and the same for each share.
         """
 
 
@@ -208,9 +236,7 @@ class _Average:
                 continue
             rows = grad.coalesce().indices()[0]
             if name not in self.n_touched:
-                self.n_touched[name] = torch.zeros(
-                    len(value), dtype=torch.float32, device=value.device
-                )
+                self.n_touched[name] = value.new_zeros(len(value))
             steps = self.n_touched[name][rows] + 1
             self.n_touched[name][rows] = steps
             own_share = (9.0 / (steps + 9.0)).clamp_min(1 - self.decay)
@@ -237,6 +263,7 @@ def train(
     initial_weights: Mapping[str, NDArray[np.float32]] | None = None,
     validate: Callable[[Weights, list[EpochLog]], float] | None = None,
     on_epoch: Callable[[list[EpochLog], Callable[[], Weights]], bool] | None = None,
+    checkpoint: Checkpoint | None = None,
 ) -> tuple[Weights, list[EpochLog]]:
     """Minimise an objective; return the best weights and the log of all epochs.
 
@@ -258,6 +285,8 @@ def train(
     on_epoch : callable, default=None
         Called after each epoch with the log so far and a function that copies the current
         weights; training stops when it returns True.
+    checkpoint : Checkpoint, default=None
+        Opened; training goes on from what it holds, and writes to it after each epoch.
 
     Returns
     -------
@@ -269,6 +298,8 @@ def train(
     ------
     FloatingPointError
         If the loss or a weight is not finite.
+    ValueError
+        If the device has no room for the model, or for one user's part of a batch.
     """
     device = resolve_device(settings.device)
     # By size, not by a stopwatch: sums over other shares of the threads round otherwise, and a fit
@@ -276,9 +307,8 @@ def train(
     positions_a_step = objective.n_positions() / _n_batches(objective, settings)
     one_thread = positions_a_step * settings.embedding_dim < _SMALL_STEP
     with _own_torch_state(device, one_thread=one_thread):
-        return _train(
-            objective, n_items, settings, device, rng, initial_weights, validate, on_epoch
-        )
+        run = _Run(objective, n_items, settings, device, rng, initial_weights)
+        return _train(run, validate, on_epoch, checkpoint)
 
 
 def _n_batches(objective: Objective, settings: Settings) -> int:
@@ -314,75 +344,285 @@ def _own_torch_state(device: torch.device, *, one_thread: bool) -> Iterator[None
             torch.set_num_threads(n_threads)
 
 
-def _train(
-    objective: Objective,
-    n_items: int,
-    settings: Settings,
-    device: torch.device,
-    rng: np.random.Generator,
-    initial_weights: Mapping[str, NDArray[np.float32]] | None,
-    validate: Callable[[Weights, list[EpochLog]], float] | None,
-    on_epoch: Callable[[list[EpochLog], Callable[[], Weights]], bool] | None,
-) -> tuple[Weights, list[EpochLog]]:
-    dtype = resolve_precision(settings.precision, device)
-    seed = int(rng.integers(2**63))
-    try:
-        model = objective.model(n_items, torch.Generator().manual_seed(seed))
-    except RuntimeError as error:  # as torch says that there is not so much memory
-        raise ValueError(
-            f"There is no room for a model of {n_items} items with embedding_dim="
-            f"{settings.embedding_dim}, max_len={settings.max_len} and n_layers="
-            f"{settings.n_layers}: lower them."
-        ) from error
-    if initial_weights is not None:
-        model.load_state_dict(
-            {name: torch.from_numpy(np.array(value)) for name, value in initial_weights.items()}
-        )
-    model.to(device)
-    generator = torch.Generator(device).manual_seed(seed)
-    optimizers = _optimizers(model, settings)
-    average = _Average(model, settings.ema_decay)
-    history: list[EpochLog] = []
-    users = objective.trainable_users()
-    n_epochs = settings.max_epochs if len(users) else 0
-    n_batches = _n_batches(objective, settings)
-    best_weights: Weights | None = None
-    best_score, best_epoch = -np.inf, 0
-    for epoch in range(1, n_epochs + 1):
-        start = time.perf_counter()
+class _Run:
+    """A training between two epochs: all that changes, and how an epoch changes it.
+
+    Parameters
+    ----------
+    objective, n_items, settings, rng, initial_weights
+        As in :func:`train`.
+    device : torch.device
+    """
+
+    def __init__(
+        self,
+        objective: Objective,
+        n_items: int,
+        settings: Settings,
+        device: torch.device,
+        rng: np.random.Generator,
+        initial_weights: Mapping[str, NDArray[np.float32]] | None,
+    ) -> None:
+        self.objective, self.settings, self.device, self.rng = objective, settings, device, rng
+        self.dtype = resolve_precision(settings.precision, device)
+        self.users = objective.trainable_users()
+        self.n_batches = _n_batches(objective, settings)
+        self.place, self.n_shares = place(), 1
+        self.seed = seed = int(rng.integers(2**63))
+        self.draws = np.random.default_rng(seed)
+        try:
+            self.model = objective.model(n_items, torch.Generator().manual_seed(seed))
+            if initial_weights is not None:
+                self.model.load_state_dict(_tensors(initial_weights))
+            self.model.to(device)
+            self.average = _Average(self.model, settings.ema_decay)
+        except RuntimeError as error:  # as torch says that there is not so much memory
+            raise ValueError(
+                f"There is no room for a model of {n_items} items with embedding_dim="
+                f"{settings.embedding_dim}, max_len={settings.max_len} and n_layers="
+                f"{settings.n_layers}: lower them."
+            ) from error
+        self.generator = torch.Generator(device).manual_seed(seed)
+        self.optimizers = _optimizers(self.model, settings)
+        self.history: list[EpochLog] = []
+        self.best_weights: Weights | None = None
+        self.best_score, self.best_epoch = -np.inf, 0
+        self.ended = not (len(self.users) and settings.max_epochs)
+
+    def run_epoch(self) -> dict[str, float]:
+        """Take one step for each batch; return the means of the losses."""
+        settings, epoch = self.settings, len(self.history) + 1
+        # Streams of this process and epoch, so that there is none to keep between epochs.
+        seeds = [self.seed, epoch, self.place.rank]
+        self.draws = np.random.default_rng(seeds)
+        if self.place.n_processes > 1:
+            self.generator.manual_seed(int(np.random.default_rng(seeds).integers(2**63)))
         # Summed on the device and read once an epoch: reading waits for the device.
-        sums = torch.zeros(1 + len(objective.terms), dtype=torch.float32, device=device)
-        for batch in np.array_split(rng.permutation(users), n_batches):
-            parts = objective.losses(model, batch, rng, generator)
-            while True:
-                with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
-                    losses = next(parts, None)
-                # Inside another autocast, weights cast before a step would outlive it.
-                torch.clear_autocast_cache()
-                if losses is None:
-                    break
-                losses[0].backward()
-                sums += torch.stack([loss.detach().float() for loss in losses])
-            for optimizer in optimizers:
-                optimizer.step()
-            average.update()
-            model.zero_grad(set_to_none=True)
-        names = ("loss", *objective.terms)
-        means = dict(zip(names, (sums / n_batches).tolist(), strict=True))
+        sums = torch.zeros(1 + len(self.objective.terms), dtype=torch.float32, device=self.device)
+        sparse = ITEM_PARAMETERS if settings.n_negatives is not None else ()
+        for batch in np.array_split(self.rng.permutation(self.users), self.n_batches):
+            sums += self._add_gradients(batch)
+            sum_gradients(self.model, sparse)
+            with _room_for("a step of the optimiser", self.device, settings):
+                for optimizer in self.optimizers:
+                    optimizer.step()
+                self.average.update()
+            self.model.zero_grad(set_to_none=True)
+        names = ("loss", *self.objective.terms)
+        means = dict(zip(names, (summed(sums) / self.n_batches).tolist(), strict=True))
         # The weights too: the last step may have spoilt them without a loss to show it.
-        weights_finite = torch.stack([p.isfinite().all() for p in model.parameters()]).all()
-        if not (np.isfinite(list(means.values())).all() and weights_finite):
+        finite = torch.stack([p.isfinite().all() for p in self.model.parameters()]).all()
+        if not (np.isfinite(list(means.values())).all() and finite):
             raise FloatingPointError(
                 f"Training diverged in epoch {epoch} ({means}). Lower learning_rate (now "
                 f"{settings.learning_rate:g}), or pass precision='float32'; with "
                 f"contrastive_similarity='cosine' raise temperature (now {settings.temperature:g})."
             )
+        return means
+
+    def _add_gradients(self, batch: NDArray[np.int64]) -> Tensor:
+        """Add the gradients of this process' users, in as many shares as the memory asks for.
+
+        Returns the sums of the losses.
+        """
+        rank, n_processes = self.place
+        n_users = len(range(rank, len(batch), n_processes))
+        before = self.rng.bit_generator.state, self.generator.get_state()
+        while True:
+            n_shares = min(self.n_shares, max(n_users, 1))
+            try:
+                total = n_shares * n_processes
+                if total == 1:
+                    return self._losses(batch)
+                # Each share draws for the whole batch, so that it knows the batch's own total.
+                sums = torch.zeros((), device=self.device)
+                for place in range(rank, total, n_processes):
+                    self.rng.bit_generator.state = before[0]
+                    sums = sums + self._losses(batch, share=Share(place, total, self.draws))
+                return sums
+            except (MemoryError, RuntimeError) as error:
+                if not _is_out_of_memory(error):
+                    raise
+                reason = f"{error!s:.200}"
+            # What the failed attempt held is free here, where its frames are gone.
+            self.model.zero_grad(set_to_none=True)
+            self.generator.set_state(before[1])
+            if self.device.type == "cuda":
+                torch.cuda.empty_cache()
+            if n_shares >= n_users:
+                raise _no_room("the events of one user", self.device, self.settings, reason)
+            self.n_shares = 2 * n_shares
+            warnings.warn(
+                f"{self.device} has no room for {-(-n_users // n_shares)} users at a time "
+                f"({reason}). From now on a batch goes through the model in {self.n_shares} or "
+                "more parts, which takes longer. Lower batch_size, max_len or embedding_dim, or "
+                "pass n_negatives, if that is too slow.",
+                UserWarning,
+                stacklevel=9,
+            )
+
+    def _losses(self, batch: NDArray[np.int64], **share: Share) -> Tensor:
+        parts = self.objective.losses(self.model, batch, self.rng, self.generator, **share)
+        sums = torch.zeros(1 + len(self.objective.terms), dtype=torch.float32, device=self.device)
+        device = self.device.type
+        while True:
+            with torch.autocast(device, self.dtype, enabled=self.dtype != torch.float32):
+                losses = next(parts, None)
+            # Inside another autocast, weights cast before a step would outlive it.
+            torch.clear_autocast_cache()
+            if losses is None:
+                return sums
+            losses[0].backward()
+            sums += torch.stack([loss.detach().float() for loss in losses])
+
+    def score(self, score: float) -> bool:
+        """Keep the weights if they are the best so far; tell whether patience is at its end."""
+        epoch = len(self.history)
+        if score > self.best_score:
+            self.best_score, self.best_epoch = score, epoch
+            self.best_weights = self.average.to_numpy()
+        return epoch - self.best_epoch >= self.settings.n_iter_no_change
+
+    def state(self) -> State:
+        """Take all that changes from epoch to epoch."""
+        arrays = {f"average/{name}": value for name, value in self.average.values.items()}
+        arrays |= {f"touched/{name}": value for name, value in self.average.n_touched.items()}
+        arrays |= {f"model/{name}": value for name, value in self.model.named_parameters()}
+        steps: list[list[float | None]] = []
+        for i, optimizer in enumerate(self.optimizers):
+            states = [optimizer.state.get(p, {}) for p in optimizer.param_groups[0]["params"]]
+            steps.append([float(state["step"]) if state else None for state in states])
+            for j, state in enumerate(states):
+                arrays |= {f"optimizer/{i}/{j}/{key}": state[key] for key in _MOMENTS if state}
+        plain = {
+            "history": [
+                [log.epoch, log.losses, log.validation_score, log.seconds] for log in self.history
+            ],
+            "best_epoch": self.best_epoch,
+            "best_score": self.best_score if self.best_epoch else None,
+            "ended": self.ended,
+            "rng": self.rng.bit_generator.state,
+            "average_steps": self.average.n_steps,
+            "optimizer_steps": steps,
+            "touched": sorted(self.average.n_touched),
+        }
+        numpy = {name: value.detach().cpu().numpy() for name, value in arrays.items()}
+        numpy |= {f"best/{name}": value for name, value in (self.best_weights or {}).items()}
+        return State(plain, numpy | {"generator": self.generator.get_state().numpy()})
+
+    def restore(self, plain: dict[str, Any], array: Arrays) -> None:
+        """Go on from what :meth:`state` took; what is no such state is any kind of error."""
+        shapes = {name: tuple(p.shape) for name, p in self.model.named_parameters()}
+
+        def group(prefix: str, names: Iterable[str]) -> Weights:
+            return {name: array(f"{prefix}/{name}", "<f4", shapes[name]) for name in names}
+
+        self.model.load_state_dict(_tensors(group("model", shapes)))
+        for name, value in _tensors(group("average", self.average.values)).items():
+            self.average.values[name].copy_(value)
+        for name in plain["touched"]:
+            counts = array(f"touched/{name}", "<f4", shapes[name][:1])
+            self.average.n_touched[name] = torch.from_numpy(np.array(counts)).to(self.device)
+        self.average.n_steps = int(plain["average_steps"])
+        numbers = {id(p): name for name, p in self.model.named_parameters()}
+        for i, optimizer in enumerate(self.optimizers):
+            held = optimizer.state_dict()
+            for j, p in enumerate(optimizer.param_groups[0]["params"]):
+                step = plain["optimizer_steps"][i][j]
+                if step is None:
+                    continue
+                shape = shapes[numbers[id(p)]]
+                moments = {key: array(f"optimizer/{i}/{j}/{key}", "<f4", shape) for key in _MOMENTS}
+                is_adam = isinstance(optimizer, torch.optim.Adam)
+                held["state"][j] = _tensors(moments) | {
+                    "step": torch.tensor(float(step)) if is_adam else int(step)
+                }
+            optimizer.load_state_dict(held)
+        names = ("loss", *self.objective.terms)
+        self.history = [
+            EpochLog(
+                int(epoch),
+                {name: float(losses[name]) for name in names},
+                None if score is None else float(score),
+                float(seconds),
+            )
+            for epoch, losses, score, seconds in plain["history"]
+        ]
+        self.ended, self.best_epoch = bool(plain["ended"]), int(plain["best_epoch"])
+        epochs = [log.epoch for log in self.history]
+        if epochs != list(range(1, len(epochs) + 1)) or not 0 <= self.best_epoch <= len(epochs):
+            raise ValueError("epochs that do not follow each other")
+        if self.best_epoch:
+            self.best_score = float(plain["best_score"])
+            self.best_weights = {
+                name: np.array(value) for name, value in group("best", shapes).items()
+            }
+        self.rng.bit_generator.state = plain["rng"]
+        self.generator.set_state(torch.from_numpy(np.array(array("generator", "|u1", None))))
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    """Tell it from other errors; only CUDA's has a class of its own."""
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    told = str(error).lower()
+    return any(f"{word} memory" in told for word in ("out of", "not enough", "can't allocate"))
+
+
+def _no_room(what: str, device: torch.device, settings: Settings, reason: str) -> ValueError:
+    return ValueError(
+        f"There is no room on {device} for {what} with embedding_dim={settings.embedding_dim}, "
+        f"max_len={settings.max_len} and n_layers={settings.n_layers} ({reason}). Lower them, pass "
+        "n_negatives where there are many items, or another device."
+    )
+
+
+@contextmanager
+def _room_for(what: str, device: torch.device, settings: Settings) -> Iterator[None]:
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if not _is_out_of_memory(error):
+            raise
+        raise _no_room(what, device, settings, f"{error!s:.200}") from error
+
+
+def _tensors(arrays: Mapping[str, NDArray[np.float32]]) -> dict[str, Tensor]:
+    return {name: torch.from_numpy(np.array(value)) for name, value in arrays.items()}
+
+
+def _train(
+    run: _Run,
+    validate: Callable[[Weights, list[EpochLog]], float] | None,
+    on_epoch: Callable[[list[EpochLog], Callable[[], Weights]], bool] | None,
+    checkpoint: Checkpoint | None,
+) -> tuple[Weights, list[EpochLog]]:
+    if checkpoint is not None:
+        state = from_first(lambda: _resumed(run, checkpoint))
+        if run.place.rank:
+            run.restore(state.plain, lambda name, *_: state.arrays[name])
+    history, average = run.history, run.average
+    while not run.ended:
+        start = time.perf_counter()
+        epoch, means = len(history) + 1, run.run_epoch()
         history.append(EpochLog(epoch, means, None, time.perf_counter() - start))
         score = None if validate is None else validate(average.to_numpy(), history)
         history[-1] = EpochLog(epoch, means, score, time.perf_counter() - start)
-        if score is not None and score > best_score:
-            best_score, best_epoch, best_weights = score, epoch, average.to_numpy()
+        run.ended = bool(epoch >= run.settings.max_epochs)  # NumPy's bool is not JSON
+        if score is not None and run.score(score):
+            run.ended = True
         stop = on_epoch is not None and on_epoch(history, average.to_numpy)
-        if stop or (score is not None and epoch - best_epoch >= settings.n_iter_no_change):
-            break
-    return best_weights or average.to_numpy(), history
+        if any(gathered(bool(stop))):
+            run.ended = True
+        if checkpoint is not None:  # what a callback decided, too
+            checkpoint.write(run.state(), epoch)
+    weights = run.best_weights or average.to_numpy()
+    return from_first(lambda: weights), history
+
+
+def _resumed(run: _Run, checkpoint: Checkpoint) -> State:
+    checkpoint.resume(run.restore)
+    state = run.state()
+    # Whether there is room for it, and the right to write, is better known before the work.
+    checkpoint.write(state, 0)
+    return state

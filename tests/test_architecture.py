@@ -42,7 +42,9 @@ ALLOWED = {
     "datasets": {"_sklearn"},
     "nn": {"sequences"},
     "losses": {"nn"},
-    "training": {"nn"},
+    "checkpoint": {"archive", "persistence"},
+    "distributed": set(),
+    "training": {"checkpoint", "distributed", "nn"},
     "objectives": {"losses", "nn", "sequences", "training"},
     "memory": {"_lazy", "sequences"},
     "selection": {"sequences"},
@@ -68,8 +70,10 @@ ALLOWED = {
     "answering": {"_typing", "columns", "frames", "parameters"},
     "fitting": {
         "_sklearn",
+        "checkpoint",
         "columns",
         "fitted",
+        "frames",
         "ids",
         "interactions",
         "memory",
@@ -80,6 +84,7 @@ ALLOWED = {
     "recommender": {
         "_sklearn",
         "answering",
+        "checkpoint",
         "fitted",
         "fitting",
         "frames",
@@ -119,7 +124,7 @@ ALLOWED = {
         "sequences",
     },
 }
-WITH_TORCH = {"nn", "losses", "training", "objectives", "accelerated"}
+WITH_TORCH = {"nn", "losses", "distributed", "training", "objectives", "accelerated"}
 WITH_SKLEARN = {
     "_sklearn",
     "baselines",

@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tiny import X, Y, tiny
+from tiny import FEEDBACKS, HISTORIES, X, Y, as_pandas, same_weights, tiny
 
 from posneg_rec import fitting
 from posneg_rec.fitted import FittedModel
 from posneg_rec.interactions import read_interactions
+from posneg_rec.model_selection import FutureLeakWarning
 from posneg_rec.sequences import Histories
 
 
@@ -229,6 +230,203 @@ def test_repeated_items_are_validated_on_where_they_can_be_recommended(recwarn):
     with pytest.warns(UserWarning, match="repeat an item of their user"):
         model = tiny(exclude_seen=True).fit(rows, feedback)
     assert set(model.history_["validation_score"]) == {None}
+
+
+# ------------------------------------------------------------------------------ a set of one's own
+
+LAST = X[:, 0].max() - 9
+OTHERS, OTHER_Y = X[X[:, 0] >= LAST], Y[X[:, 0] >= LAST]
+TRAIN, TRAIN_Y = X[X[:, 0] < LAST], Y[X[:, 0] < LAST]
+
+
+def watched(monkeypatch):
+    """Fix the ranks, and note which events are ranked."""
+    asked = []
+
+    def ranks(self, events, users, targets, **options):
+        asked.append((self, events, users, targets))
+        return np.resize([1, 3, 11, 10], len(targets))
+
+    monkeypatch.setattr(FittedModel, "ranks", ranks)
+    return asked
+
+
+@pytest.mark.parametrize("form", ["array", "pandas", "histories"])
+def test_a_validation_set_is_ranked_and_nothing_of_the_rest_is_held_out(monkeypatch, form):
+    asked = watched(monkeypatch)
+    if form == "histories":
+        train, y = HISTORIES[:30], FEEDBACKS[:30]
+        others, other_y = HISTORIES[30:], FEEDBACKS[30:]
+    else:
+        make = as_pandas if form == "pandas" else np.asarray
+        train, y, others, other_y = make(TRAIN), TRAIN_Y, make(OTHERS), OTHER_Y
+    model = tiny().fit(train, y, X_val=others, y_val=other_y)
+    validating, events, users, targets = asked[0]
+    # Every like of the latest half of each of their users, and nothing else.
+    expected = []
+    for user in range(10):
+        start, stop = events.offsets[user : user + 2]
+        latest = np.arange(stop - min((stop - start) // 2, 10), stop)
+        expected += latest[events.signs[latest] == 1].tolist()
+    assert len(events.users) == 10 and targets.tolist() == expected
+    assert events.items.tolist() == model.fitted_.vocabulary.encode(OTHERS[:, 1]).tolist()
+    assert (np.repeat(np.arange(10), events.lengths)[targets] == users).all()
+    # What is counted, before the end and at it, is all of the rest.
+    for fitted in (validating, model.fitted_):
+        assert fitted.likes.sum() == np.count_nonzero(TRAIN_Y == 1)
+        assert fitted.dislikes.sum() == np.count_nonzero(TRAIN_Y == -1)
+    gains = np.resize([1, 1 / 2, 0, 1 / math.log2(11)], len(targets))
+    assert model.history_["validation_score"] == pytest.approx([gains.mean()] * 2)
+
+
+def test_training_with_a_validation_set_is_training_on_all_the_rest():
+    # Where each epoch is better than the one before, the last weights come back.
+    model = tiny(max_epochs=1).fit(TRAIN, TRAIN_Y, X_val=OTHERS, y_val=OTHER_Y)
+    assert model.validation_fraction == 0.1
+    other = tiny(max_epochs=1, validation_fraction=0.9)
+    assert same_weights(model, other.fit(TRAIN, TRAIN_Y, X_val=OTHERS, y_val=OTHER_Y))
+    assert not same_weights(model, tiny(max_epochs=1).fit(TRAIN, TRAIN_Y))
+
+
+def test_a_validation_set_stops_a_fit_and_keeps_the_best_weights(monkeypatch):
+    scores = iter([0.2, 0.4, 0.3, 0.1, 0.9])
+    monkeypatch.setattr(fitting, "gain", lambda ranks, *which: np.full(len(ranks), next(scores)))
+    sizes = {"max_epochs": 5, "n_iter_no_change": 2, "item_memory": False}
+    model = tiny(**sizes).fit(TRAIN, TRAIN_Y, X_val=OTHERS, y_val=OTHER_Y)
+    assert model.history_["validation_score"] == pytest.approx([0.2, 0.4, 0.3, 0.1])
+    scores = iter([0.2, 0.4])
+    two = tiny(**sizes | {"max_epochs": 2}).fit(TRAIN, TRAIN_Y, X_val=OTHERS, y_val=OTHER_Y)
+    assert same_weights(model, two)
+
+
+def test_memory_is_weighed_by_the_validation_set(monkeypatch):
+    seen = []
+
+    def weighed(self, items, events, held):
+        seen.append((items, events, held))
+        return original(self, items, events, held)
+
+    original = FittedModel.weighed
+    monkeypatch.setattr(FittedModel, "weighed", weighed)
+    tiny().fit(TRAIN, TRAIN_Y, X_val=OTHERS, y_val=OTHER_Y)
+    items, events, held = seen[-1]
+    assert len(events.items) == len(OTHERS)
+    assert held.sum() == np.minimum(events.lengths // 2, 10).sum()
+    assert items.counts.sum() <= np.count_nonzero(TRAIN_Y)  # of the rows to train on alone
+
+
+def test_of_a_large_validation_set_some_users_are_ranked(monkeypatch):
+    monkeypatch.setattr(fitting, "_MAX_VALIDATION_TARGETS", 10)
+    asked = watched(monkeypatch)
+    chosen = []
+    for seed in (0, 0, 1, 2):
+        tiny(random_state=seed).fit(TRAIN, TRAIN_Y, X_val=OTHERS, y_val=OTHER_Y)
+        chosen.append(sorted(set(asked[-1][2].tolist())))
+    assert chosen[0] == chosen[1] and len({tuple(users) for users in chosen}) > 1
+    assert all(0 < len(users) < 10 for users in chosen)
+
+
+VALIDATION = {"X_val": OTHERS, "y_val": OTHER_Y}
+
+
+@pytest.mark.parametrize(
+    ("changes", "y", "passed", "message"),
+    [
+        ({"early_stopping": False}, TRAIN_Y, VALIDATION, "early_stopping=False"),
+        ({}, TRAIN_Y, {"y_val": OTHER_Y}, "y_val is provided, but X_val"),
+        ({}, TRAIN_Y, {"X_val": OTHERS}, "X_val is provided, but y_val"),
+        ({}, None, VALIDATION, "y_val is provided, but y was not"),
+        ({}, TRAIN_Y, {"X_val": OTHERS[:, :2], "y_val": OTHER_Y}, "X_val: X has 2 features"),
+        ({}, TRAIN_Y, {"X_val": OTHERS, "y_val": OTHER_Y[1:]}, "X_val, y_val: .*[Ff]eedback"),
+        ({}, TRAIN_Y, {"X_val": OTHERS[:0], "y_val": OTHER_Y[:0]}, "X_val, y_val: "),
+        ({}, TRAIN_Y, {"X_val": [[], []], "y_val": [[], []]}, "X_val, y_val: "),
+        ({}, TRAIN_Y, {"X_val": OTHERS, "y_val": OTHER_Y * 3}, "X_val, y_val: "),
+        (
+            {},
+            TRAIN_Y,
+            {"X_val": np.add(OTHERS, [0, 1000, 0]), "y_val": OTHER_Y},
+            r"X_val holds no item of X: it has \[10\d\d, .*, X has \[0, 1, 2, ...\]",
+        ),
+        (
+            {},
+            TRAIN_Y,
+            {"X_val": [["a", "b"]], "y_val": [[1, 1]]},
+            "X_val holds no item of X: the model knows integer ids, got strings",
+        ),
+        (
+            {},
+            TRAIN_Y,
+            {"X_val": OTHERS[np.unique(OTHERS[:, 0], return_index=True)[1]], "y_val": [1] * 10},
+            "None of the 10 users of X_val has a second event",
+        ),
+        ({}, TRAIN_Y, {"X_val": OTHERS, "y_val": -abs(OTHER_Y)}, "latest events .* is liked"),
+        (
+            {"exclude_seen": True},
+            TRAIN_Y,
+            {"X_val": [[1, 1], [2, 1, 2]], "y_val": [[1, 1], [1, 1, 1]]},
+            "None of the 2 liked latest events of X_val .* 0 are of items .* 2 repeat",
+        ),
+        (
+            {},
+            TRAIN_Y,
+            {"X_val": [[1, 999]], "y_val": [[1, 1]]},
+            "None of the 1 liked latest events of X_val .* 1 are of items that X does not hold",
+        ),
+    ],
+)
+def test_validation_set_that_cannot_be_ranked_is_named(changes, y, passed, message):
+    model = tiny(**changes)
+    with pytest.raises(ValueError, match=message):
+        model.fit(TRAIN, y, **passed)
+    assert "fitted_" not in vars(model)
+
+
+def test_unknown_items_of_a_validation_set_are_ignored_missed_and_named(monkeypatch):
+    asked = watched(monkeypatch)
+    others, feedback = [[1, 5, 999, 7], [888, 2, 3, 4]], [[1, 1, 1, 1], [1, 1, 1, 1]]
+    with pytest.warns(
+        UserWarning,
+        match=r"2 of 8 events of X_val .* \(\[888, 999\]\)",
+    ):
+        tiny(item_memory=False).fit(TRAIN, TRAIN_Y, X_val=others, y_val=feedback)
+    _, events, _, targets = asked[0]
+    assert targets.tolist() == [2, 3, 6, 7]
+    assert events.items[[2, 4]].tolist() == [-1, -1]
+
+
+def test_graded_feedback_of_a_validation_set_is_read_by_the_threshold(monkeypatch):
+    asked = watched(monkeypatch)
+    model = tiny(positive_threshold=4)
+    model.fit(TRAIN, TRAIN_Y + 4, X_val=OTHERS, y_val=OTHER_Y + 4)
+    assert asked[0][1].signs.tolist() == OTHER_Y.tolist()
+
+
+def test_zero_means_the_same_in_the_validation_set(monkeypatch):
+    asked = watched(monkeypatch)
+    signed = TRAIN_Y.copy()
+    signed[::5] = 0
+    tiny().fit(TRAIN, signed, X_val=OTHERS, y_val=np.maximum(OTHER_Y, 0))
+    assert set(asked[0][1].signs) == {0, 1}  # neutral, though no -1 is in sight
+
+
+@pytest.mark.parametrize("timeless", [False, True])
+def test_a_validation_set_that_was_trained_on_is_named(recwarn, timeless):
+    def of(rows):
+        return rows[:, :2] if timeless else rows
+
+    with pytest.warns(FutureLeakWarning, match=r"of \d+ targets of X_val are rows of X, too"):
+        tiny().fit(of(X), Y, X_val=of(OTHERS), y_val=OTHER_Y)
+    recwarn.clear()
+    tiny().fit(of(TRAIN), TRAIN_Y, X_val=of(OTHERS), y_val=OTHER_Y)
+    # The same users, but their later rows are not trained on: all rows before a target are there.
+    lengths = np.bincount(X[:, 0].astype(int))
+    place = np.concatenate([np.arange(length) for length in lengths])
+    latest = place >= np.repeat(lengths - lengths // 2, lengths)
+    if not timeless:
+        tiny().fit(X[~latest], Y[~latest], X_val=X, y_val=Y)
+    # Users of a list are told by their place alone.
+    tiny().fit(HISTORIES, FEEDBACKS, X_val=HISTORIES[30:], y_val=FEEDBACKS[30:])
+    assert not recwarn
 
 
 # ------------------------------------------------------------------------------ going on

@@ -512,6 +512,65 @@ def test_weights_reach_the_recommender():
         assert pipeline.score(X, Y) == expected.score(X, Y)
 
 
+def test_a_validation_set_goes_through_the_transformers(monkeypatch):
+    held = X[:, 0] >= X[:, 0].max() - 9
+    passed = {"X_val": X[held], "y_val": Y[held]}
+    masker = RareItemMasker(min_users_per_item=12, min_items_per_user=3)
+    masked = clone(masker).fit(X[~held])
+    kept = masked.transform(X[held])[:, 0] != MISSING_ID
+    assert np.count_nonzero(~kept) > 0
+    trained = masked.transform(X[~held])[:, 0] != MISSING_ID
+    expected = tiny().fit(
+        X[~held][trained], Y[~held][trained], X_val=X[held][kept], y_val=Y[held][kept]
+    )
+    scores = expected.history_["validation_score"]
+
+    def same(pipeline, **passed):
+        pipeline.fit(X[~held], Y[~held], **passed)
+        return (
+            same_weights(pipeline[-1], expected)
+            and scores == (pipeline[-1].history_["validation_score"])
+        )
+
+    def pipeline(**options):
+        made = pipeline_of(clone(masker)).set_params(**options)
+        with sklearn.config_context(enable_metadata_routing=True):
+            made[-1].set_fit_request(X_val=True, y_val=True)
+        return made
+
+    step = "contrastiveseqrecommender"
+    assert same(pipeline(), **passed)
+    assert same(pipeline(), **{f"{step}__{name}": value for name, value in passed.items()})
+    table = {"X_val": as_pandas(X[held]), "y_val": Y[held]}
+    assert pipeline().fit(as_pandas(X[~held]), Y[~held], **table)[-1].history_[
+        "validation_score"
+    ] == pytest.approx(scores)
+    with sklearn.config_context(enable_metadata_routing=True):
+        for transform_input in (None, ["X_val"]):
+            assert same(pipeline(transform_input=transform_input), **passed)
+        with pytest.raises(UnsetMetadataPassedError, match="X_val"):
+            pipeline_of(masker).fit(X[~held], Y[~held], **passed)
+    with pytest.raises(TypeError, match="X_val is a list"):
+        pipeline().fit(X[~held], Y[~held], X_val=HISTORIES, y_val=FEEDBACKS)
+    # Nothing to go through: histories will do.
+    alone = pipeline_of().fit(
+        HISTORIES[:30], FEEDBACKS[:30], X_val=HISTORIES[30:], y_val=FEEDBACKS[30:]
+    )
+    assert None not in alone[-1].history_["validation_score"]
+
+
+def test_a_search_over_a_pipeline_takes_a_validation_set():
+    held = X[:, 0] >= X[:, 0].max() - 9
+    search = GridSearchCV(
+        neutral_pipeline(max_epochs=1),
+        {"contrastiveseqrecommender__embedding_dim": [4, 8]},
+        cv=LeaveLastOutSplit(),
+    )
+    search.fit(X[~held], Y[~held], X_val=X[held], y_val=Y[held])
+    expected = clone(search.best_estimator_).fit(X[~held], Y[~held], X_val=X[held], y_val=Y[held])
+    assert same_weights(search.best_estimator_[-1], expected[-1])
+
+
 def test_weights_of_masked_rows_do_not_count():
     masker = RareItemMasker(min_users_per_item=15, min_items_per_user=3)
     kept = masker.fit_transform(X)[:, 0] != MISSING_ID

@@ -1,7 +1,10 @@
 """The loop: what it minimises, keeps and leaves alone."""
 
+import doctest
 import itertools
+import re
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -373,3 +376,20 @@ def test_every_user_is_in_one_batch_of_at_most_batch_size(n_users, batch_size):
     batches = batches_of_an_epoch(n_users, batch_size)
     assert sorted(itertools.chain(*batches)) == list(range(n_users))
     assert max(map(len, batches)) <= batch_size
+
+
+def test_documentation_shows_what_happens_and_names_tests_that_there_are():
+    here = Path(__file__).parent
+    text = (here.parent / "docs" / "train.md").read_text(encoding="utf-8")
+    snippets = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    examples = "\n".join(snippet for snippet in snippets if ">>>" in snippet)
+    test = doctest.DocTestParser().get_doctest(examples, {}, "train.md", None, None)
+    assert len(test.examples) > 10
+    assert doctest.DocTestRunner().run(test).failed == 0
+    named = set(re.findall(r"`(test_\w+)`", text))
+    there = {
+        name
+        for path in here.glob("test_*.py")
+        for name in re.findall(r"def (\w+)", path.read_text())
+    }
+    assert len(named) > 30 and named <= there
