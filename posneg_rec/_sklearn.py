@@ -1,11 +1,13 @@
 """Every private name of scikit-learn that this package needs, each held by a test."""
 
+from typing import Any
+
 from sklearn.base import _fit_context as fit_context
 from sklearn.pipeline import _final_estimator_has as final_estimator_has
 from sklearn.pipeline import _name_estimators as name_estimators
 from sklearn.utils._param_validation import Interval, StrOptions, validate_params
 from sklearn.utils.validation import _check_feature_names_in as check_feature_names_in
-from sklearn.utils.validation import _check_sample_weight as check_sample_weight
+from sklearn.utils.validation import _check_sample_weight
 
 __all__ = [
     "Interval",
@@ -17,3 +19,12 @@ __all__ = [
     "name_estimators",
     "validate_params",
 ]
+
+
+def check_sample_weight(sample_weight: Any, X: Any, **options: Any) -> Any:
+    """Check weights as scikit-learn does, and name them in whatever NumPy says of them."""
+    try:
+        return _check_sample_weight(sample_weight, X, **options)
+    except (TypeError, ValueError, OverflowError) as error:
+        kind = TypeError if isinstance(error, TypeError) else ValueError
+        raise kind(f"sample_weight must be one number or one per row: {error}") from error

@@ -362,6 +362,13 @@ def read_table(
     )
 
 
+def check_table(interactions: Any) -> None:
+    """Refuse what is no table, before anything else looks for its columns."""
+    table = as_table(interactions, n_columns=1)
+    if is_frame(table):
+        _eager(table)
+
+
 def _eager(frame: Any) -> nw.DataFrame[Any]:
     try:
         eager = nw.from_native(frame, eager_only=True)
