@@ -431,7 +431,7 @@ def fingerprint(value):
         return type(value), [fingerprint(part) for part in value]
     if isinstance(value, dict):
         return [(key, fingerprint(part)) for key, part in value.items()]
-    if isinstance(value, np.ndarray):
+    if isinstance(value, np.ndarray) and not isinstance(value, np.ma.MaskedArray):
         parts = (
             [fingerprint(v) for v in value.ravel()] if value.dtype.hasobject else value.tobytes()
         )

@@ -82,17 +82,17 @@ class Implicit:
 
     @classmethod
     def load(cls, path, mmap=False):
-        from implicit.als import AlternatingLeastSquares
+        from implicit.cpu.als import AlternatingLeastSquares
 
         with open(path, "rb") as file:
             return cls(AlternatingLeastSquares.load(file))
 
     def recommend(self, history, k, *, feedback=None, **others):
-        from scipy.sparse import csr_array
+        from scipy.sparse import csr_matrix
 
         ratings = np.full(len(history), 5) if feedback is None else np.asarray(feedback)
         liked = np.unique(np.asarray(history, dtype=np.int64)[ratings >= 4])
-        user = csr_array(
+        user = csr_matrix(
             (np.ones(len(liked), np.float32), liked, [0, len(liked)]), (1, len(self.items_))
         )
         return self.model.recommend(0, user, N=k, recalculate_user=True)
@@ -137,7 +137,7 @@ def measured(ours, path, *, rate, seconds, workers, connections):
         process = subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT, env=environment)
     try:
         while (text := log.read_text()).count("startup complete") < workers:
-            if process.poll() is not None:
+            if process.poll() is not None or "Traceback" in text:
                 raise RuntimeError(text)
             time.sleep(0.1)
         port = int(re.search(r"http://127\.0\.0\.1:(\d+)", text)[1])
