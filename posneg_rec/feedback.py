@@ -16,6 +16,7 @@ from posneg_rec.frames import is_vector, unmasked
 from posneg_rec.ids import (
     Where,
     all_finite,
+    as_array,
     kind_of,
     missing_objects,
     values_of,
@@ -99,7 +100,7 @@ def _feedback_column(feedback: Any) -> NDArray[Any]:
         return values_of(feedback, "feedback")
     if isinstance(feedback, np.ma.MaskedArray):
         feedback = unmasked(feedback.astype(object))
-    return column_or_1d(feedback, warn=True, input_name="feedback")
+    return column_or_1d(as_array(feedback, "feedback"), warn=True, input_name="feedback")
 
 
 def _declared_coding(feedback: Any) -> str | None:

@@ -24,6 +24,7 @@ __all__ = [
     "Mask",
     "Where",
     "all_finite",
+    "as_array",
     "as_column",
     "as_ids",
     "as_objects",
@@ -363,6 +364,16 @@ def as_column(values: Any, name: str) -> tuple[NDArray[Any], Mask]:
     if not isinstance(array, np.ma.MaskedArray):
         return array, None
     return array.data, either(np.ma.getmaskarray(array), None)
+
+
+def as_array(values: Any, name: str) -> NDArray[Any]:
+    """Make an array of what may be lists of different lengths, which are named then."""
+    try:
+        return np.asarray(values)
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"{name} must hold one value per entry, got {shorten(values)}: {error}"
+        ) from error
 
 
 def why_no_column(values: Any) -> str | None:

@@ -565,7 +565,9 @@ class Program:
         interactions, feedback = self.data.table(self.rng)
         kwargs = {}
         if self.rng.random() < 0.15:
-            n = len(interactions) if hasattr(interactions, "__len__") else 3
+            n = 3
+            with contextlib.suppress(TypeError):
+                n = len(interactions)
             weights = [self.rng.choice([0, 1, 2.5]) for _ in range(n)]
             if hasattr(self.model, "steps"):
                 return
@@ -794,7 +796,8 @@ class Program:
             return
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            history = self.known()[:3]
+            # As an array: a list of ids that are tuples looks like rows.
+            history = np.array([*self.known()[:3], None], dtype=object)[:-1]
             answers = [one.recommend(history, k=4) for one in (self.model, copied)]
         one, other = ([part.tolist() for part in answer] for answer in answers)
         check(one == other, "a copy answers otherwise")
