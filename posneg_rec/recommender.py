@@ -478,8 +478,13 @@ class ContrastiveSeqRecommender(CallbackSupportMixin, BaseEstimator):
         before = vars(self).get("fitted_")
         if partial and before is not None:
             self._check_columns(interactions)
+        # Numbers of NumPy as plain ones: a small type of them would overflow in what follows.
+        params = {
+            name: value.item() if isinstance(value, np.generic) else value
+            for name, value in self.get_params(deep=False).items()
+        }
         fitted = fit_model(
-            self.get_params(deep=False),
+            params,
             interactions,
             feedback,
             sample_weight,

@@ -60,6 +60,7 @@ ALLOWED = {
         "model_selection",
         "persistence",
     },
+    "onnx": {"memory", "recommender"},
     "pipeline": {
         "_sklearn",
         "columns",
@@ -82,6 +83,7 @@ WITH_SKLEARN = {
     "interactions",
     "metrics",
     "model_selection",
+    "onnx",
     "pipeline",
     "preprocessing",
     "ranks",

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from fuzz import Fault, Program, run_case, run_range
-from tiny import X, Y, as_pandas, tiny
+from tiny import X, Y, as_pandas, same_weights, tiny
 
 from posneg_rec import ContrastiveSeqRecommender
 from posneg_rec.datasets import make_opposing_patterns
@@ -86,6 +86,12 @@ SWITCHES = ["max_len", "embedding_dim", "n_heads", "learning_rate", "user_column
 def test_a_switch_is_no_number(name, value):
     with pytest.raises(ValueError, match=f"{name} must be a number, got .*True"):
         tiny(**{name: value}).fit(X, Y)
+
+
+@pytest.mark.parametrize("name", ["max_len", "batch_size", "embedding_dim", "max_epochs"])
+def test_small_numbers_of_numpy_are_numbers(name):
+    plain = tiny(**{name: 4}).fit(X, Y)
+    assert same_weights(tiny(**{name: np.int8(4)}).fit(X, Y), plain)
 
 
 def test_what_may_be_a_switch_still_is():
