@@ -544,10 +544,14 @@ class Program:
         return value
 
     def check_error(self, error, name):
-        documented = (
-            isinstance(error, EXPECTED)
-            or (isinstance(error, FloatingPointError) and name in ("fit", "partial_fit"))
-            or (isinstance(error, AttributeError) and "attribute" in name)
+        # A fit whose loss ends says so; attributes that a fit did not leave behind do not exist;
+        # what cannot be pickled was a parameter of the caller's.
+        if name == "pickle" and isinstance(error, pickle.PicklingError):
+            return
+        documented = isinstance(error, EXPECTED) or (
+            isinstance(error, FloatingPointError)
+            if name in ("fit", "partial_fit")
+            else isinstance(error, AttributeError) and name.startswith("attribute")
         )
         text = "".join(traceback.format_exception(error))
         check(documented, f"an error of another type\n{text}")

@@ -12,7 +12,7 @@ from posneg_rec import ContrastiveSeqRecommender
 from posneg_rec.datasets import make_opposing_patterns
 from posneg_rec.metrics import evaluate
 
-N_CASES = 240
+N_CASES = 200
 
 
 def test_every_call_meets_its_contract_or_names_the_cause():

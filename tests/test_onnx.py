@@ -79,7 +79,7 @@ EVENTS = st.lists(
 )
 
 
-@settings(max_examples=40)
+@settings(max_examples=25)
 @given(events=EVENTS, aversion=st.sampled_from([0.0, 0.7, 5.0, 100.0]), timed=st.booleans())
 def test_scores_are_those_of_the_numpy_path(pair, events, aversion, timed):
     model, session = pair
