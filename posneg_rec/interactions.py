@@ -493,7 +493,8 @@ def as_table(interactions: Any, *, n_columns: int = 2) -> Any:
             "interactions must be a pandas, polars or pyarrow table, a 2-D array or a list of "
             f"histories, got {full_name(table)}."
         )
-    if np.iscomplexobj(table):  # scikit-learn would print all of it
+    # scikit-learn would print all of them.
+    if getattr(getattr(table, "dtype", None), "kind", None) == "c":
         raise ValueError("Complex data not supported: interactions are ids and times.")
     return check_array(
         table,
