@@ -360,7 +360,8 @@ def make_opposing_patterns(
             f"(n_pairs + 1) * group_size = {(n_pairs + 1) * group_size}: after more events a "
             "user may have nothing left to see."
         )
-    rng = check_random_state(random_state)
+    # None draws from the system: the global state is nobody's to change.
+    rng = check_random_state(np.random.RandomState() if random_state is None else random_state)
     n_groups = 2 * n_pairs + 1
     # Shuffled, so that ties broken by item id favour no group.
     item_at = rng.permutation(n_groups * group_size).reshape(n_groups, group_size)

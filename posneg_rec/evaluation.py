@@ -736,7 +736,10 @@ def _bootstrap_sums(
     random_state: int | np.random.RandomState | None,
 ) -> NDArray[np.float64]:
     """Sum the rows of `totals` over users drawn with replacement, once per bootstrap."""
-    generator = check_random_state(random_state)
+    # None draws from the system: the global state is nobody's to change.
+    generator = check_random_state(
+        np.random.RandomState() if random_state is None else random_state
+    )
     n_users = len(totals)
     sums = np.empty((n_bootstraps, totals.shape[1]))
     # How often each user is drawn is a matrix (bootstraps, users); blocks keep it small.

@@ -191,7 +191,12 @@ def as_array(values: Any, name: str) -> NDArray[Any]:
         raise TypeError(
             "np.matrix is not supported. Please convert to a numpy array with np.asarray."
         )
-    array = np.asarray(values)
+    try:
+        array = np.asarray(values)
+    except (TypeError, ValueError) as error:  # lists of different lengths
+        raise ValueError(
+            f"{name} must hold one value per entry, got {values!r:.50}: {error}"
+        ) from error
     if array.dtype.kind == "c":
         raise ValueError(f"Complex data not supported: {name} has dtype {array.dtype}.")
     return array

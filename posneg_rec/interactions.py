@@ -363,6 +363,13 @@ def read_table(
     )
 
 
+def check_table(interactions: Any) -> None:
+    """Refuse what is no table, before anything else looks for its columns."""
+    table = as_table(interactions, n_columns=1)
+    if is_frame(table):
+        _eager(table)
+
+
 def _eager(frame: Any) -> nw.DataFrame[Any]:
     try:
         eager = nw.from_native(frame, eager_only=True)
@@ -487,6 +494,8 @@ def as_table(interactions: Any, *, n_columns: int = 2) -> Any:
             "interactions must be a pandas, polars or pyarrow table, a 2-D array or a list of "
             f"histories, got {full_name(table)}.{_NO_USERS if isinstance(table, UUID) else ''}"
         )
+    if getattr(getattr(table, "dtype", None), "kind", None) == "c":
+        raise ValueError("Complex data not supported: interactions are ids and times.")
     array = as_array(table, "interactions")
     if array.ndim < 2:
         raise ValueError(

@@ -21,7 +21,7 @@ from sklearn.model_selection import BaseCrossValidator, GroupShuffleSplit
 from sklearn.utils import check_scalar
 
 from posneg_rec.columns import ROLES
-from posneg_rec.frames import is_table
+from posneg_rec.frames import as_array, is_table
 from posneg_rec.ids import ItemVocabulary
 from posneg_rec.interactions import Interactions, read_interactions
 from posneg_rec.sequences import Histories
@@ -413,7 +413,7 @@ def find_targets(
         chosen[histories.offsets[:-1][lengths > 0]] = False
         positions = np.flatnonzero(chosen)
     else:
-        mask = np.asarray(targets)
+        mask = as_array(targets, "targets")
         if mask.shape != (n_rows,) or mask.dtype != bool:
             got = f"{targets!r:.50}" if mask.ndim == 0 else f"{mask.shape} of dtype {mask.dtype}"
             raise ValueError(

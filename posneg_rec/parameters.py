@@ -28,7 +28,7 @@ class Range:
 
     def __contains__(self, value: Any) -> bool:
         """Tell whether a value is such a number."""
-        if not isinstance(value, self.kind):
+        if not isinstance(value, self.kind) or isinstance(value, bool | np.bool_):
             return False
         above = operator.ge if self.closed in ("left", "both") else operator.gt
         below = operator.le if self.closed in ("right", "both") else operator.lt

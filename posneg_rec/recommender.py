@@ -25,8 +25,8 @@ from posneg_rec.answering import AnsweringMixin
 from posneg_rec.checkpoint import Checkpoint
 from posneg_rec.fitted import FittedModel
 from posneg_rec.fitting import fit_model
-from posneg_rec.frames import as_frame, is_frame, is_table
-from posneg_rec.interactions import as_table, build_histories
+from posneg_rec.frames import as_frame, is_table
+from posneg_rec.interactions import build_histories, check_table
 from posneg_rec.metrics import TargetRanks, recommender_scorer
 from posneg_rec.model_selection import find_targets, warn_if_future_leaks
 from posneg_rec.parameters import PARAMETERS, Allowed, Range
@@ -534,12 +534,17 @@ class ContrastiveSeqRecommender(CallbackSupportMixin, AnsweringMixin, BaseEstima
         before = vars(self).get("fitted_")
         if partial and before is not None:
             self._check_columns(interactions)
+        # Numbers of NumPy as plain ones: a small type of them would overflow in what follows.
+        params = {
+            name: value.item() if isinstance(value, np.generic) else value
+            for name, value in self.get_params(deep=False).items()
+        }
         progress = Progress(
             n_epochs, self.verbose, is_watched=bool(vars(self).get("_skl_callbacks"))
         )
         with progress:
             fitted = fit_model(
-                self.get_params(deep=False),
+                params,
                 interactions,
                 feedback,
                 sample_weight,
@@ -725,6 +730,8 @@ class ContrastiveSeqRecommender(CallbackSupportMixin, AnsweringMixin, BaseEstima
     def _validate_params(self) -> None:
         """Check the parameters one by one, as scikit-learn does."""
         for name, value in self.get_params(deep=False).items():
+            if isinstance(value, bool | np.bool_) and name in _NO_SWITCHES:
+                raise ValueError(f"{name} must be a number, got {value!r}.")
             # Other numbers (fractions, say) are real to Python, but not to NumPy or torch.
             if isinstance(value, Real) and not isinstance(value, int | float | np.number):
                 raise ValueError(
@@ -740,8 +747,7 @@ class ContrastiveSeqRecommender(CallbackSupportMixin, AnsweringMixin, BaseEstima
     def _check_columns(self, interactions: Any) -> None:
         """Check that the columns are those of the fit, in number and name."""
         if is_table(interactions):
-            if not (is_frame(interactions) or getattr(interactions, "ndim", 0) == 2):
-                as_table(interactions)  # says what it is, where it has no columns to be counted
+            check_table(interactions)  # to which scikit-learn's errors would be another's
             validate_data(self, interactions, reset=False, skip_check_array=True)
 
     # --------------------------------------------------------------------------------- persisting
@@ -808,6 +814,14 @@ class ContrastiveSeqRecommender(CallbackSupportMixin, AnsweringMixin, BaseEstima
         return state
 
 
+#: Parameters that are numbers: True is an int to Python, but neither a size nor a position.
+_NO_SWITCHES = {
+    name
+    for name, constraints in ContrastiveSeqRecommender._parameter_constraints.items()
+    if not {"boolean", "verbose", "random_state"} & {c for c in constraints if isinstance(c, str)}
+}
+
+
 def _one_of(y: Any, feedback: Any) -> Any:
     if y is not None and feedback is not None:
         raise ValueError("y and feedback are two names of one argument; pass one of them.")
@@ -818,6 +832,7 @@ def _columns_in(interactions: Any) -> dict[str, Any]:
     """Find the number and the names of columns as scikit-learn does."""
     if not is_table(interactions):
         return {}
+    check_table(interactions)
     probe = BaseEstimator()
     validate_data(probe, interactions, skip_check_array=True)
     return {name.removesuffix("_"): value for name, value in vars(probe).items()}

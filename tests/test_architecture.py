@@ -111,6 +111,7 @@ ALLOWED = {
         "sequences",
         "serving",
     },
+    "onnx": {"memory", "recommender"},
     "pipeline": {
         "_sklearn",
         "_typing",
@@ -134,6 +135,7 @@ WITH_SKLEARN = {
     "fitting",
     "metrics",
     "model_selection",
+    "onnx",
     "pipeline",
     "preprocessing",
     "ranks",
