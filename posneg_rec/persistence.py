@@ -567,9 +567,6 @@ def _fitted(
     if not _is_int(n_heads, 1):
         reader.refuse(f"has n_heads={n_heads!r:.50}")
     _check_weights(reader, method, n_items, n_heads, weights)
-    dim = weights["item_embedding"].shape[1]
-    if dim % n_heads:
-        reader.refuse(f"has n_heads={n_heads!r:.50}, by which its {dim} dimensions do not divide")
     for name in ("likes", "dislikes"):
         counts = arrays[name]
         if counts.shape != (n_items,) or (counts < 0).any():
@@ -669,6 +666,8 @@ def _check_weights(
             reader.refuse(f"lacks the weights {name!r} of method {method!r}, or their shape")
         sizes[name] = weights[name].shape
     (_, dim), (max_len, _) = sizes.values()
+    if dim % n_heads:
+        reader.refuse(f"has n_heads={n_heads!r:.50}, by which its {dim} dimensions do not divide")
     n_layers = METHODS[method].n_layers(weights)
     shapes = _shapes(method, n_items, dim, n_heads, max_len, n_layers, weights)
     if unknown := set(weights) - set(shapes):

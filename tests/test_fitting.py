@@ -217,7 +217,7 @@ def test_validation_score_is_the_ndcg_of_ten_of_the_held_out_likes(monkeypatch, 
     assert len(gains) > 4
     assert model.history_["validation_score"] == pytest.approx([gains.mean()] * 2)
     for signs, options in asked:
-        assert (signs == 1).all() and options == {"dislike_aversion": aversion}
+        assert (signs == 1).all() and options == {"dislike_aversion": aversion, "device": "auto"}
 
 
 def test_repeated_items_are_validated_on_where_they_can_be_recommended(recwarn):
