@@ -13,7 +13,8 @@ made from the files (means over the seeds, intervals over users, paired differen
 default), the same of all sets in ``all_sets.md`` and ``all_sets.json``, and, where matplotlib is
 installed, a picture, ``all_sets.png``. ``--pack DIR`` puts all of it into a few archives
 ``ranks-0.tar``, ``ranks-1.tar``, ... of at most 15 MiB, to take them to another machine; there
-``--unpack DIR`` takes them out again before anything else.
+``--unpack DIR`` takes them out again before anything else. ``--docs FILE`` puts tables between the
+markers of a page, as `reproduce_paper.py` does: ``all-sets/SET-TABLE``.
 
 What was chosen (days, penalties, weights) is in each report under ``found``; choices of one's own
 are made on P1-validation and LOO-validation, never on the test users.
@@ -27,6 +28,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 sys.path.append(str(Path(__file__).parents[1]))
+import numpy as np
 import reproduce_paper as study
 
 
@@ -86,6 +88,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--dry-run", action="store_true", help="name the fits, make none")
     parser.add_argument("--report-only", action="store_true", help="fit nothing")
     parser.add_argument("--no-report", action="store_true", help="fit only")
+    parser.add_argument("--docs", metavar="FILE", help="page whose tables to replace")
     parser.add_argument("--pack", metavar="DIR", help="folder for archives of what was made")
     parser.add_argument("--unpack", metavar="DIR", help="folder of such archives to begin with")
     args = parser.parse_args(arguments)
@@ -149,12 +152,15 @@ def all_jobs(args: argparse.Namespace, out: Path) -> list[study.Job]:
 
 def write_reports(args: argparse.Namespace, out: Path) -> None:
     """Write the reports of the sets that have results, and what they say together."""
-    reports = {}
+    reports, tables = {}, {}
     for name in args.sets:
         if any((out / name).rglob("*.npz")):
             protocols, references = protocols_of(name, args), ("default",)
             reports[name] = study.make_report(out / name, args.methods, protocols, references)
-            study.write_report(out / name, reports[name])
+            made = study.write_report(out / name, reports[name])
+            tables |= {f"all-sets/{key.replace('/', '-')}": table for key, table in made.items()}
+    if args.docs and tables:
+        study.replace_tables(Path(args.docs), tables)
     if not reports:
         print(f"{out} has no results yet.")
         return
@@ -208,6 +214,9 @@ def draw(reports: dict[str, dict]):
     import matplotlib.pyplot as plt
     import tradeoff
 
+    from posneg_rec.metrics import Evaluation
+    from posneg_rec.plotting import TradeoffDisplay
+
     protocols = [
         protocol
         for protocol in PANELS
@@ -238,15 +247,27 @@ def draw(reports: dict[str, dict]):
                 axes.set_axis_off()
                 continue
             values = report["protocols"][protocol]["values"]
+            # Where all is liked there is no place on the other axis.
+            values = {
+                method: value
+                for method, value in values.items()
+                if not np.isnan([value["hit_rate_liked"], value["hit_rate_disliked"]]).any()
+            }
             swept = report["aversions"].get(protocol, {}).get("default", {})
-            if len(swept) > 1:
-                points = [(value[tradeoff.X], value[tradeoff.Y]) for value in swept.values()]
-                axes.plot(*zip(*points, strict=True), color="black", linewidth=1, marker=".")
+            if len(swept) > 1 and "default" in values:
+                curve = tradeoff.curve_of(swept, report["methods"]["default"]["dislike_aversion"])
+                TradeoffDisplay(curve=curve, name="ours, by its aversion").plot(
+                    axes, intervals=False, color="black"
+                )
             for method, value in values.items():
-                label = report["methods"][method]["label"]
-                tradeoff.draw_point(axes, value, label, *looks[method])
+                colour, marker = looks[method]
+                TradeoffDisplay(
+                    curve=Evaluation.from_dict(value), name=report["methods"][method]["label"]
+                ).plot(axes, color=colour, marker=marker)
             handles, names = axes.get_legend_handles_labels()
             labels |= dict(zip(names, handles, strict=True))
+            axes.get_legend().remove()
+            axes.set(xlabel="", ylabel="")
             axes.set_title(f"{name}, {protocol}", fontsize="medium")
             axes.grid(color="0.92")
             axes.set_axisbelow(True)
