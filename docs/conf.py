@@ -120,10 +120,10 @@ def by_last_names(app, env, node, contnode):
     )
 
 
-_PUBLIC = {
-    f"posneg_rec.{name}"
+_PUBLIC = [
+    pkgutil.resolve_name(f"posneg_rec.{name}")
     for name in re.findall(r"^   ([\w.]+)$", Path(__file__).with_name("api.md").read_text(), re.M)
-}
+]
 
 
 def skip_member(app, what, name, obj, skip, options):
@@ -134,7 +134,7 @@ def skip_member(app, what, name, obj, skip, options):
     is_foreign = inspect.isroutine(made_of) and not home.startswith("posneg_rec")
     is_field = (getattr(obj, "__doc__", None) or "").startswith("Alias for field number")
     # What is public has a page of its own, and is not described again with its room.
-    is_public = what == "module" and f"{home}.{name}" in _PUBLIC
+    is_public = what == "module" and any(obj is one for one in _PUBLIC)
     return skip or is_foreign or is_field or is_public or name.endswith("_request")
 
 

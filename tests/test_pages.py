@@ -135,7 +135,7 @@ def test_every_public_name_is_in_the_reference():
     for name in offered:
         assert re.search(rf"^   {name}$", reference, flags=re.MULTILINE), name
     # All that these offer; of other rooms some names are public, the rest is machinery.
-    for module in (
+    for module in [
         "baselines",
         "datasets",
         "explanation",
@@ -143,7 +143,7 @@ def test_every_public_name_is_in_the_reference():
         "onnx",
         "plotting",
         "reporting",
-    ):
+    ]:
         for name in import_module(f"posneg_rec.{module}").__all__:
             assert f"   {module}.{name}\n" in reference, name
 
@@ -151,9 +151,10 @@ def test_every_public_name_is_in_the_reference():
 def test_every_room_is_in_the_reference_or_among_the_internals():
     reference = (ROOT / "docs" / "api.md").read_text()
     internals = (ROOT / "docs" / "internals.md").read_text()
+    by_short_names = {"preprocessing", "recommender"}
     for path in Path(posneg_rec.__file__).parent.glob("[!_]*.py"):
-        described = re.search(rf"^   {path.stem}\.\w", reference, flags=re.MULTILINE)
-        assert f"   {path.stem}\n" in internals or described, path.stem
+        public = path.stem in by_short_names or f"   {path.stem}." in reference
+        assert public or f"   {path.stem}\n" in internals, path.stem
 
 
 def test_every_page_is_reached_once():
