@@ -1,5 +1,6 @@
+import inspect
 import pkgutil
-from importlib import import_module
+import re
 from pathlib import Path
 
 from docutils import nodes
@@ -7,8 +8,6 @@ from docutils.parsers.rst import states
 from sphinx.util.nodes import make_refnode
 
 import posneg_rec
-
-HERE = Path(__file__).parent
 
 project = "posneg-rec"
 author = "posneg-rec developers"
@@ -121,69 +120,25 @@ def by_last_names(app, env, node, contnode):
     )
 
 
+_PUBLIC = [
+    pkgutil.resolve_name(f"posneg_rec.{name}")
+    for name in re.findall(r"^   ([\w.]+)$", Path(__file__).with_name("api.md").read_text(), re.M)
+]
+
+
 def skip_member(app, what, name, obj, skip, options):
-    # scikit-learn adds requests of metadata to every estimator, with links into its own guide, and
-    # a named tuple says of each field which number it has.
-    of_sklearn = name.startswith(("set_", "get_")) and getattr(obj, "__module__", "").startswith(
-        "sklearn."
-    )
+    # Members of a base class count where the base is ours: those of scikit-learn, with links into
+    # its own guide, are not described here. A named tuple says of each field which number it has.
+    made_of = obj.fget if isinstance(obj, property) else obj
+    home = getattr(made_of, "__module__", None) or ""
+    is_foreign = inspect.isroutine(made_of) and not home.startswith("posneg_rec")
     is_field = (getattr(obj, "__doc__", None) or "").startswith("Alias for field number")
-    return skip or of_sklearn or is_field or name.endswith("_request")
-
-
-# The pages of the user guide in their order; those that are there.
-_GUIDE = [
-    "data", "aversion", "evaluation", "beyond", "pictures", "scikit_learn", "train", "recommend",
-    "files", "serve", "serve_app", "reliability", "large", "when_not", "coming_from", "faq",
-    "citing",
-]  # fmt: skip
-
-# Modules that are public as a whole. Every other one is a room of the house.
-_OFFERED = {
-    "baselines": "Baselines",
-    "beyond_accuracy": "Beyond accuracy",
-    "explanation": "Explanations",
-    "plotting": "Plots",
-    "reporting": "Reports",
-}
-_MODULES = sorted(path.stem for path in Path(posneg_rec.__file__).parent.glob("[!_]*.py"))
-_CURATED = ["datasets", "metrics", "model_selection", "pipeline", "preprocessing", "recommender"]
-
-
-def _listed(names):
-    """List names in a table that leads to a page of each."""
-    rows = "".join(f"   {name}\n" for name in names)
-    return f".. autosummary::\n   :toctree: generated\n\n{rows}"
-
-
-# What is written into the pages. Pages of single names are made of files, before any page is read.
-_SECTIONS = "".join(
-    f"## {_OFFERED[module]}\n\n```{{eval-rst}}\n.. currentmodule:: posneg_rec\n\n"
-    + _listed(f"{module}.{name}" for name in import_module(f"posneg_rec.{module}").__all__)
-    + "```\n\n"
-    for module in _OFFERED
-    if module in _MODULES
-)
-_ROOMS = _listed(module for module in _MODULES if module not in {*_OFFERED, *_CURATED})
-_LISTS = HERE / "_build" / "lists.rst"
-_LISTS.parent.mkdir(exist_ok=True)
-_LISTS.write_text(
-    f".. currentmodule:: posneg_rec\n\n{_SECTIONS}\n{_ROOMS}".replace(
-        ":toctree: generated", ":toctree: ../generated"
-    )
-)
-autosummary_generate = ["api.md", "_build/lists.rst"]
-
-
-def fill_lists(app, docname, source):
-    """Write into a page what there is of the guide and of the package."""
-    guide = "\n".join(name for name in _GUIDE if (HERE / f"{name}.md").is_file())
-    for mark, text in {"@GUIDE@": guide, "@OFFERED@": _SECTIONS, "@ROOMS@": _ROOMS}.items():
-        source[0] = source[0].replace(mark, text)
+    # What is public has a page of its own, and is not described again with its room.
+    is_public = what == "module" and any(obj is one for one in _PUBLIC)
+    return skip or is_foreign or is_field or is_public or name.endswith("_request")
 
 
 def setup(app):
     app.connect("autodoc-skip-member", skip_member)
     app.connect("missing-reference", by_last_names)
     app.connect("missing-reference", elsewhere)
-    app.connect("source-read", fill_lists)

@@ -16,10 +16,13 @@ if TYPE_CHECKING:
         datasets,
         metrics,
         model_selection,
+        onnx,
         persistence,
         pipeline,
+        plotting,
         preprocessing,
         recommender,
+        reporting,
         serving,
     )
     from posneg_rec.pipeline import make_recommender_pipeline
@@ -38,10 +41,13 @@ __all__ = [
     "make_recommender_pipeline",
     "metrics",
     "model_selection",
+    "onnx",
     "persistence",
     "pipeline",
+    "plotting",
     "preprocessing",
     "recommender",
+    "reporting",
     "serving",
 ]
 

@@ -1,6 +1,7 @@
 """What accuracy does not tell: novelty, exposure, variety, calibration, responsiveness.
 
-First pure functions on recommended ids, then two doors that ask a model.
+First pure functions on recommended ids: novelty [1]_ [2]_, exposure, variety [3]_ and calibration
+[4]_. Then two doors that ask a model, one of them for its responsiveness [5]_.
 
 References
 ----------

@@ -1,4 +1,4 @@
-"""Which candidates of a ranking are shown: filters, pinned items, groups, variety.
+"""Which candidates of a ranking are shown: filters, pinned items, groups, variety [1]_.
 
 Everything here works on codes and scores with NumPy alone; what a request says in raw ids becomes
 :class:`Filters` in :mod:`filters`.

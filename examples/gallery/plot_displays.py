@@ -6,7 +6,7 @@ Look at a model
 One picture for each question that a fit raises: did it learn enough, what do its dislikes cost,
 is its probability to be liked true, where do the items lie, and why was this recommended?
 
-The displays of :mod:`posneg_rec.plotting` are made like those of scikit-learn: ``from_estimator``
+The displays of ``posneg_rec.plotting`` are made like those of scikit-learn: ``from_estimator``
 computes and draws, ``plot(ax=...)`` draws once more, ``ax_`` and ``figure_`` are there to change
 what you do not like. They take matplotlib: ``pip install 'posneg-rec[plot]'``.
 """
