@@ -695,12 +695,12 @@ class FittedModel:
             exclude_seen=excluded,
             filters=filters,
             memory=self.memory,
-            liked_shift=self._liked_shift,
+            liked_shift=self.liked_shift,
             catalogue=self.catalogue,
         )
 
     @property
-    def _liked_shift(self) -> float:
+    def liked_shift(self) -> float:
         """What turns the odds of being liked into those where 45 % is disliked.
 
         An aversion then means the same everywhere: where dislikes are rare, ``log p(liked)`` is
