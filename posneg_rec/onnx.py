@@ -164,7 +164,7 @@ class _Graph:
         gaps = self.gaps("times")
         known = self.op("GreaterOrEqual", "items", self.constant(0, ints))
         events = [self.op("Compress", x, known) for x in ("items", "signs", "times", gaps)]
-        met = events[:2]
+        met, met_signs = events[:2]
         if model.likes_only:
             liked = self.op("Equal", events[1], self.constant(1, ints))
             events = [self.op("Compress", x, liked) for x in events]
@@ -188,7 +188,9 @@ class _Graph:
         if model.is_likelihood:
             liked_logits = self.liked_logits(weights, state)
             if fitted.memory is not None:
-                logits, liked_logits = self.recalled(fitted.memory, *met, logits, liked_logits)
+                logits, liked_logits = self.recalled(
+                    fitted.memory, met, met_signs, logits, liked_logits
+                )
             logits = self.op("Sub", logits, self.op("ReduceLogSumExp", logits, keepdims=0))
             shifted = self.op("Add", liked_logits, self.constant(fitted.liked_shift))
             missed = self.op("Softplus", self.op("Neg", shifted))  # - log p(liked | next)

@@ -8,7 +8,8 @@ import pytest
 from fuzz import Fault, Program, run_case, run_range
 from tiny import X, Y, as_pandas, same_weights, tiny
 
-from posneg_rec import ContrastiveSeqRecommender
+from posneg_rec import ContrastiveSeqRecommender, SequenceBuilder
+from posneg_rec.baselines import PopularityRecommender
 from posneg_rec.datasets import make_opposing_patterns
 from posneg_rec.metrics import evaluate
 
@@ -75,6 +76,29 @@ def test_what_is_no_table_is_said_before_its_columns_are_looked_for(what, call, 
     passed, error, message = NO_TABLES[what]
     with pytest.raises(error, match=message) as caught:
         getattr(tiny() if call == "fit" else model, call)(passed)
+    assert len(str(caught.value)) < 400
+
+
+@pytest.fixture(scope="module")
+def beside():
+    """What else reads tables."""
+    baseline, builder = PopularityRecommender(), SequenceBuilder()
+    baseline.fit(as_pandas(X), Y)
+    return {
+        "recommend": baseline.recommend,
+        "score": baseline.score,
+        "target_ranks": baseline.target_ranks,
+        "transform": builder.fit(as_pandas(X)).transform,
+        "X_val": lambda passed: tiny().fit(as_pandas(X), Y, X_val=passed, y_val=Y),
+    }
+
+
+@pytest.mark.parametrize("what", NO_TABLES)
+@pytest.mark.parametrize("call", ["recommend", "score", "target_ranks", "transform", "X_val"])
+def test_all_that_read_tables_say_it_alike(what, call, beside):
+    passed, error, message = NO_TABLES[what]
+    with pytest.raises(error, match=message) as caught:
+        beside[call](passed)
     assert len(str(caught.value)) < 400
 
 
