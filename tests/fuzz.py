@@ -33,6 +33,7 @@ import warnings
 from collections import Counter
 from decimal import Decimal
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pandas as pd
@@ -48,6 +49,7 @@ from posneg_rec import (
     SequenceBuilder,
     make_recommender_pipeline,
     serving,
+    training,
 )
 from posneg_rec.baselines import ItemItemRecommender, PopularityRecommender
 from posneg_rec.metrics import aversion_curve, evaluate
@@ -989,7 +991,9 @@ def run_case(seed, case, *, show=False):
             print(line, flush=True)
 
     np.random.seed(0)  # what it draws from must not be the global state, which is looked at
-    with tempfile.TemporaryDirectory() as folder:
+    # Of a fit's steps, which take most of the time, a few break as many promises as many do.
+    few_steps = mock.patch.object(training, "_MIN_STEPS", 3)
+    with few_steps, tempfile.TemporaryDirectory() as folder:
         program = Program(rng, Path(folder), log)
         log("parameters", {n: v for n, v in program.params.items() if TINY.get(n, log) is not v})
         try:

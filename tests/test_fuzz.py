@@ -14,6 +14,7 @@ from posneg_rec.datasets import make_opposing_patterns
 from posneg_rec.metrics import evaluate
 
 N_CASES = 200
+pytestmark = pytest.mark.usefixtures("few_steps")
 
 
 def test_every_call_meets_its_contract_or_names_the_cause():

@@ -19,6 +19,7 @@ from posneg_rec.onnx import to_onnx
 
 onnxruntime = pytest.importorskip("onnxruntime")
 pytest.importorskip("onnx")
+pytestmark = pytest.mark.usefixtures("few_steps")
 
 
 def small(**changes):

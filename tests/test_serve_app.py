@@ -27,6 +27,7 @@ from tiny import X, Y, tiny
 fastapi = pytest.importorskip("fastapi")
 pytest.importorskip("uvicorn")
 pytest.importorskip("prometheus_client")
+pytestmark = pytest.mark.usefixtures("few_steps")
 
 APP = Path(__file__).parents[1] / "examples" / "serve_app.py"
 N_THREADS, N_REQUESTS = 8, 40
