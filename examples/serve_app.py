@@ -40,9 +40,10 @@ from pydantic import (
     StrictStr,
 )
 
-from posneg_rec import ContrastiveSeqRecommender
+from posneg_rec import serving
+from posneg_rec.answering import ServedRecommender
 
-load = ContrastiveSeqRecommender.load
+load = serving.load  # without scikit-learn, so a worker is small and soon there
 
 MAX_BODY = 2**20  # bytes
 MAX_HISTORY = 10_000  # events
@@ -144,7 +145,7 @@ class Metrics:
 
 
 class Served(NamedTuple):
-    model: ContrastiveSeqRecommender
+    model: ServedRecommender
     ids: Ids
     version: str
 
@@ -291,6 +292,7 @@ class Query(BaseModel):
     k: int = Field(10, ge=1, le=MAX_K, strict=True)
     allowed_items: Filter | None = None
     denied_items: Filter | None = None
+    pinned_items: Filter | None = None
     exclude_seen: bool | None = Field(None, strict=True)
     dislike_aversion: float | None = Field(None, ge=0, le=1e6, strict=True)
 
@@ -330,10 +332,8 @@ def create_app():
     @app.post("/recommend")
     def recommend(query: Query) -> Answer:
         (model, ids, version), _ = keeper.state  # once: all of an answer is of one model
-        named = {
-            name: getattr(query, name) for name in ("history", "allowed_items", "denied_items")
-        }
-        history, allowed, denied = (ids.read(value, name) for name, value in named.items())
+        names = "history", "allowed_items", "denied_items", "pinned_items"
+        history, allowed, denied, pinned = (ids.read(getattr(query, name), name) for name in names)
         try:
             items, scores = model.recommend(
                 history,
@@ -342,6 +342,7 @@ def create_app():
                 times=query.times,
                 allowed_items=allowed,
                 denied_items=denied,
+                pinned_items=pinned,
                 exclude_seen=query.exclude_seen,
                 dislike_aversion=query.dislike_aversion,
             )

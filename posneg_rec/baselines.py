@@ -30,6 +30,7 @@ from posneg_rec.interactions import (
     Interactions,
     build_histories,
     check_not_empty,
+    check_table,
     read_interactions,
 )
 from posneg_rec.memory import ItemMemory, WeighedMemory
@@ -331,6 +332,7 @@ class _BaselineRecommender(BaseEstimator):
 
     def _check_columns(self, interactions: Any) -> None:
         if is_table(interactions):
+            check_table(interactions)  # to which scikit-learn's errors would be another's
             validate_data(self, interactions, reset=False, skip_check_array=True)
 
     def __sklearn_is_fitted__(self) -> bool:

@@ -486,7 +486,7 @@ def aversion_curve(
     own = _own_aversion(model)
     if aversions is None:
         aversions = [*_AVERSIONS, *([] if own is None else [own])]
-    weights = np.unique(np.asarray(aversions, dtype=np.float64))
+    weights = np.unique(_numbers(aversions))
     if not weights.size:
         raise ValueError("aversions must hold at least one number >= 0, got none.")
     options = {} if exclude_seen is None else {"exclude_seen": exclude_seen}
@@ -518,6 +518,16 @@ def aversion_curve(
         for one in ranks
     )
     return AversionCurve(weights, evaluations, tuple(ranks), own)
+
+
+def _numbers(aversions: ArrayLike) -> NDArray[np.float64]:
+    """Read numbers alone: to NumPy text and switches are some as well."""
+    values = np.asarray(aversions, dtype=object).ravel().tolist()
+    for value in values:
+        is_number = isinstance(value, numbers.Real) and not isinstance(value, bool)
+        if not (is_number and 0 <= value < np.inf):
+            raise ValueError(f"aversions must be finite numbers >= 0, got {value!r:.50}.")
+    return np.array(values, dtype=np.float64)
 
 
 def choose_aversion(

@@ -27,6 +27,7 @@ from posneg_rec.ids import ItemVocabulary, complete_ids
 from posneg_rec.interactions import (
     Interactions,
     build_histories,
+    check_table,
     read_history,
     read_interactions,
     read_times,
@@ -210,6 +211,7 @@ class FittedModel:
         width = rows.shape[1] if getattr(rows, "ndim", None) == 2 else None
         if width is None or self.n_features_in is None or is_sparse(rows):
             return  # a list of histories has no columns; what else is wrong is found in reading
+        check_table(rows)  # what is no table has no names to speak of
         if self.feature_names_in is not None:
             warnings.warn(
                 "X does not have valid feature names, but the model was fitted with feature names",
@@ -695,12 +697,12 @@ class FittedModel:
             exclude_seen=excluded,
             filters=filters,
             memory=self.memory,
-            liked_shift=self._liked_shift,
+            liked_shift=self.liked_shift,
             catalogue=self.catalogue,
         )
 
     @property
-    def _liked_shift(self) -> float:
+    def liked_shift(self) -> float:
         """What turns the odds of being liked into those where 45 % is disliked.
 
         An aversion then means the same everywhere: where dislikes are rare, ``log p(liked)`` is

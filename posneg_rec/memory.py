@@ -39,6 +39,8 @@ from posneg_rec._lazy import lazy
 from posneg_rec.sequences import Histories, PackedSequences, is_last, offsets_of, ranges
 
 __all__ = [
+    "LEFT",
+    "LEVEL_PRIOR",
     "NEXT_WEIGHT",
     "TASTE_WEIGHTS",
     "ItemMemory",
@@ -53,11 +55,13 @@ __all__ = [
 Array = NDArray[np.float32]
 Tile = slice | NDArray[np.int64]
 
-# How much an item's, and a user's, mean sign is drawn towards what is usual, in events.
-_LEVEL_PRIOR = 5.0
-# How much of a like's weight fades, and what is left of it after each like that follows. Chosen on
-# later events of the validation users of MovieLens-1M, MovieTweetings and Amazon Beauty.
-_FADING, _LEFT = 0.5, 0.9
+#: How much an item's, and a user's, mean sign is drawn towards what is usual, in events.
+LEVEL_PRIOR = 5.0
+# How much of a like's weight fades. It and what is left were chosen on later events of the
+# validation users of MovieLens-1M, MovieTweetings and Amazon Beauty.
+_FADING = 0.5
+#: What is left of what fades after each like that follows.
+LEFT = 0.9
 # A user's items of which pairs are counted, the latest ones, and pairs that are kept of an item,
 # the most frequent ones. They bound a fit's time by that many times the events and its memory by
 # 8 bytes for each kept pair; up to so many items nothing is lost.
@@ -308,7 +312,7 @@ class _Events(NamedTuple):
         """Return what item and user leave of each sign, and what is the user's (Q,)."""
         rest = self.signs.astype(np.float64) - levels[self.items]
         n_events = np.bincount(self.queries, minlength=n_queries)
-        of_user = np.bincount(self.queries, rest, minlength=n_queries) / (n_events + _LEVEL_PRIOR)
+        of_user = np.bincount(self.queries, rest, minlength=n_queries) / (n_events + LEVEL_PRIOR)
         return rest - of_user[self.queries], of_user
 
 
@@ -411,12 +415,12 @@ class ItemMemory:
         events = _Events.of(histories.items, histories.signs, histories.offsets, n_items)
         events = events.latest(_MOST_EVENTS, n_users)
         # The sums of signs that the levels before were made of, and those of the events.
-        sums = before.levels * (before.counts + _LEVEL_PRIOR) - _LEVEL_PRIOR * before.mean
+        sums = before.levels * (before.counts + LEVEL_PRIOR) - LEVEL_PRIOR * before.mean
         sums += np.bincount(events.items, events.signs, minlength=n_items)
         counts = before.counts + np.bincount(events.items, minlength=n_items)
         total = before.mean * before.counts.sum(dtype=np.float64) + events.signs.sum()
         mean = float(total / max(counts.sum(dtype=np.float64), 1))
-        levels = ((sums + _LEVEL_PRIOR * mean) / (counts + _LEVEL_PRIOR)).astype(np.float32)
+        levels = ((sums + LEVEL_PRIOR * mean) / (counts + LEVEL_PRIOR)).astype(np.float32)
 
         liked = events.at(events.signs == 1)
         likes = liked.matrix(np.ones(len(liked.items), np.float32), n_users, n_items)
@@ -574,7 +578,7 @@ class Recalled:
         ends = np.cumsum(np.bincount(liked.queries, minlength=self._n_queries))
         n_after = ends[liked.queries] - 1 - np.arange(len(liked.items))
         fading = self._memory.fading
-        values = (1 - fading) + fading * _LEFT**n_after
+        values = (1 - fading) + fading * LEFT**n_after
         return self._product(self._memory.next, liked, values.astype(np.float32))
 
     @lazy

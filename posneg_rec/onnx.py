@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from sklearn.utils.validation import check_is_fitted
 
 import posneg_rec
-from posneg_rec.memory import _LEVEL_PRIOR, ItemWeights, WeighedMemory
+from posneg_rec.memory import LEFT, LEVEL_PRIOR, ItemWeights, WeighedMemory
 from posneg_rec.recommender import ContrastiveSeqRecommender
 
 __all__ = ["to_onnx"]
@@ -32,16 +32,16 @@ def to_onnx(model: ContrastiveSeqRecommender, path: str | os.PathLike[str]) -> N
 
     Its inputs, of which the first three have the length of the history (any, also 0):
 
-    - ``items``, int64: codes, positions in ``items_``, oldest first. The metadata entry ``items``
-      of the file holds the ids by code, as JSON. Items that the model does not know are left out.
+    - ``items``, int64: codes, positions in ``items_``, oldest first; -1 for an item that the model
+      does not know. The metadata entry ``items`` of the file holds the ids by code, as JSON.
     - ``signs``, int64: 1 liked, -1 disliked, 0 neutral.
-    - ``gaps``, float64: the time since the event before, in seconds for datetimes, else in the
-      unit of the fit's time column; NaN where it is unknown, as for the first event.
+    - ``times``, float64: when it happened, since any moment, in seconds for datetimes, else in the
+      unit of the fit's time column. All NaN where no times are known.
     - ``dislike_aversion``, float32 of shape ().
 
     Its output is ``scores``, float32 of shape (n_items,): what
     :meth:`~posneg_rec.ContrastiveSeqRecommender.score_items` returns for the whole catalogue, but
-    for rounding. "pnfrec" reads neither gaps nor aversion.
+    for rounding. "pnfrec" reads neither times nor aversion.
 
     Parameters
     ----------
@@ -67,7 +67,7 @@ def to_onnx(model: ContrastiveSeqRecommender, path: str | os.PathLike[str]) -> N
     >>> (scores,) = session.run(None, {  # doctest: +SKIP
     ...     "items": np.array([3, 7]),
     ...     "signs": np.array([1, -1]),
-    ...     "gaps": np.array([np.nan, 60.0]),
+    ...     "times": np.array([0.0, 60.0]),
     ...     "dislike_aversion": np.array(5.0, dtype=np.float32),
     ... })
     """
@@ -124,7 +124,7 @@ class _Graph:
             [
                 value("items", TensorProto.INT64, ["length"]),
                 value("signs", TensorProto.INT64, ["length"]),
-                value("gaps", TensorProto.DOUBLE, ["length"]),
+                value("times", TensorProto.DOUBLE, ["length"]),
                 value("dislike_aversion", TensorProto.FLOAT, []),
             ],
             [value("scores", TensorProto.FLOAT, [n_items])],
@@ -160,14 +160,18 @@ class _Graph:
     def scores(self, fitted: Any) -> None:
         model, weights = fitted.model, fitted.weights
         ints = np.int64
-        items, signs, gaps = "items", "signs", "gaps"
+        # The time before an event counts from the one before it, known or not.
+        gaps = self.gaps("times")
+        known = self.op("GreaterOrEqual", "items", self.constant(0, ints))
+        events = [self.op("Compress", x, known) for x in ("items", "signs", "times", gaps)]
+        met, met_signs = events[:2]
         if model.likes_only:
-            liked = self.op("Equal", signs, self.constant(1, ints))
-            items, signs, gaps = (self.op("Compress", x, liked) for x in (items, signs, gaps))
+            liked = self.op("Equal", events[1], self.constant(1, ints))
+            events = [self.op("Compress", x, liked) for x in events]
         # The latest events; of nothing one that is not used, as no event can attend to none.
         first = self.constant([-fitted.sizes["max_len"]], ints)
         end, zero = self.constant([2**62], ints), self.constant([0], ints)
-        n_read = self.op("Shape", items)
+        n_read = self.op("Shape", events[0])
         is_empty = self.op("Equal", n_read, zero)
         if not fitted.n_iter:  # weights that no epoch has trained say nothing
             is_empty = self.op("Equal", zero, zero)
@@ -178,26 +182,35 @@ class _Graph:
             some = self.op("Slice", padded, zero, stop)
             return self.op("Slice", some, first, end)
 
-        items, signs, gaps = read(items, ints), read(signs, ints), read(gaps, np.float64)
-        state = self.encoded(fitted, items, signs, gaps)
+        dtypes = ints, ints, np.float64, np.float64
+        state = self.encoded(fitted, *map(read, events, dtypes))
         logits = self.op("MatMul", self.constant(model.items), state)  # (N,)
         if model.is_likelihood:
             liked_logits = self.liked_logits(weights, state)
             if fitted.memory is not None:
-                logits, liked_logits = self.recalled(fitted.memory, logits, liked_logits)
+                logits, liked_logits = self.recalled(
+                    fitted.memory, met, met_signs, logits, liked_logits
+                )
             logits = self.op("Sub", logits, self.op("ReduceLogSumExp", logits, keepdims=0))
-            shifted = self.op("Add", liked_logits, self.constant(fitted._liked_shift))
+            shifted = self.op("Add", liked_logits, self.constant(fitted.liked_shift))
             missed = self.op("Softplus", self.op("Neg", shifted))  # - log p(liked | next)
             # Who never met a dislike cannot foretell one.
             aversion = self.op(
                 "Mul", "dislike_aversion", self.constant(float(fitted.dislikes.any()))
             )
             logits = self.op("Sub", logits, self.op("Mul", aversion, missed))
-        likes, dislikes = fitted.likes + 1.0, fitted.dislikes + 1.0
-        fallback = np.log(likes / likes.sum()) + np.log(likes / (likes + dislikes))
-        self.op("Where", is_empty, self.constant(fallback), logits, name="scores")
+        fallback = self.constant(fitted.catalogue.fallback)
+        self.op("Where", is_empty, fallback, logits, name="scores")
 
-    def encoded(self, fitted: Any, items: str, signs: str, gaps: str) -> str:
+    def gaps(self, times: str) -> str:
+        """Tell the time since the event before, (L,), NaN for the first."""
+        unknown = self.constant([np.nan], np.float64)
+        before = self.op("Concat", unknown, times, axis=0)
+        stop = self.op("Shape", times)
+        before = self.op("Slice", before, self.constant([0], np.int64), stop)
+        return self.op("Sub", times, before)
+
+    def encoded(self, fitted: Any, items: str, signs: str, times: str, gaps: str) -> str:
         """Turn the events that are read, (L,) each, into the state after the last, (d,)."""
         model, weights = fitted.model, fitted.weights
         dim, ints = model.items.shape[1], np.int64
@@ -221,20 +234,36 @@ class _Graph:
         positions = weights[f"{model.encoder}.position_embedding"]
         back = self.op("Sub", self.op("Sub", length, one), place)
         x = self.op("Add", x, self.op("Gather", self.constant(positions), back))
-        for block in model._blocks:
-            x = self.block(block, x, is_later, dim)
+        behind = self.op("Max", self.op("Sub", row, column), zero)  # (L, L)
+        tags = self.pair_tags(fitted.gap_edges, times)
+        for number, block in enumerate(model.blocks):
+            name = f"{model.encoder}.blocks.{number}"
+            bias = self.op("Where", is_later, self.constant(-np.inf), self.constant(0.0))
+            if f"{name}.distance_bias" in weights:
+                for part, index in (("distance_bias", behind), ("gap_bias", tags)):
+                    table = self.constant(weights[f"{name}.{part}"])
+                    bias = self.op("Add", bias, self.op("Gather", table, index, axis=1))
+            x = self.block(block, x, bias, dim)  # of which (H or no H, L, L)
         last = self.op("Gather", x, self.constant(-1, ints))
         state = self.standardised(last, dim)
         state = self.op("Mul", state, self.constant(weights[f"{model.encoder}.norm.weight"]))
         return self.op("Add", state, self.constant(weights[f"{model.encoder}.norm.bias"]))
 
+    def pair_tags(self, edges: NDArray[np.float64], times: str) -> str:
+        """Classify the time from event to event, (L, L), as :func:`sequences.pair_tags` does."""
+        to, since = (
+            self.op("Unsqueeze", times, self.constant([axis], np.int64)) for axis in (1, 0)
+        )
+        return self.gap_tags(edges, self.op("Sub", to, since))
+
     def gap_tags(self, edges: NDArray[np.float64], gaps: str) -> str:
+        """Classify times between events, of any shape, as :func:`sequences.gap_tags` does."""
         ints, double = np.int64, np.float64
-        if not len(edges):
-            return self.op("Mul", self.op("Cast", gaps, to=7), self.constant(0, ints))
-        wide = self.op("Unsqueeze", gaps, self.constant([1], ints))
+        if not len(edges):  # not even those without time between them
+            gaps = self.op("Mul", gaps, self.constant(np.nan, double))
+        wide = self.op("Unsqueeze", gaps, self.constant([-1], ints))
         beyond = self.op("Cast", self.op("Less", self.constant(edges, double), wide), to=7)
-        tags = self.op("ReduceSum", beyond, self.constant([1], ints), keepdims=0)
+        tags = self.op("ReduceSum", beyond, self.constant([-1], ints), keepdims=0)
         tags = self.op("Add", tags, self.constant(2, ints))
         none = self.op("LessOrEqual", gaps, self.constant(0, double))
         tags = self.op("Where", none, self.constant(1, ints), tags)
@@ -259,12 +288,11 @@ class _Graph:
     def one_axis(self) -> str:
         return self.constant([1], np.int64)
 
-    def block(self, block: Any, x: str, is_later: str, dim: int) -> str:
+    def block(self, block: Any, x: str, bias: str, dim: int) -> str:
         events = self.standardised(x, dim)  # (L, d)
         queries = self.affine(events, block.query, block.query_bias)  # (H, L, d)
         attention = self.op("MatMul", queries, self.op("Transpose", events, perm=[1, 0]))
-        attention = self.op("Where", is_later, self.constant(-np.inf), attention)
-        attention = self.op("Softmax", attention, axis=-1)  # (H, L, L)
+        attention = self.op("Softmax", self.op("Add", attention, bias), axis=-1)  # (H, L, L)
         taken = self.affine(self.op("MatMul", attention, events), block.value, block.value_bias)
         taken = self.op("Transpose", taken, perm=[1, 0, 2])  # (L, H, d/H)
         taken = self.op("Reshape", taken, self.constant([-1, dim], np.int64))
@@ -294,27 +322,42 @@ class _Graph:
 
     # -- The memory, of all that was met ---------------------------------------------------------
 
-    def recalled(self, memory: WeighedMemory, logits: str, liked_logits: str) -> tuple[str, str]:
+    def recalled(
+        self, memory: WeighedMemory, items: str, signs: str, logits: str, liked_logits: str
+    ) -> tuple[str, str]:
         """Add to both logits (N,) what the last sign of each item of the history tells."""
         ints, levels = np.int64, memory.items.levels
         n_items = len(levels)
-        signed = self.op("Not", self.op("Equal", "signs", self.constant(0, ints)))
-        items, signs = (self.op("Compress", x, signed) for x in ("items", "signs"))
+        signed = self.op("Not", self.op("Equal", signs, self.constant(0, ints)))
+        items, signs = (self.op("Compress", x, signed) for x in (items, signs))
         length = self.op("Squeeze", self.op("Shape", items))
         place = self.op("Range", self.constant(0, ints), length, self.constant(1, ints))
         nowhere = self.constant(np.full(n_items, -1), ints)
         last = self.op("ScatterElements", nowhere, items, place, reduction="max")  # (N,)
-        # One more sign, for those who met nothing: an item that nobody met takes it.
-        padded = self.op("Concat", signs, self.constant([0], ints), axis=0)
-        sign = self.op("Cast", self.op("Gather", padded, self._found(last, length)), to=1)
+        unmet = self.op("Less", last, self.constant(0, ints))
+        at = self.op("Where", unmet, length, last)  # of whom nobody met: beyond the end
+
+        def of_items(x: str, dtype: Any) -> str:  # (L,) to (N,)
+            return self.op("Gather", self.op("Concat", x, self.constant([0], dtype), axis=0), at)
+
+        sign = self.op("Cast", of_items(signs, ints), to=1)
         met = self.op("Abs", sign)
         liked = self.op("Max", sign, self.constant(0.0))
-        following = self.product(memory.items.next, liked)
+        # A like fades with each one that comes after it.
+        is_last = self.op("Equal", self.op("Gather", last, items), place)
+        counts = self.op("And", is_last, self.op("Equal", signs, self.constant(1, ints)))
+        counts = self.op("Cast", counts, to=1)
+        n_after = self.op("CumSum", counts, self.constant(0, ints), exclusive=1, reverse=1)
+        left = self.op("Pow", self.constant(LEFT), of_items(n_after, np.float32))
+        fading = memory.items.fading
+        left = self.op("Mul", self.constant(fading), left)
+        left = self.op("Add", self.constant(1 - fading), left)
+        following = self.product(memory.items.next, self.op("Mul", liked, left))
         logits = self.op(
             "Add", logits, self.op("Mul", following, self.constant(memory.next_weight))
         )
         rest = self.op("Mul", self.op("Sub", sign, self.constant(levels)), met)
-        n_events = self.op("Add", self.sum(met), self.constant(_LEVEL_PRIOR))
+        n_events = self.op("Add", self.sum(met), self.constant(LEVEL_PRIOR))
         of_user = self.op("Div", self.sum(rest), n_events)
         rest = self.op("Mul", self.op("Sub", rest, of_user), met)
         taste = self.op("Add", self.product(memory.items.taste, rest), of_user)
@@ -324,11 +367,6 @@ class _Graph:
         taste = self.op("Mul", taste, self.constant(parts.memory))
         liked_logits = self.op("Add", liked_logits, taste)
         return logits, self.op("Add", liked_logits, self.constant(parts.offset))
-
-    def _found(self, last: str, length: str) -> str:
-        """Point to the padding where an item was not met."""
-        unmet = self.op("Less", last, self.constant(0, np.int64))
-        return self.op("Where", unmet, length, last)
 
     def product(self, weights: ItemWeights, values: str) -> str:
         """Multiply values of all items, (N,), by the sparse matrix."""

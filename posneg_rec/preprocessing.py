@@ -20,6 +20,7 @@ from posneg_rec.interactions import (
     as_table,
     build_histories,
     check_not_empty,
+    check_table,
     read_table,
 )
 from posneg_rec.sequences import time_units
@@ -355,6 +356,7 @@ def _fit_table(estimator: SequenceBuilder | RareItemMasker, X: Any) -> tuple[Any
 
 def _transform_table(estimator: SequenceBuilder | RareItemMasker, X: Any) -> Interactions:
     X = _rows_in(X, n_columns=1)
+    check_table(X)  # to which scikit-learn's errors would be another's
     validate_data(estimator, X, reset=False, skip_check_array=True)
     return read_table(X, *_columns_of(estimator).values())
 

@@ -490,9 +490,10 @@ class ContrastiveSeqRecommender(CallbackSupportMixin, AnsweringMixin, BaseEstima
             for name, value in _columns_in(interactions).items():
                 setattr(probe, f"{name}_", value)
             try:
+                check_table(X_val)
                 validate_data(probe, X_val, reset=False, skip_check_array=True)
-            except ValueError as error:
-                raise ValueError(f"X_val: {error}") from error
+            except (TypeError, ValueError) as error:
+                raise type(error)(f"X_val: {error}") from error
 
     def _fit(
         self,

@@ -451,7 +451,7 @@ class Model:
         self.gap_edges = np.empty(0) if gap_edges is None else gap_edges
         self.items = weights["item_embedding"]  # (N, d)
         self._scale = np.float32(np.sqrt(self.items.shape[1]))
-        self._blocks = [
+        self.blocks = [
             _Block.of(
                 weights,
                 f"{self.encoder}.blocks.{layer}",
@@ -510,9 +510,9 @@ class Model:
         # Where all times are unknown, what is the same for all events changes no attention.
         if len(self.gap_edges) and not np.isnan(elapsed).all():
             tags = pair_tags(elapsed, self.gap_edges)
-        for block in self._blocks[:-1]:
+        for block in self.blocks[:-1]:
             x = block(x, x.shape[1], tags)
-        for block in self._blocks[-1:]:  # of which only the last event's state is read
+        for block in self.blocks[-1:]:  # of which only the last event's state is read
             x = block(x, 1, tags)
         states = _standardised(x[:, -1])
         states *= self.weights[f"{self.encoder}.norm.weight"]

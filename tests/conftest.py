@@ -41,6 +41,16 @@ def ml_1m():
     return _real_data("ml-1m.parquet")
 
 
+@pytest.fixture(scope="module")
+def few_steps():
+    """Let epochs be as short as batches allow: for tests that ask little of what was learned."""
+    from posneg_rec import training
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(training, "_MIN_STEPS", 3)
+        yield
+
+
 @pytest.fixture(scope="session")
 def tiny_model():
     """A fitted model that no test may change; see tests/tiny.py for its world."""

@@ -33,6 +33,7 @@ import warnings
 from collections import Counter
 from decimal import Decimal
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pandas as pd
@@ -47,8 +48,11 @@ from posneg_rec import (
     RareItemMasker,
     SequenceBuilder,
     make_recommender_pipeline,
+    serving,
+    training,
 )
-from posneg_rec.metrics import evaluate
+from posneg_rec.baselines import ItemItemRecommender, PopularityRecommender
+from posneg_rec.metrics import aversion_curve, evaluate
 
 PACKAGE = str(Path(posneg_rec.__file__).parent)
 EXPECTED = (ValueError, TypeError, NotFittedError)
@@ -550,7 +554,7 @@ class Program:
             return
         documented = isinstance(error, EXPECTED) or (
             isinstance(error, FloatingPointError)
-            if name in ("fit", "partial_fit")
+            if name.startswith(("fit", "partial_fit"))
             else isinstance(error, AttributeError) and name.startswith("attribute")
         )
         text = "".join(traceback.format_exception(error))
@@ -576,6 +580,9 @@ class Program:
             if hasattr(self.model, "steps"):
                 return
             kwargs["sample_weight"] = pick(self.rng, [wrapped(self.rng, weights)], STRANGE, 0.3)
+        if name == "fit" and self.rng.random() < 0.12 and not hasattr(self.model, "steps"):
+            name = "fit with a validation set"
+            kwargs["X_val"], kwargs["y_val"] = self.data.table(self.rng)
 
         def contract(value):
             check(value is self.model, f"{name} returned something else")
@@ -583,9 +590,8 @@ class Program:
             for array in last.weights_.values():
                 check(np.isfinite(array).all(), "weights that are not finite")
 
-        self.call(
-            name, getattr(self.model, name), interactions, feedback, contract=contract, **kwargs
-        )
+        method = getattr(self.model, name.split()[0])
+        self.call(name, method, interactions, feedback, contract=contract, **kwargs)
 
     def do_partial_fit(self):
         if not hasattr(self.model, "steps"):
@@ -596,19 +602,58 @@ class Program:
         if rng.random() < 0.3:
             options["k"] = pick(rng, [1, 3, 10, 10**6, np.int64(2)], STRANGE, 0.15)
         if rng.random() < 0.2:
-            options["exclude_seen"] = pick(rng, [True, False, None], STRANGE, 0.1)
+            options["exclude_seen"] = pick(rng, [True, False, None, 1, np.int64(4)], STRANGE, 0.1)
         for name in ("allowed_items", "denied_items"):
             if rng.random() < 0.2:
-                items = wrapped(rng, self.data.items(rng, rng.choice([0, 1, 5])))
-                options[name] = pick(rng, [items], STRANGE, 0.1)
+                options[name] = pick(rng, [self.filter()], STRANGE, 0.1)
+        return options
+
+    def further_options(self):
+        rng, options = self.rng, {}
         if rng.random() < 0.2:
             options["dislike_aversion"] = pick(rng, [0, 1.5, 100], STRANGE, 0.15)
+        if rng.random() < 0.2:
+            options["pinned_items"] = pick(rng, [self.filter()], STRANGE, 0.1)
+        if rng.random() < 0.15:
+            boosts = self.by_item(pick(rng, [0, -3.5, 100, np.float32(2)], STRANGE, 0.05))
+            options["boosts"] = pick(rng, [boosts], STRANGE, 0.1)
+        if rng.random() < 0.15:
+            groups = self.by_item(None, rng.choice(["a", 3, "b", None, math.nan]))
+            if self.is_fitted() and rng.random() < 0.4:
+                groups = wrapped(rng, [rng.choice(["a", "b"]) for _ in self.known()])
+            options["groups"] = pick(rng, [groups], STRANGE, 0.1)
+            options["max_per_group"] = pick(rng, [1, 2, 100], STRANGE, 0.1)
+        if rng.random() < 0.15:
+            options["diversity"] = pick(rng, [0, 0.3, 1, np.float32(0.5)], STRANGE, 0.15)
         return options
+
+    def filter(self):
+        """Name items, for all users or for each."""
+        rng = self.rng
+
+        def some():
+            return wrapped(rng, self.data.items(rng, rng.choice([0, 1, 5])))
+
+        kind = rng.choice(["all", "all", "all", "users", "lists", "matrix"])
+        if kind == "users":
+            with contextlib.suppress(TypeError):  # not all ids are keys
+                return {self.data.user(n): pick(rng, [some()], [None], 0.1) for n in range(8)}
+        if kind == "lists":
+            return [some() for _ in range(rng.choice([1, 8]))]
+        if kind == "matrix" and self.is_fitted():
+            return np.array([[rng.random() < 0.5 for _ in self.known()]] * rng.choice([1, 8]))
+        return some()
+
+    def by_item(self, *values):
+        with contextlib.suppress(TypeError):  # not all ids are keys
+            return {one: self.rng.choice(values) for one in self.data.items(self.rng, 6)}
+        return {}
 
     def do_recommend(self):
         history, feedback, times = self.data.history(self.rng)
-        options = self.options()
+        options = self.options() | self.further_options()
         k = options.get("k", 10)
+        in_order = not options.get("diversity") and "pinned_items" not in options
 
         def contract(answer):
             if not (isinstance(answer, tuple) and len(answer) == 2):
@@ -620,7 +665,13 @@ class Program:
             check(set(items.tolist()) <= set(known), "an item that is none of the model's")
             check(scores.dtype == np.float32, f"scores are {scores.dtype}")
             check(np.isfinite(scores).all(), "a score that is not finite")
-            check((np.diff(scores) <= 0).all(), "scores that rise")
+            check((np.diff(scores) <= 0).all() or not in_order, "scores that rise")
+            groups = options.get("groups")
+            if isinstance(groups, dict):
+                told = [groups.get(one) for one in items.tolist()]
+                counts = Counter(one for one in told if isinstance(one, str))
+                most = options["max_per_group"]
+                check(all(count <= most for count in counts.values()), "a group too often")
 
         if hasattr(self.model, "steps"):
             self.call("recommend", self.model.recommend, history, contract=contract, **options)
@@ -630,7 +681,7 @@ class Program:
 
     def do_recommend_many(self):
         interactions, feedback = self.data.table(self.rng)
-        options = self.options()
+        options = self.options() | self.further_options()
         k = options.get("k", 10)
 
         def contract(answer):
@@ -705,6 +756,110 @@ class Program:
         interactions, feedback = self.data.table(self.rng)
         self.call("evaluate", evaluate, self.model, interactions, feedback, n_bootstraps=10)
 
+    def do_aversion_curve(self):
+        interactions, feedback = self.data.table(self.rng)
+        aversions = pick(self.rng, [None, [0, 3], [5.0], np.array([2, 2, 0])], STRANGE, 0.15)
+
+        def contract(curve):
+            check(len(curve["ndcg_liked"]) == len(curve.aversions), "a wrong length")
+            check((np.diff(curve.aversions) > 0).all(), "aversions that do not rise")
+
+        self.call(
+            "aversion_curve",
+            aversion_curve,
+            self.model,
+            interactions,
+            feedback,
+            aversions,
+            contract=contract,
+            n_bootstraps=10,
+            random_state=0,
+        )
+
+    def do_baseline(self):
+        """The same calls of a baseline, in the model's place."""
+        rng, model = self.rng, self.model
+        threshold = self.params.get("positive_threshold")
+        kind = rng.choice([PopularityRecommender, ItemItemRecommender])
+        own = {
+            PopularityRecommender: {"likes_only": pick(rng, [True, False], WRONG, 0.1)},
+            ItemItemRecommender: {"n_neighbours": pick(rng, [1, 50], WRONG, 0.1)},
+        }
+        self.model = kind(positive_threshold=threshold, **own[kind])
+        try:
+            for _ in range(2):
+                self.call("fit a baseline", self.model.fit, *self.data.table(rng))
+            history, feedback, _ = self.data.history(rng)
+            for asked in (history, self.data.table(rng)[0]):
+                self.call("ask a baseline", self.model.recommend, asked, **self.options())
+            self.call("ask a baseline", self.model.score_items, history, feedback=feedback)
+            self.call("score a baseline", self.model.score, *self.data.table(rng))
+        finally:
+            self.model = model
+
+    def do_explain(self):
+        if hasattr(self.model, "steps"):
+            return
+        history, feedback, times = self.data.history(self.rng)
+        item = pick(self.rng, [self.data.item(0)], STRANGE, 0.1)
+        options = {"feedback": feedback, "times": times}
+
+        def contract(why):
+            check(len(why.items) == len(why.effects) == len(history), "a wrong length")
+            check(np.isfinite(why.effects).all(), "an effect that is not finite")
+            check(repr(why) and why._repr_html_(), "nothing to show")
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                asked = np.array([why.item, None], dtype=object)[:-1]
+                (score,) = self.model.score_items(history, asked, **options)
+            check(math.isclose(score, why.score, rel_tol=1e-3, abs_tol=1e-3), "another score")
+
+        self.call("explain", self.model.explain, history, item, contract=contract, **options)
+
+    def do_encode(self):
+        if hasattr(self.model, "steps"):
+            return
+        asked, feedback = self.data.table(self.rng)
+        if self.rng.random() < 0.5:
+            asked, feedback, _ = self.data.history(self.rng)
+
+        def contract(vectors):
+            check(vectors.shape[1:] == self.model.item_vectors_.shape[1:], "another space")
+            check(np.isfinite(vectors).all(), "a vector that is not finite")
+
+        self.call("encode", self.model.encode, asked, feedback=feedback, contract=contract)
+
+    def do_rerank(self):
+        if hasattr(self.model, "steps"):
+            return
+        history, feedback, times = self.data.history(self.rng)
+        items = self.data.items(self.rng, 5)
+        if self.is_fitted() and self.rng.random() < 0.5:
+            items = self.known()
+        candidates = pick(self.rng, [wrapped(self.rng, items)], STRANGE, 0.1)
+        options = self.options()
+        options = {name: options[name] for name in ("k", "exclude_seen") if name in options}
+        k = options.get("k", 10)
+
+        def contract(answer):
+            found, scores, is_exact = answer
+            check(len(found) == len(scores) <= k, "an answer of the wrong length")
+            check(len(set(found.tolist())) == len(found), "an item twice")
+            check(np.isfinite(scores).all(), "a score that is not finite")
+            check((np.diff(scores) <= 0).all(), "scores that rise")
+            check(isinstance(is_exact, bool), "neither exact nor not")
+
+        self.call(
+            "rerank",
+            self.model.rerank,
+            history,
+            candidates,
+            contract=contract,
+            feedback=feedback,
+            times=times,
+            **options,
+        )
+
     def do_score_items(self):
         if hasattr(self.model, "steps"):
             return
@@ -758,7 +913,7 @@ class Program:
     def do_attributes(self):
         if hasattr(self.model, "steps"):
             return
-        for name in ("items_", "history_", "n_iter_", "gap_edges_", "excludes_seen_"):
+        for name in ("items_", "history_", "n_iter_", "gap_edges_", "item_vectors_"):
             self.call(f"attribute {name}", getattr, self.model, name)
         self.call("repr", repr, self.model)
 
@@ -784,8 +939,10 @@ class Program:
         if path.exists():
             load = type(self.model).load
             self.check_copy(self.call("load", load, path, mmap=self.rng.random() < 0.5))
+            served = self.call("load to serve", serving.load, path, mmap=self.rng.random() < 0.5)
+            self.check_copy(served)
             buffer = io.BytesIO(path.read_bytes()[: self.rng.choice([-1, 100, None])])
-            self.call("load a part", load, buffer)
+            self.call("load a part", self.rng.choice([load, serving.load]), buffer)
 
     def known(self):
         return (
@@ -834,7 +991,9 @@ def run_case(seed, case, *, show=False):
             print(line, flush=True)
 
     np.random.seed(0)  # what it draws from must not be the global state, which is looked at
-    with tempfile.TemporaryDirectory() as folder:
+    # Of a fit's steps, which take most of the time, a few break as many promises as many do.
+    few_steps = mock.patch.object(training, "_MIN_STEPS", 3)
+    with few_steps, tempfile.TemporaryDirectory() as folder:
         program = Program(rng, Path(folder), log)
         log("parameters", {n: v for n, v in program.params.items() if TINY.get(n, log) is not v})
         try:

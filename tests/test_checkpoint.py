@@ -21,6 +21,8 @@ from posneg_rec import ContrastiveSeqRecommender, archive
 from posneg_rec.checkpoint import digest
 from posneg_rec.persistence import ModelFileError
 
+pytestmark = pytest.mark.usefixtures("few_steps")
+
 # What runs in a process of its own, is killed after so many epochs, and starts again.
 FITS = {
     "joint": {"max_epochs": 4, "early_stopping": False},
@@ -100,7 +102,8 @@ import os, signal, sys
 sys.path.insert(0, sys.argv[1])
 from test_checkpoint import EXACT, FITS, Interrupt, kill, on_all
 from tiny import tiny
-import posneg_rec.objectives, torch
+import posneg_rec.objectives, posneg_rec.training, torch
+posneg_rec.training._MIN_STEPS = 3  # as here
 torch.optim.Adam([torch.nn.Parameter(torch.zeros(1))]).step()  # imports, once for all children
 for epoch, (name, params) in enumerate(FITS.items()):
     child = os.fork()
@@ -120,6 +123,11 @@ for epoch, (name, params) in enumerate(FITS.items()):
         assert outcome(on_all(model, checkpoint=tmp_path / name)) == unbroken(name, on_all)
         assert watching.seen[0] == epoch % 3 + 1  # at whose end it was killed, so it ran again
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.fixture(scope="module")
+def whole():
+    return on_all(tiny(**EXACT))
 
 
 @functools.cache
@@ -214,10 +222,10 @@ def test_precision_stays_as_the_stopwatch_found_it(tmp_path, monkeypatch):
     assert model.precision_ == "bfloat16"
 
 
-def test_a_checkpoint_changes_nothing_and_goes(tmp_path):
+def test_a_checkpoint_changes_nothing_and_goes(tmp_path, whole):
     path = tmp_path / "checkpoint"
     model = on_all(tiny(**EXACT), checkpoint=str(path))
-    assert same_weights(model, on_all(tiny(**EXACT)))
+    assert same_weights(model, whole)
     assert list(tmp_path.iterdir()) == []
     link = tmp_path / "link"
     link.symlink_to(path)
@@ -281,13 +289,13 @@ def test_a_checkpoint_of_another_fit_is_refused_and_stays(
     assert path.read_bytes() == checkpoint and "fitted_" not in vars(model)
 
 
-def test_order_of_rows_and_names_of_columns_make_no_other_fit(tmp_path, checkpoint):
+def test_order_of_rows_and_names_of_columns_make_no_other_fit(tmp_path, checkpoint, whole):
     path = tmp_path / "checkpoint"
     path.write_bytes(checkpoint)
     order = np.random.default_rng(0).permutation(len(X))
     model = tiny(**EXACT | {"verbose": 1, "item_column": "item"})
     model.fit(as_pandas(X[order]), Y[order], checkpoint=path)
-    assert outcome(model) == outcome(on_all(tiny(**EXACT)))
+    assert outcome(model) == outcome(whole)
 
 
 def test_a_checkpoint_of_another_validation_set_or_version_is_refused(tmp_path, monkeypatch):
@@ -405,9 +413,9 @@ def test_a_damaged_checkpoint_is_named_and_stays(tmp_path, checkpoint):
         assert path.read_bytes() == data
 
 
-def test_models_and_checkpoints_are_not_taken_for_each_other(tmp_path, checkpoint):
-    model, path = on_all(tiny(**EXACT)), tmp_path / "model.posneg"
-    model.save(path)
+def test_models_and_checkpoints_are_not_taken_for_each_other(tmp_path, checkpoint, whole):
+    path = tmp_path / "model.posneg"
+    whole.save(path)
     before = path.read_bytes()
     with pytest.raises(ModelFileError, match="holds a model, not a checkpoint: read it with Con"):
         on_all(tiny(**EXACT), checkpoint=path)

@@ -349,8 +349,12 @@ EVENTS = [(u, i, [1, -1, 1, 0][(u + i) % 4]) for u in range(7) for i in range(u 
 
 
 @BOTH
-@settings(max_examples=15)
-@given(n_shares=st.integers(1, 9), users=st.permutations(range(7)), seed=st.integers(0, 99))
+@settings(max_examples=10)
+@given(
+    n_shares=st.sampled_from([1, 2, 3, 5, 9]),
+    users=st.permutations(range(7)),
+    seed=st.integers(0, 99),
+)
 def test_shares_of_a_batch_add_up_to_it(kind, n_shares, users, seed):
     """Each by itself, of the same draws from the batch's stream."""
     made = objective(EVENTS, kind, windows="random", max_len=2, dropout=0.0)

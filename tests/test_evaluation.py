@@ -347,8 +347,8 @@ def test_who_has_no_aversion_is_named(world, tiny_model):
         aversion_curve(model_of(world), *world)
     with pytest.raises(TypeError, match="has no method target_ranks"):
         aversion_curve(object(), *world)
-    for wrong in ([-1], [np.nan], [1, np.inf]):
-        with pytest.raises(ValueError, match="dislike_aversion must be a finite number >= 0"):
+    for wrong in ([-1], [np.nan], [1, np.inf], ["a", 1], ["2"], [True], [[1, 2], [3]], {2}, [None]):
+        with pytest.raises(ValueError, match="aversions must be finite numbers >= 0, got "):
             aversion_curve(tiny_model, X, Y, wrong)
     with pytest.raises(ValueError, match="aversions must hold at least one"):
         aversion_curve(tiny_model, X, Y, [])

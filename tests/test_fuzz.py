@@ -8,11 +8,13 @@ import pytest
 from fuzz import Fault, Program, run_case, run_range
 from tiny import X, Y, as_pandas, same_weights, tiny
 
-from posneg_rec import ContrastiveSeqRecommender
+from posneg_rec import ContrastiveSeqRecommender, SequenceBuilder
+from posneg_rec.baselines import PopularityRecommender
 from posneg_rec.datasets import make_opposing_patterns
 from posneg_rec.metrics import evaluate
 
 N_CASES = 200
+pytestmark = pytest.mark.usefixtures("few_steps")
 
 
 def test_every_call_meets_its_contract_or_names_the_cause():
@@ -78,6 +80,29 @@ def test_what_is_no_table_is_said_before_its_columns_are_looked_for(what, call, 
     assert len(str(caught.value)) < 400
 
 
+@pytest.fixture(scope="module")
+def beside():
+    """What else reads tables."""
+    baseline, builder = PopularityRecommender(), SequenceBuilder()
+    baseline.fit(as_pandas(X), Y)
+    return {
+        "recommend": baseline.recommend,
+        "score": baseline.score,
+        "target_ranks": baseline.target_ranks,
+        "transform": builder.fit(as_pandas(X)).transform,
+        "X_val": lambda passed: tiny().fit(as_pandas(X), Y, X_val=passed, y_val=Y),
+    }
+
+
+@pytest.mark.parametrize("what", NO_TABLES)
+@pytest.mark.parametrize("call", ["recommend", "score", "target_ranks", "transform", "X_val"])
+def test_all_that_read_tables_say_it_alike(what, call, beside):
+    passed, error, message = NO_TABLES[what]
+    with pytest.raises(error, match=message) as caught:
+        beside[call](passed)
+    assert len(str(caught.value)) < 400
+
+
 SWITCHES = ["max_len", "embedding_dim", "n_heads", "learning_rate", "user_column", "temperature"]
 
 
@@ -90,8 +115,9 @@ def test_a_switch_is_no_number(name, value):
 
 @pytest.mark.parametrize("name", ["max_len", "batch_size", "embedding_dim", "max_epochs"])
 def test_small_numbers_of_numpy_are_numbers(name):
-    plain = tiny(**{name: 4}).fit(X, Y)
-    assert same_weights(tiny(**{name: np.int8(4)}).fit(X, Y), plain)
+    few = X[:60], Y[:60]
+    plain = tiny(**{name: 4}).fit(*few)
+    assert same_weights(tiny(**{name: np.int8(4)}).fit(*few), plain)
 
 
 def test_what_may_be_a_switch_still_is():

@@ -7,7 +7,7 @@ import pytest
 import torch
 from tiny import X, Y, same_weights, tiny
 
-from posneg_rec import objectives, training
+from posneg_rec import objectives
 
 EXACT = {"dropout": 0.0, "precision": "float32", "device": "cpu", "max_epochs": 2}
 
@@ -58,12 +58,11 @@ def room(monkeypatch):
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _in_float64_and_large_batches():
+def _in_float64_and_large_batches(few_steps):
     original = objectives._Objective.model
     with pytest.MonkeyPatch.context() as patch:
         # Sums of other orders agree, and Adam makes no steps of rounding.
         patch.setattr(objectives._Objective, "model", lambda *given: original(*given).double())
-        patch.setattr(training, "_MIN_STEPS", 3)
         yield
 
 

@@ -252,7 +252,7 @@ def test_probabilities_are_of_the_targets(tiny_model):
     np.testing.assert_array_equal(signs, ranks.signs)
     assert len(told) == len(ranks) and (told > 0).all() and (told < 1).all()
     # As scores say it: log p(liked) is what one unit of aversion adds, in a world of 45 % dislikes.
-    shift = tiny_model.fitted_._liked_shift
+    shift = tiny_model.fitted_.liked_shift
     assert shift != 0
     for user in (0, 7):
         history, feedback = HISTORIES[user][:-1], FEEDBACKS[user][:-1]

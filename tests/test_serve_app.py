@@ -27,9 +27,10 @@ from tiny import X, Y, tiny
 fastapi = pytest.importorskip("fastapi")
 pytest.importorskip("uvicorn")
 pytest.importorskip("prometheus_client")
+pytestmark = pytest.mark.usefixtures("few_steps")
 
 APP = Path(__file__).parents[1] / "examples" / "serve_app.py"
-N_THREADS, N_REQUESTS = 8, 60
+N_THREADS, N_REQUESTS = 8, 40
 LARGE = 2**60
 
 
@@ -130,6 +131,8 @@ def query_of(rng):
         if rng.random() < 0.3:
             query[name] = rng.sample(sorted(set(items)), rng.randint(1, 9))
     if rng.random() < 0.3:
+        query["pinned_items"] = rng.sample(sorted(set(items)), min(query["k"], 2))
+    if rng.random() < 0.3:
         query |= {"exclude_seen": rng.random() < 0.5, "dislike_aversion": rng.choice([0, 0.5, 9])}
     return query
 
@@ -168,6 +171,7 @@ MALFORMED = {
     "infinite aversion": b'{"history": [1], "dislike_aversion": Infinity}',
     "seen or not": b'{"history": [1], "exclude_seen": "auto"}',
     "a filter of other ids": b'{"history": [1], "denied_items": ["one"]}',
+    "pins of other ids": b'{"history": [1], "pinned_items": ["one"]}',
     "a long history": json.dumps({"history": [1] * 10_001}).encode(),
     "a long filter": json.dumps({"history": [1], "allowed_items": [1] * 50_001}).encode(),
     "huge": b" " * (2**20 + 1),
