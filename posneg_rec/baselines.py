@@ -8,7 +8,7 @@ need no torch.
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from numbers import Integral, Real
 from typing import Any, ClassVar, Literal, Self
 
@@ -500,6 +500,7 @@ class ItemItemRecommender(_BaselineRecommender):
         memory = ItemMemory.fit(
             histories, n_items, n_neighbours=self.n_neighbours, next_penalty=self.penalty
         )
+        memory = replace(memory, fading=0.0)  # as the method is known: all likes count alike
         likes = parts["likes"]
         scores = (_TIE * likes / max(likes.max(), 1)).astype(np.float32)
         return parts | {"weights": {"scores": scores}, "memory": WeighedMemory(memory, 1.0)}

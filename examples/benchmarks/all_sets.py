@@ -266,7 +266,8 @@ def draw(reports: dict[str, dict]):
                 ).plot(axes, color=colour, marker=marker)
             handles, names = axes.get_legend_handles_labels()
             labels |= dict(zip(names, handles, strict=True))
-            axes.get_legend().remove()
+            if axes.get_legend() is not None:
+                axes.get_legend().remove()
             axes.set(xlabel="", ylabel="")
             axes.set_title(f"{name}, {protocol}", fontsize="medium")
             axes.grid(color="0.92")
