@@ -523,11 +523,14 @@ def aversion_curve(
 def _numbers(aversions: ArrayLike) -> NDArray[np.float64]:
     """Read numbers alone: to NumPy text and switches are some as well."""
     values = np.asarray(aversions, dtype=object).ravel().tolist()
-    for value in values:
-        is_number = isinstance(value, numbers.Real) and not isinstance(value, bool)
-        if not (is_number and 0 <= value < np.inf):
-            raise ValueError(f"aversions must be finite numbers >= 0, got {value!r:.50}.")
-    return np.array(values, dtype=np.float64)
+    return np.array([_number(value, "aversions") for value in values], dtype=np.float64)
+
+
+def _number(value: Any, name: str) -> float:
+    is_number = isinstance(value, numbers.Real) and not isinstance(value, bool)
+    if not (is_number and 0 <= value < np.inf):
+        raise ValueError(f"{name} must be finite numbers >= 0, got {value!r:.50}.")
+    return float(value)
 
 
 def choose_aversion(
@@ -639,7 +642,7 @@ def _own_aversion(model: Any) -> float | None:
     """Find the aversion of a recommender, or of the last step of a pipeline."""
     last = model[-1] if hasattr(model, "steps") else model
     own = getattr(last, "dislike_aversion", None)
-    return None if own is None else float(own)
+    return None if own is None else _number(own, "aversions, of which the model's own is one,")
 
 
 def _target_gains(

@@ -582,7 +582,8 @@ class Program:
             kwargs["sample_weight"] = pick(self.rng, [wrapped(self.rng, weights)], STRANGE, 0.3)
         if name == "fit" and self.rng.random() < 0.12 and not hasattr(self.model, "steps"):
             name = "fit with a validation set"
-            kwargs["X_val"], kwargs["y_val"] = self.data.table(self.rng)
+            others = self.rng.choice([self.data.table(self.rng), (interactions, feedback)])
+            kwargs["X_val"], kwargs["y_val"] = others
 
         def contract(value):
             check(value is self.model, f"{name} returned something else")

@@ -350,6 +350,9 @@ def test_who_has_no_aversion_is_named(world, tiny_model):
     for wrong in ([-1], [np.nan], [1, np.inf], ["a", 1], ["2"], [True], [[1, 2], [3]], {2}, [None]):
         with pytest.raises(ValueError, match="aversions must be finite numbers >= 0, got "):
             aversion_curve(tiny_model, X, Y, wrong)
+    for wrong in (["a", 1], "3", np.nan, True):  # a model that fit has not looked at yet
+        with pytest.raises(ValueError, match="the model's own is one, must be finite numbers >= 0"):
+            aversion_curve(tiny(dislike_aversion=wrong), X, Y)
     with pytest.raises(ValueError, match="aversions must hold at least one"):
         aversion_curve(tiny_model, X, Y, [])
     with pytest.raises(ValueError, match="got an empty sequence"):

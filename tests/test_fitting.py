@@ -338,7 +338,7 @@ VALIDATION = {"X_val": OTHERS, "y_val": OTHER_Y}
         ({}, None, VALIDATION, "y_val is provided, but y was not"),
         ({}, TRAIN_Y, {"X_val": OTHERS[:, :2], "y_val": OTHER_Y}, "X_val: X has 2 features"),
         ({}, TRAIN_Y, {"X_val": OTHERS, "y_val": OTHER_Y[1:]}, "X_val, y_val: .*[Ff]eedback"),
-        ({}, TRAIN_Y, {"X_val": OTHERS[:0], "y_val": OTHER_Y[:0]}, "X_val, y_val: "),
+        ({}, TRAIN_Y, {"X_val": OTHERS[:0], "y_val": OTHER_Y[:0]}, "X_val: Found array with 0 sam"),
         ({}, TRAIN_Y, {"X_val": [[], []], "y_val": [[], []]}, "X_val, y_val: "),
         ({}, TRAIN_Y, {"X_val": OTHERS, "y_val": OTHER_Y * 3}, "X_val, y_val: "),
         (

@@ -21,7 +21,10 @@ def test_every_call_meets_its_contract_or_names_the_cause():
     faults, outcomes = run_range("ci", range(N_CASES))
     assert not faults, "\n\n".join(faults)
     # A fuzz that is refused everywhere, or nowhere, says nothing.
-    for name in ("fit", "recommend", "recommend_many", "score"):
+    for name in (
+        *("fit", "recommend", "recommend_many", "score", "fit with a validation set"),
+        *("explain", "encode", "rerank", "aversion_curve", "fit a baseline", "ask a baseline"),
+    ):
         assert outcomes[f"{name}: answered"] and outcomes[f"{name}: refused"], outcomes
 
 

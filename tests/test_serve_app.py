@@ -277,6 +277,14 @@ def test_under_load_each_answer_is_right_or_refused_while_models_are_swapped(ser
     assert max(np.subtract(after, before)) < 24
 
 
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
+def test_workers_load_neither_scikit_learn_nor_torch(server):
+    for worker in server.workers:
+        loaded = Path(f"/proc/{worker}/maps").read_text()
+        assert "numpy" in loaded
+        assert "/sklearn/" not in loaded and "/torch/" not in loaded
+
+
 def test_all_workers_count_together(server):
     def answered():
         counts = re.findall(r'requests_total{status="200"} ([\d.]+)', server.get("/metrics"))
