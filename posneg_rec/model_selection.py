@@ -500,13 +500,18 @@ class LastSeen:
         last = histories.offsets[1:][met] - 1
         return cls(histories.users[met], histories.times[last], histories.time_unit)
 
+    def compares(self, histories: Histories) -> bool:
+        """Tell whether histories have times of the same kind."""
+        same_kind = (histories.time_unit is None) == (self.unit is None)
+        return histories.times is not None and same_kind
+
     def covers(self, histories: Histories) -> NDArray[np.bool_]:
         """Tell which events are not later than what was seen of their user, (n_events,).
 
         None are where either has no times, or times of another kind.
         """
         covered = np.zeros(len(histories.items), dtype=bool)
-        if histories.times is None or (histories.time_unit is None) != (self.unit is None):
+        if histories.times is None or not self.compares(histories):
             return covered
         codes = ItemVocabulary(self.users).encode(histories.users)
         codes = np.repeat(codes, histories.lengths)  # of each event's user
