@@ -471,7 +471,7 @@ STEADY = {"dropout": 0.0, "windows": "recent", "max_len": 20, "precision": "floa
 def test_calls_of_partial_fit_are_one_training(changed, monkeypatch):
     # The order of users apart, which each call draws anew: one batch has none.
     monkeypatch.setattr(training, "_n_batches", lambda objective, settings: 1)
-    params = STEADY | {"early_stopping": False, "max_epochs": 3} | changed
+    params = STEADY | {"early_stopping": False, "max_epochs": 3, "item_memory": False} | changed
     if "n_negatives" in changed:  # whose draws differ from call to call: all that is to be there
         apart = tiny(**params).partial_fit(*TIMELESS).partial_fit(*TIMELESS)
         steps = apart.fitted_.momentum.steps
@@ -482,8 +482,17 @@ def test_calls_of_partial_fit_are_one_training(changed, monkeypatch):
     apart = tiny(**params)
     for _ in range(3):
         apart.partial_fit(*TIMELESS)
-    for name, value in at_once.weights_.items():
-        np.testing.assert_allclose(apart.weights_[name], value, atol=1e-5, err_msg=name)
+    anew = tiny(**params)
+    for _ in range(3):
+        anew = copy.deepcopy(anew.partial_fit(*TIMELESS))
+
+    # Not the weights: the biases of the keys have no gradient but for rounding, which Adam scales.
+    def distance(model):
+        told = [m.score_items(X[:5, 1], dislike_aversion=1) for m in (model, at_once)]
+        return np.abs(told[0] - told[1]).max()
+
+    assert distance(apart) < 0.1 * distance(anew)
+    assert distance(apart) < 5e-3
 
 
 def test_what_partial_fit_goes_on_from_is_in_memory_alone(tmp_path):
@@ -532,13 +541,13 @@ def test_what_is_passed_again_is_not_remembered_again():
 
 
 def test_new_events_without_the_history_before_them_are_named():
-    later = [[user, 3, 10**6] for user in (X[0, 0], X[-1, 0], 999)]
+    later = [[X[0, 0], 3, 10**6], [X[-1, 0], 3, 10**6], [999, 3, 10**6], [999, 4, 10**6 + 1]]
     model = tiny().fit(X, Y)
     with pytest.warns(UserWarning, match="2 of 3 users were met before, but none of their earlier"):
-        model.partial_fit(np.concatenate([later, [[999, 4, 10**6 + 1]]]), [1, 1, 1, -1])
+        model.partial_fit(np.array(later), [1, 1, 1, 1])
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        model.partial_fit(np.concatenate([X, np.array(later) + [0, 0, 5]]), [*Y, 1, 1, 1])
+        model.partial_fit(np.concatenate([X, later, np.add(later, [0, 0, 5])]), [*Y, *[1] * 8])
 
 
 # -- forget_items ----------------------------------------------------------------------------
@@ -555,7 +564,7 @@ def test_what_is_forgotten_leaves_the_rest_as_it_was(objective, tmp_path):
     rows = X[np.isin(X[:, 1], model.items_[kept])]
     liked = Y[np.isin(X[:, 1], model.items_[kept])]
     if objective == "joint":
-        chances, _ = model.liked_probabilities(rows, liked)
+        chances, _ = model.liked_probabilities(rows, liked, targets="all")
     earlier, likes = model.fitted_, model.item_likes_[kept]
     model.forget_items(list(gone) + list(gone[:1]))
     assert len(model.items_) == n_before - 3 and len(earlier.items) == n_before
@@ -566,7 +575,8 @@ def test_what_is_forgotten_leaves_the_rest_as_it_was(objective, tmp_path):
     assert shift > 0 if objective == "joint" else abs(shift) < 1e-6
     if objective == "joint":
         np.testing.assert_allclose(np.exp(after.astype(float)).sum(), 1, atol=1e-5)
-        np.testing.assert_allclose(model.liked_probabilities(rows, liked)[0], chances, atol=1e-6)
+        told, _ = model.liked_probabilities(rows, liked, targets="all")
+        np.testing.assert_allclose(told, chances, atol=1e-6)
     assert set(model.unknown_items([*gone, *history])) == set(gone)
     items, _ = model.recommend(history, k=5, feedback=signs)
     assert not set(items) & set(gone)
@@ -577,8 +587,8 @@ def test_what_is_forgotten_leaves_the_rest_as_it_was(objective, tmp_path):
     assert len(model.items_) == n_before
 
 
-def test_memory_weights_of_the_rest_stay_those_of_their_items(tiny_model):
-    memory = tiny_model.fitted_.memory.items
+def test_memory_weights_of_the_rest_stay_those_of_their_items():
+    memory = tiny(max_epochs=1).fit(pairs_world(n_users=60)).fitted_.memory.items
     kept = np.arange(memory.n_items) % 3 != 1
     for name in ("next", "taste"):
         expected = getattr(memory, name).matrix.toarray()[kept][:, kept]
@@ -591,7 +601,7 @@ def test_memory_weights_of_the_rest_stay_those_of_their_items(tiny_model):
         ([10**6], "1 of 1 ids are not among the"),
         (["3"], "ids can hold none of the model's items"),
         (3, "forget_items takes item ids, got 3"),
-        ("all", "All 16 items would be forgotten"),
+        ("all", "All 24 items would be forgotten"),
     ],
 )
 def test_what_cannot_be_forgotten_is_named_and_the_model_stays(ids, message):

@@ -1,0 +1,108 @@
+"""The recipes of the page "Beyond one machine", each on its engine with two workers.
+
+Engines start processes of their own and expect to own theirs, so each recipe runs in a new one.
+"""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import polars as pl
+import pyarrow as pa
+import pytest
+from tiny import X, Y, as_pandas, tiny
+
+from posneg_rec import ContrastiveSeqRecommender
+from posneg_rec.model_selection import check_users_apart
+
+ROOT = Path(__file__).parents[1]
+PAGE = (ROOT / "docs" / "beyond.md").read_text()
+
+
+def code_under(heading):
+    """Take the first code that the page shows under a heading."""
+    section = PAGE.split(f"\n## {heading}\n" if heading[0] != "#" else f"\n{heading}\n")[1]
+    return re.search(r"```python\n(.*?)\n```", section, flags=re.DOTALL)[1]
+
+
+def run(code, folder):
+    path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=folder,
+        env=os.environ | {"PYTHONPATH": path, "PYSPARK_PYTHON": sys.executable},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    """A folder with a model, rows in any order, and the answers of one process."""
+    folder = tmp_path_factory.mktemp("beyond")
+    rows = as_pandas(X).assign(liked=Y == 1).sample(frac=1, random_state=0)
+    model = tiny().fit(rows, rows["liked"])
+    model.save(folder / "model.posneg")
+    rows.to_parquet(folder / "rows.parquet")
+    return folder, model.recommend(rows, k=5, feedback=rows["liked"])
+
+
+@pytest.mark.parametrize("engine", ["dask", "ray", "spark"])
+def test_two_workers_answer_as_one_process_does(engine, world):
+    pytest.importorskip({"dask": "distributed", "spark": "pyspark"}.get(engine, engine))
+    folder, expected = world
+    before = "import pandas as pd\nrows = pd.read_parquet('rows.parquet')\n"
+    answer = code_under("Answers for very many users")
+    after = f"\nanswers.to_parquet('{engine}.parquet')"
+    # Workers start in folders of their own.
+    answer = answer.replace('"model.posneg"', repr(str(folder / "model.posneg")))
+    recipe = code_under(f"### {engine.capitalize()}")
+    assert len(answer.splitlines()) + len(recipe.splitlines()) < 20
+    run("\n".join([before, answer, recipe, after]), folder)
+    found = pd.read_parquet(folder / f"{engine}.parquet").sort_values(["user", "rank"])
+    expected = expected.sort_values(["user", "rank"])
+    for name in ("user", "item", "rank"):
+        assert found[name].tolist() == expected[name].tolist()
+    np.testing.assert_allclose(found["score"], expected["score"], atol=1e-5)
+
+
+def test_rows_that_are_cut_answer_users_twice_and_the_check_says_so(world):
+    folder, expected = world
+    rows = pd.read_parquet(folder / "rows.parquet").sort_values("user", kind="stable")
+    model, middle = ContrastiveSeqRecommender.load(folder / "model.posneg"), 5
+    parts = rows[:middle], rows[middle:]
+    assert rows["user"].iloc[middle - 1] == rows["user"].iloc[middle]
+    answers = [model.recommend(part, k=5, feedback=part["liked"]) for part in parts]
+    assert sum(map(len, answers)) == len(expected) + 5
+    with pytest.raises(ValueError, match="1 user is in more than one part"):
+        check_users_apart(answer["user"] for answer in answers)
+
+
+@pytest.mark.parametrize("make", [list, np.array, pd.Series, pl.Series, pa.array])
+@pytest.mark.parametrize("name", [str, int])
+def test_users_in_two_parts_are_named(make, name):
+    parts = [[1, 1, 2], [], [3], [4, 2, 2], [1]]
+    parts = [make([name(user) for user in part]) for part in parts]
+    check_users_apart(parts[:3])
+    check_users_apart(iter(parts[:3]))
+    with pytest.raises(ValueError, match=rf"^2 users are in more .*: {name(2)!r}, {name(1)!r}\. "):
+        check_users_apart(parts)
+
+
+def test_parts_that_cannot_be_compared_are_refused():
+    with pytest.raises(
+        TypeError, match="different types: an earlier part has integer ids, got str"
+    ):
+        check_users_apart([[1], ["1"]])
+    check_users_apart([[1.0, 2.0], [3]])
+    with pytest.raises(ValueError, match="1 user is in more than one part"):
+        check_users_apart([[1.0, 2.5], [1]])
+    with pytest.raises(TypeError, match="got one pandas DataFrame"):
+        check_users_apart(pd.DataFrame({"user": [1]}))
