@@ -582,9 +582,9 @@ def _warn_of_lost_context(histories: Histories, last_seen: LastSeen) -> None:
     if len(lost):
         warnings.warn(
             f"{len(lost)} of {len(histories)} users were met before, but none of their earlier "
-            f"events is passed ({preview(histories.users[lost], 3)}): they are learned as if they were "
-            "new, and the model forgets how long histories go on. Pass each user's recent events, "
-            "too, with sample_weight 0.",
+            f"events is passed ({preview(histories.users[lost], 3)}): they are learned as if they "
+            "were new, and the model forgets how long histories go on. Pass each user's recent "
+            "events, too, with sample_weight 0.",
             UserWarning,
             stacklevel=5,
         )

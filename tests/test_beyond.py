@@ -85,6 +85,60 @@ def test_rows_that_are_cut_answer_users_twice_and_the_check_says_so(world):
         check_users_apart(answer["user"] for answer in answers)
 
 
+WORLD = """
+from posneg_rec import ContrastiveSeqRecommender
+from posneg_rec.datasets import make_opposing_patterns
+world = make_opposing_patterns(n_users=60, random_state=0)
+model = ContrastiveSeqRecommender(embedding_dim=8, max_epochs=2, random_state=0)
+"""
+
+
+def searches(library):
+    """Take the page's code of searches that imports a library."""
+    fences = re.findall(r"```python\n(.*?)\n```", PAGE.split("\n## Searches\n")[1], flags=re.DOTALL)
+    (found,) = [code for code in fences if code.startswith(f"import {library}\n")]
+    return found
+
+
+def test_a_trial_of_optuna_sees_each_epoch_and_is_pruned():
+    optuna = pytest.importorskip("optuna")
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    names = {}
+    exec(WORLD + searches("optuna"), names)
+    fitted = names["ContrastiveSeqRecommender"](
+        embedding_dim=8, max_epochs=3, random_state=0, **names["study"].trials[0].params
+    ).fit(names["world"].interactions, names["world"].feedback)
+    expected = dict(enumerate(fitted.history_["validation_score"], start=1))
+    assert names["study"].trials[0].intermediate_values == expected
+    assert names["study"].trials[0].value == max(expected.values())
+
+    class AtTheSecond(optuna.pruners.BasePruner):
+        def prune(self, study, trial):
+            return trial.last_step == 2
+
+    study = optuna.create_study(pruner=AtTheSecond())
+    study.optimize(names["objective"], n_trials=1)
+    (trial,) = study.trials
+    assert trial.state == optuna.trial.TrialState.PRUNED and list(trial.intermediate_values) == [
+        1,
+        2,
+    ]
+
+
+def test_a_grid_over_workers_of_dask_scores_as_in_one_process(tmp_path):
+    pytest.importorskip("distributed")
+    told = "\nprint('told', search.cv_results_['mean_test_score'].tolist())"
+    here = searches("joblib").replace('joblib.parallel_config(backend="dask")', "nullcontext()")
+    here = here.replace("client = Client(n_workers=2, threads_per_worker=1)", "").replace(
+        "client.close()", ""
+    )
+    names = {}
+    exec(f"from contextlib import nullcontext\n{WORLD}{here}", names)
+    expected = names["search"].cv_results_["mean_test_score"].tolist()
+    found = run(WORLD + searches("joblib") + told, tmp_path)
+    np.testing.assert_allclose(eval(found.partition("told ")[2]), expected, atol=1e-6)
+
+
 @pytest.mark.parametrize("make", [list, np.array, pd.Series, pl.Series, pa.array])
 @pytest.mark.parametrize("name", [str, int])
 def test_users_in_two_parts_are_named(make, name):
