@@ -1,6 +1,6 @@
 """Score the day, then learn it: a model left alone, one that goes on, one fitted every night.
 
-A made-up shop of groups of items, each a cycle: after an item comes the next of its group. Every day
+A made-up shop of groups of items, each a cycle: after an item comes the next of its group. A day,
 some users move on to another group (drift), an item of each group leaves, and another takes its
 place (new items). Each day is first scored with the models of the night before, then learned.
 
@@ -55,7 +55,7 @@ class Shop:
         return np.concatenate(rows), np.concatenate(feedback), gone
 
 
-def simulate(n_users=150, n_days=30, drift=0.03, max_epochs=8, random_state=0):
+def simulate(n_users=150, n_days=30, drift=0.03, max_epochs=4, random_state=0):
     """Return, for each way and day, NDCG@10 on likes, and the seconds of each night."""
     shop = Shop(n_users, drift, random_state)
     days = [shop.run() for _ in range(START)]

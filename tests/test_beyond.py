@@ -88,8 +88,8 @@ def test_rows_that_are_cut_answer_users_twice_and_the_check_says_so(world):
 WORLD = """
 from posneg_rec import ContrastiveSeqRecommender
 from posneg_rec.datasets import make_opposing_patterns
-world = make_opposing_patterns(n_users=60, random_state=0)
-model = ContrastiveSeqRecommender(embedding_dim=8, max_epochs=2, random_state=0)
+world = make_opposing_patterns(n_users=16, random_state=0)
+model = ContrastiveSeqRecommender(embedding_dim=8, max_epochs=1, random_state=0)
 """
 
 
