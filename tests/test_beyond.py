@@ -5,6 +5,7 @@ Engines start processes of their own and expect to own theirs, so each recipe ru
 
 import os
 import re
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -160,3 +161,11 @@ def test_parts_that_cannot_be_compared_are_refused():
         check_users_apart([[1.0, 2.5], [1]])
     with pytest.raises(TypeError, match="got one pandas DataFrame"):
         check_users_apart(pd.DataFrame({"user": [1]}))
+
+
+def test_a_day_is_scored_before_it_is_learned():
+    names = runpy.run_path(str(ROOT / "examples" / "days.py"))
+    scores, seconds = names["simulate"](n_users=12, n_days=2, drift=0.5, max_epochs=1)
+    first, second = zip(*scores.values(), strict=True)
+    assert len(set(first)) == 1 and len(set(second)) > 1
+    assert [len(seconds[name]) for name in scores] == [0, 2, 2]
