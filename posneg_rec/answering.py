@@ -588,6 +588,7 @@ class ServedRecommender(AnsweringMixin):
 
 _OF_THE_ESTIMATOR = {
     "fit",
+    "forget_items",
     "get_params",
     "liked_probabilities",
     "partial_fit",

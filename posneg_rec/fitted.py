@@ -35,10 +35,11 @@ from posneg_rec.interactions import (
 )
 from posneg_rec.memory import ItemMemory, WeighedMemory, fit_next_weight, fit_taste_weights
 from posneg_rec.selection import NO_FILTERS, Filters
-from posneg_rec.sequences import Histories, PackedSequences
+from posneg_rec.sequences import Histories, PackedSequences, preview
 
 if TYPE_CHECKING:
     from posneg_rec.model_selection import LastSeen
+    from posneg_rec.momentum import Momentum
 
 __all__ = ["FittedModel", "Reranked"]
 
@@ -110,6 +111,8 @@ class FittedModel:
     feature_names_in : ndarray of str or None
     last_seen : LastSeen or None
         When each user of the fit was last seen. Neither pickled nor written to a file.
+    momentum : Momentum or None
+        What the next `partial_fit` goes on from beside the weights. As little pickled or written.
     """
 
     method: str
@@ -128,6 +131,7 @@ class FittedModel:
     n_features_in: int | None = None
     feature_names_in: NDArray[Any] | None = None
     last_seen: LastSeen | None = field(default=None, repr=False)
+    momentum: Momentum | None = field(default=None, repr=False)
 
     def __repr__(self) -> str:
         """Return a short description."""
@@ -137,10 +141,11 @@ class FittedModel:
         )
 
     def __getstate__(self) -> dict[str, Any]:
-        """Leave out users and what is made on demand."""
-        names = {f.name for f in fields(self)} - {"last_seen"}
+        """Leave out users, what only training needs and what is made on demand."""
+        left_out = ("last_seen", "momentum")
+        names = {f.name for f in fields(self)}.difference(left_out)
         # Mapped arrays as copies: joblib would send the file's name, which may soon name another.
-        return {name: _unmapped(getattr(self, name)) for name in names} | {"last_seen": None}
+        return {name: _unmapped(getattr(self, name)) for name in names} | dict.fromkeys(left_out)
 
     @property
     def n_iter(self) -> int:
@@ -191,6 +196,40 @@ class FittedModel:
         if "item_taste" in self.weights:
             grown["item_taste"] = np.pad(self.weights["item_taste"], (0, n_joined))
         return self.weights | grown
+
+    def without(self, items: Any) -> FittedModel:
+        """Answer :meth:`ContrastiveSeqRecommender.forget_items`."""
+        if not is_vector(items):
+            raise ValueError(
+                f"forget_items takes item ids, got {items!r:.50}: one item goes in a list."
+            )
+        codes = self._codes(items, "ids")
+        if (codes < 0).any():
+            unknown = [item for item, code in zip(items, codes, strict=True) if code < 0]
+            raise ValueError(
+                f"{len(unknown)} of {len(codes)} ids are not among the {len(self.items)} items of "
+                f"the fit ({preview(unknown, 3)}): pass ids of items_."
+            )
+        kept = np.full(len(self.items), True)
+        kept[codes] = False
+        if not kept.any():
+            raise ValueError(f"All {len(kept)} items would be forgotten: a model needs one.")
+        memory = self.memory
+        if memory is not None:
+            memory = memory._replace(items=memory.items.without(kept))
+        by_item = ("item_embedding", "item_taste")
+        return replace(
+            self,
+            items=self.items[kept],
+            weights={
+                name: value[kept] if name in by_item else value
+                for name, value in self.weights.items()
+            },
+            likes=self.likes[kept],
+            dislikes=self.dislikes[kept],
+            memory=memory,
+            momentum=None if self.momentum is None else self.momentum.without(kept),
+        )
 
     # ----------------------------------------------------------------------------------- reading
 

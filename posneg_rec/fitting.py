@@ -29,6 +29,7 @@ from posneg_rec.model_selection import FutureLeakWarning, LastSeen
 from posneg_rec.sequences import Histories, gap_edges, preview, shorten
 
 if TYPE_CHECKING:
+    from posneg_rec.momentum import Momentum
     from posneg_rec.training import EpochLog, Weights
 
 __all__ = ["fit_model", "resolve_exclude_seen"]
@@ -114,6 +115,8 @@ def fit_model(
         )
     weights = _target_weights(sample_weight, events)
     histories = build_histories(events, vocabulary)
+    if before is not None and before.last_seen is not None:
+        _warn_of_lost_context(histories, before.last_seen)
     others, unknown_items = None, vocabulary.items[:0]
     if validation_set is not None:
         others, unknown_items = _read_validation_set(*validation_set, params, events, vocabulary)
@@ -241,6 +244,13 @@ def fit_model(
         mine = gains(at(weights, log), slice(rank, None, n_processes))
         return float(np.concatenate(distributed.gathered(mine)).mean())
 
+    momentum: Momentum | None = None
+
+    def keep(made: Callable[[], Momentum]) -> None:
+        # After a fit the best weights need not be the latest, and few go on from there.
+        nonlocal momentum
+        momentum = distributed.from_first(made) if partial else None
+
     trained, log = train(
         objective,
         n_items,
@@ -250,8 +260,10 @@ def fit_model(
         validate=None if validation is None else validate,
         on_epoch=lambda log, weights: on_epoch(log[-1], lambda: finished(weights(), log)),
         checkpoint=checkpoint,
+        momentum=before.momentum.grown(initial) if before and before.momentum and initial else None,
+        on_end=keep,
     )
-    fitted = finished(trained, log)
+    fitted = replace(finished(trained, log), momentum=momentum)
     if memory is not None and n_processes > 1:
         # Rounding differs from host to host.
         own = fitted.memory
@@ -344,6 +356,10 @@ def _made_from(
     made_from["checksum of sample_weight"] = weights is not None and digest(weights[histories.rows])
     made_from["checksum of X_val"] = validation_set is not None and of(validation_set)
     made_from["checksum of the model"] = before is not None and digest(*before.weights.values())
+    momentum = None if before is None else before.momentum
+    made_from["checksum of the momentum"] = momentum is not None and digest(
+        *momentum.model.values(), momentum.average_steps
+    )
     return made_from
 
 
@@ -504,6 +520,18 @@ def _warn_of_what_was_trained_on(
         )
 
 
+def _new(
+    histories: Histories, weights: NDArray[np.float32] | None, before: FittedModel | None
+) -> NDArray[np.bool_]:
+    """Tell which events have weight and were not counted before."""
+    new = np.full(len(histories.items), True)
+    if weights is not None:
+        new = weights[histories.rows] > 0
+    if before is not None and before.last_seen is not None:
+        new &= ~before.last_seen.covers(histories)
+    return new
+
+
 def _counts(
     histories: Histories,
     n_items: int,
@@ -511,11 +539,7 @@ def _counts(
     before: FittedModel | None,
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Count how often each item was liked and disliked, in events of weight not counted before."""
-    counted = np.full(len(histories.items), True)
-    if weights is not None:
-        counted = weights[histories.rows] > 0
-    if before is not None and before.last_seen is not None:
-        counted &= ~before.last_seen.covers(histories)
+    counted = _new(histories, weights, before)
     likes, dislikes = (
         np.bincount(histories.items[counted & (histories.signs == sign)], minlength=n_items)
         for sign in (1, -1)
@@ -535,8 +559,9 @@ def _memory(
     excludes_seen: bool,
 ) -> WeighedMemory | None:
     """Remember the events of weight, beside what was remembered before."""
-    if weights is not None:
-        training = training.select(weights[training.rows] > 0)
+    new = _new(training, weights, before)
+    if not new.all():
+        training = training.select(new)
     if before is None:
         memory = WeighedMemory(ItemMemory.fit(training, n_items))
         return memory if excludes_seen else memory._replace(next_weight=0.0)
@@ -544,6 +569,25 @@ def _memory(
         return None
     items = ItemMemory.fit(training, n_items, prior=before.memory.items)
     return before.memory._replace(items=items)
+
+
+def _warn_of_lost_context(histories: Histories, last_seen: LastSeen) -> None:
+    """Warn of users who were met before, and of whom only later events are passed."""
+    if not last_seen.compares(histories):
+        return
+    known = ItemVocabulary(last_seen.users).encode(histories.users) >= 0
+    covered = np.concatenate([[0], np.cumsum(last_seen.covers(histories))])
+    with_context = covered[histories.offsets[1:]] > covered[histories.offsets[:-1]]
+    lost = np.flatnonzero(known & ~with_context & (histories.lengths > 0))
+    if len(lost):
+        warnings.warn(
+            f"{len(lost)} of {len(histories)} users were met before, but none of their earlier "
+            f"events is passed ({preview(histories.users[lost], 3)}): they are learned as if they "
+            "were new, and the model forgets how long histories go on. Pass each user's recent "
+            "events, too, with sample_weight 0.",
+            UserWarning,
+            stacklevel=5,
+        )
 
 
 def _last_seen(histories: Histories, before: FittedModel | None) -> LastSeen | None:

@@ -15,6 +15,7 @@ __all__ = [
     "MISSING_ID",
     "as_array",
     "as_frame",
+    "check_not_to_compute",
     "full_name",
     "is_frame",
     "is_history",
@@ -58,7 +59,8 @@ def as_frame(interactions: Any) -> Any:
     Raises
     ------
     TypeError
-        If the frame is lazy, or no library that could hold it is installed.
+        If it is to be computed first (a lazy frame, a data set of Ray, a query), or no library
+        that could hold it is installed.
 
     Examples
     --------
@@ -74,24 +76,47 @@ def as_frame(interactions: Any) -> Any:
         return interactions if interactions.dtype.names is None else _from_records(interactions)
     if speaks_arrow(interactions):
         return _from_arrow(interactions)
-    lazy = nw.from_native(interactions, pass_through=True)
-    if isinstance(lazy, nw.LazyFrame):
+    if method := _how_to_compute(interactions):
         raise TypeError(
-            f"interactions is a lazy frame ({full_name(interactions)}): pass "
-            f"interactions.{_COLLECT.get(lazy.implementation, 'collect')}()."
+            f"interactions is no table in memory but a {full_name(interactions)}: pass "
+            f"interactions.{method}(), which brings all of it here, or give each worker a part "
+            "that holds whole users."
         )
     return interactions
 
 
-# What makes a frame in memory of a lazy one.
-_COLLECT = {
-    nw.Implementation.DASK: "compute",
-    nw.Implementation.DUCKDB: "df",
-    nw.Implementation.IBIS: "to_pyarrow",
-    nw.Implementation.PYSPARK: "toPandas",
-    nw.Implementation.PYSPARK_CONNECT: "toPandas",
-    nw.Implementation.SQLFRAME: "toPandas",
-}
+def _how_to_compute(value: Any) -> str | None:
+    """Name the method that makes a frame in memory of what is still to be computed, if it is."""
+    if type(value).__module__.startswith("narwhals"):  # whatever is inside
+        return "collect" if hasattr(value, "collect") else None
+    if hasattr(value, "__array__") and not hasattr(type(value), "columns"):
+        return None
+    # Of the class: some objects have any attribute that they are asked for.
+    return next((name for name in _MAKES_A_FRAME if hasattr(type(value), name)), None)
+
+
+def check_not_to_compute(values: Any, name: str) -> None:
+    """Refuse a column that is a table or a query: what is computed apart has an order apart."""
+    if not hasattr(values, "__array__") and (speaks_arrow(values) or _how_to_compute(values)):
+        raise TypeError(
+            f"{name} must be a list, a 1-D array or a series, got {full_name(values)}: make one "
+            "frame of the rows and what belongs to them, and pass its column."
+        )
+
+
+# What makes a frame in memory of what is none: a data set of Ray, a frame of Spark, a table of
+# Ibis, a data set or scanner of pyarrow, a result of a connection to DuckDB, a frame of Dask or a
+# delayed one, a lazy frame of Polars.
+_MAKES_A_FRAME = (
+    "to_pandas",
+    "toPandas",
+    "to_pyarrow",
+    "to_arrow",
+    "to_table",
+    "df",
+    "compute",
+    "collect",
+)
 
 
 def full_name(value: Any) -> str:
@@ -160,7 +185,9 @@ def is_vector(values: Any) -> bool:
         return values.ndim == 1 and values.dtype.names is None
     if nw.dependencies.is_into_series(values):
         return True
-    if getattr(values, "ndim", None) == 1:  # an index, an array of pandas, a tensor
+    # An index, an array of pandas, a tensor. What is made on demand may have any attribute.
+    ndim = getattr(values, "ndim", None)
+    if isinstance(ndim, int) and ndim == 1:
         return hasattr(values, "__array__")
     pyarrow = sys.modules.get("pyarrow")
     # An array of structs is a table, as a record batch is.
@@ -191,6 +218,7 @@ def as_array(values: Any, name: str) -> NDArray[Any]:
         raise TypeError(
             "np.matrix is not supported. Please convert to a numpy array with np.asarray."
         )
+    check_not_to_compute(values, name)
     try:
         array = np.asarray(values)
     except (TypeError, ValueError) as error:  # lists of different lengths

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from posneg_rec._lazy import lazy
-from posneg_rec.frames import MISSING_ID
+from posneg_rec.frames import MISSING_ID, check_not_to_compute
 from posneg_rec.sequences import as_indices, preview, shorten
 
 __all__ = [
@@ -357,6 +357,7 @@ def as_column(values: Any, name: str) -> tuple[NDArray[Any], Mask]:
         values = pandas.Series(values)
     if nw.dependencies.is_into_series(values):
         return _from_series(nw.from_native(values, series_only=True), name)
+    check_not_to_compute(values, name)
     array = values if isinstance(values, np.ma.MaskedArray) else np.asarray(values)
     if array.ndim != 1:
         raise ValueError(f"{name} must be 1-D, got an array of shape {array.shape}.")

@@ -119,6 +119,19 @@ class ItemWeights:
             np.pad(self.evidence, (0, n_joined)),
         )
 
+    def without(self, kept: NDArray[np.bool_]) -> ItemWeights:
+        """Leave out the items that are not `kept`, a bool array of shape (N,)."""
+        rows = np.repeat(np.arange(len(kept)), np.diff(self.offsets))
+        entries = kept[rows] & kept[self.items]
+        lengths = np.bincount(rows[entries], minlength=len(kept))[kept]
+        codes = np.cumsum(kept, dtype=np.int32) - np.int32(1)
+        return ItemWeights(
+            np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
+            codes[self.items[entries]],
+            self.weights[entries],
+            self.evidence[kept],
+        )
+
     def __getstate__(self) -> dict[str, Any]:
         """Leave out what is made on demand."""
         return {field.name: getattr(self, field.name) for field in fields(self)}
@@ -462,6 +475,17 @@ class ItemMemory:
             self.taste.grown(n_items),
             np.pad(self.levels, (0, n_joined), constant_values=self.mean),
             np.pad(self.counts, (0, n_joined)),
+            self.mean,
+            self.fading,
+        )
+
+    def without(self, kept: NDArray[np.bool_]) -> ItemMemory:
+        """Forget the items that are not `kept`, a bool array of shape (N,)."""
+        return ItemMemory(
+            self.next.without(kept),
+            self.taste.without(kept),
+            self.levels[kept],
+            self.counts[kept],
             self.mean,
             self.fading,
         )

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import numbers
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -21,10 +21,10 @@ from sklearn.model_selection import BaseCrossValidator, GroupShuffleSplit
 from sklearn.utils import check_scalar
 
 from posneg_rec.columns import ROLES
-from posneg_rec.frames import as_array, is_table
-from posneg_rec.ids import ItemVocabulary
+from posneg_rec.frames import as_array, full_name, is_frame, is_table
+from posneg_rec.ids import ItemVocabulary, as_column
 from posneg_rec.interactions import Interactions, read_interactions
-from posneg_rec.sequences import Histories
+from posneg_rec.sequences import Histories, shorten
 
 __all__ = [
     "FutureLeakWarning",
@@ -32,6 +32,7 @@ __all__ = [
     "LeaveLastOutSplit",
     "TemporalSplit",
     "UserHoldoutSplit",
+    "check_users_apart",
     "find_targets",
     "held_out_mask",
     "leaking_rows",
@@ -500,13 +501,18 @@ class LastSeen:
         last = histories.offsets[1:][met] - 1
         return cls(histories.users[met], histories.times[last], histories.time_unit)
 
+    def compares(self, histories: Histories) -> bool:
+        """Tell whether histories have times of the same kind."""
+        same_kind = (histories.time_unit is None) == (self.unit is None)
+        return histories.times is not None and same_kind
+
     def covers(self, histories: Histories) -> NDArray[np.bool_]:
         """Tell which events are not later than what was seen of their user, (n_events,).
 
         None are where either has no times, or times of another kind.
         """
         covered = np.zeros(len(histories.items), dtype=bool)
-        if histories.times is None or (histories.time_unit is None) != (self.unit is None):
+        if histories.times is None or not self.compares(histories):
             return covered
         codes = ItemVocabulary(self.users).encode(histories.users)
         codes = np.repeat(codes, histories.lengths)  # of each event's user
@@ -647,3 +653,56 @@ def _last_position(
     last = np.full(users.max() + 1, -1)
     np.maximum.at(last, users[mask], positions[mask])
     return last
+
+
+def check_users_apart(parts: Iterable[ArrayLike]) -> None:
+    """Check that each user is in one part of a table alone.
+
+    A model knows of a user what the rows of a call tell. Where a table is answered, scored or
+    fitted in parts, a user in two of them counts twice, each time with half a history, and no part
+    can know.
+
+    Parameters
+    ----------
+    parts : iterable of array-like of shape (n_rows,)
+        The raw user ids of each part, of its rows or of its answers. A part may be empty.
+
+    Raises
+    ------
+    ValueError
+        If a user is in more than one part.
+    TypeError
+        If ids are of no kind that can be read.
+
+    Examples
+    --------
+    >>> from posneg_rec.model_selection import check_users_apart
+    >>> check_users_apart([[1, 1, 2], [3]])
+    >>> check_users_apart([[1, 1, 2], [3, 2]])
+    Traceback (most recent call last):
+    ...
+    ValueError: 1 user is in more than one part: 2. Cut the table by users, not by rows.
+    """
+    if is_frame(parts):
+        raise TypeError(f"parts must be one column of user ids each, got one {full_name(parts)}.")
+    met: ItemVocabulary | None = None
+    twice: list[Any] = []
+    for part in parts:
+        users = ItemVocabulary.from_ids(as_column(part, "a part")[0]).items
+        if not len(users):
+            continue
+        if met is None:
+            met = ItemVocabulary(users)
+            continue
+        if problem := met.mismatch(users):
+            problem = problem.replace("the model knows", "an earlier part has")
+            raise TypeError(f"The parts hold users of different types: {problem}.")
+        twice += users[met.encode(users) >= 0].tolist()
+        met = met.extended(users)
+    if twice:
+        twice = list(dict.fromkeys(twice))
+        count = "1 user is" if len(twice) == 1 else f"{len(twice)} users are"
+        raise ValueError(
+            f"{count} in more than one part: {', '.join(map(shorten, twice[:3]))}"
+            f"{', ...' if len(twice) > 3 else ''}. Cut the table by users, not by rows."
+        )

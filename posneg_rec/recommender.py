@@ -456,16 +456,62 @@ class ContrastiveSeqRecommender(CallbackSupportMixin, AnsweringMixin, BaseEstima
 
         Notes
         -----
-        The optimiser starts anew, and no validation part is held out. Ranges of time, the reading
-        of feedback and the parts of the model stay as the first fit chose them. A call that fails
-        leaves the estimator as it was.
+        Several calls on one object make one training: the optimiser's averages of gradients and
+        the average of the weights go on from call to call. They are kept in memory alone, so after
+        `fit`, `load`, a copy or pickling they start anew. No validation part is held out. Ranges of
+        time, the reading of feedback and the parts of the model stay as the first fit chose them.
+        A call that fails leaves the estimator as it was.
 
         Raises
         ------
         ValueError
             As in :meth:`fit`, and if a parameter that the fitted weights depend on has changed.
+
+        Warns
+        -----
+        UserWarning
+            As in :meth:`fit`, and if users who were met before come without any earlier event:
+            the model would learn them as if they were new, and forget. It can tell as long as the
+            object that was fitted is at hand, and events have times.
         """
         return self._fit(interactions, _one_of(y, feedback), sample_weight, partial=True)
+
+    def forget_items(self, ids: ArrayLike) -> Self:
+        """Take items out of the catalogue: their vectors, counts and places in the item memory.
+
+        Other items keep theirs. A history without the forgotten items is answered as before: what
+        would come next by the same scores but for the normaliser, as probabilities add up to one
+        over fewer items, and the probability to be liked unchanged. How much a
+        `dislike_aversion` weighs is measured by the share of dislikes among the items that are
+        left. In a history a forgotten item is unknown and ignored. It can join again in a
+        `partial_fit`, and starts from nothing then.
+
+        Parameters
+        ----------
+        ids : array-like of shape (n,)
+            Raw ids, all of `items_`.
+
+        Returns
+        -------
+        self : ContrastiveSeqRecommender
+
+        Raises
+        ------
+        ValueError
+            If an id is unknown, or no item would be left; the model stays as it was.
+
+        Examples
+        --------
+        >>> from posneg_rec import ContrastiveSeqRecommender
+        >>> from posneg_rec.datasets import make_opposing_patterns
+        >>> world = make_opposing_patterns(n_users=60, random_state=0)
+        >>> model = ContrastiveSeqRecommender(embedding_dim=8, max_epochs=1, random_state=0)
+        >>> model = model.fit(world.interactions, world.feedback)
+        >>> model.forget_items([2, 5]).unknown_items([2, 3, 5])
+        array([2, 5])
+        """
+        self.fitted_ = self._checked().without(ids)
+        return self
 
     def _check_validation_set(
         self, interactions: Any, feedback: Any, X_val: Any, y_val: Any

@@ -22,6 +22,7 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from posneg_rec.checkpoint import Arrays, Checkpoint, State
 from posneg_rec.distributed import from_first, gathered, place, sum_gradients, summed
+from posneg_rec.momentum import Momentum
 from posneg_rec.nn import ITEM_PARAMETERS
 
 __all__ = [
@@ -247,11 +248,7 @@ class _Average:
 
     def to_numpy(self) -> Weights:
         """Copy the averaged weights."""
-        values = self.values or dict(self.model.named_parameters())
-        return {
-            name: value.detach().to("cpu", torch.float32, copy=True).numpy()
-            for name, value in values.items()
-        }
+        return _arrays(self.values or dict(self.model.named_parameters()))
 
 
 def train(
@@ -264,6 +261,8 @@ def train(
     validate: Callable[[Weights, list[EpochLog]], float] | None = None,
     on_epoch: Callable[[list[EpochLog], Callable[[], Weights]], bool] | None = None,
     checkpoint: Checkpoint | None = None,
+    momentum: Momentum | None = None,
+    on_end: Callable[[Callable[[], Momentum]], None] | None = None,
 ) -> tuple[Weights, list[EpochLog]]:
     """Minimise an objective; return the best weights and the log of all epochs.
 
@@ -287,6 +286,10 @@ def train(
         weights; training stops when it returns True.
     checkpoint : Checkpoint, default=None
         Opened; training goes on from what it holds, and writes to it after each epoch.
+    momentum : Momentum, default=None
+        What an earlier training has left beside `initial_weights`, to go on from; None starts anew.
+    on_end : callable, default=None
+        Called after the last epoch with a function that copies what a later one can go on from.
 
     Returns
     -------
@@ -308,7 +311,12 @@ def train(
     one_thread = positions_a_step * settings.embedding_dim < _SMALL_STEP
     with _own_torch_state(device, one_thread=one_thread):
         run = _Run(objective, n_items, settings, device, rng, initial_weights)
-        return _train(run, validate, on_epoch, checkpoint)
+        if momentum is not None:
+            run.go_on(momentum)
+        trained = _train(run, validate, on_epoch, checkpoint)
+        if on_end is not None:
+            on_end(run.momentum)
+        return trained
 
 
 def _n_batches(objective: Objective, settings: Settings) -> int:
@@ -510,6 +518,47 @@ class _Run:
         numpy |= {f"best/{name}": value for name, value in (self.best_weights or {}).items()}
         return State(plain, numpy | {"generator": self.generator.get_state().numpy()})
 
+    def momentum(self) -> Momentum:
+        """Take what a later training goes on from."""
+        names = {id(p): name for name, p in self.model.named_parameters()}
+        states = {
+            names[id(p)]: state
+            for optimizer in self.optimizers
+            for p, state in optimizer.state.items()
+        }
+        return Momentum(
+            model=_arrays(dict(self.model.named_parameters())),
+            average=_arrays(self.average.values),
+            touched=_arrays(self.average.n_touched),
+            moments={
+                name: _arrays({key: state[key] for key in _MOMENTS})
+                for name, state in states.items()
+            },
+            steps={name: float(state["step"]) for name, state in states.items()},
+            average_steps=self.average.n_steps,
+        )
+
+    def go_on(self, momentum: Momentum) -> None:
+        """Start from where an earlier training was, whatever the settings of either."""
+        self.model.load_state_dict(_tensors(momentum.model))
+        # Without an average then, this one starts from its weights, and counts from one.
+        averages = _tensors(momentum.average or momentum.model)
+        for name, value in self.average.values.items():
+            value.copy_(averages[name])
+        self.average.n_steps = momentum.average_steps
+        for name, counts in _tensors(momentum.touched).items():
+            self.average.n_touched[name] = counts.to(self.device)
+        names = {id(p): name for name, p in self.model.named_parameters()}
+        for optimizer in self.optimizers:
+            held = optimizer.state_dict()
+            for i, p in enumerate(optimizer.param_groups[0]["params"]):
+                name = names[id(p)]
+                if name in momentum.steps:
+                    held["state"][i] = _optimizer_state(
+                        optimizer, momentum.moments[name], momentum.steps[name]
+                    )
+            optimizer.load_state_dict(held)
+
     def restore(self, plain: dict[str, Any], array: Arrays) -> None:
         """Go on from what :meth:`state` took; what is no such state is any kind of error."""
         shapes = {name: tuple(p.shape) for name, p in self.model.named_parameters()}
@@ -533,10 +582,7 @@ class _Run:
                     continue
                 shape = shapes[numbers[id(p)]]
                 moments = {key: array(f"optimizer/{i}/{j}/{key}", "<f4", shape) for key in _MOMENTS}
-                is_adam = isinstance(optimizer, torch.optim.Adam)
-                held["state"][j] = _tensors(moments) | {
-                    "step": torch.tensor(float(step)) if is_adam else int(step)
-                }
+                held["state"][j] = _optimizer_state(optimizer, moments, step)
             optimizer.load_state_dict(held)
         names = ("loss", *self.objective.terms)
         self.history = [
@@ -585,6 +631,20 @@ def _room_for(what: str, device: torch.device, settings: Settings) -> Iterator[N
         if not _is_out_of_memory(error):
             raise
         raise _no_room(what, device, settings, f"{error!s:.200}") from error
+
+
+def _optimizer_state(
+    optimizer: torch.optim.Optimizer, moments: Mapping[str, NDArray[np.float32]], step: float
+) -> dict[str, Any]:
+    is_adam = isinstance(optimizer, torch.optim.Adam)
+    return _tensors(moments) | {"step": torch.tensor(float(step)) if is_adam else int(step)}
+
+
+def _arrays(tensors: Mapping[str, Tensor]) -> Weights:
+    return {
+        name: value.detach().to("cpu", torch.float32, copy=True).numpy()
+        for name, value in tensors.items()
+    }
 
 
 def _tensors(arrays: Mapping[str, NDArray[np.float32]]) -> dict[str, Tensor]:

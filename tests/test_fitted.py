@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from numpy.testing import assert_array_equal
 from tiny import HISTORIES, PARAMS, TIMELESS, X, Y, same_weights, tiny
 
 from posneg_rec import ContrastiveSeqRecommender, fitted, serving, training
@@ -461,6 +462,154 @@ def test_a_common_factor_of_the_weights_changes_nothing():
         found = tiny().fit(X, Y, sample_weight=weight * factor)
         for name, value in expected.weights_.items():
             np.testing.assert_allclose(found.weights_[name], value, atol=1e-5)
+
+
+STEADY = {"dropout": 0.0, "windows": "recent", "max_len": 20, "precision": "float32"}
+
+
+@pytest.mark.parametrize("changed", [{}, {"n_negatives": 8}, {"ema_decay": 0.0}])
+def test_calls_of_partial_fit_are_one_training(changed, monkeypatch):
+    # The order of users apart, which each call draws anew: one batch has none.
+    monkeypatch.setattr(training, "_n_batches", lambda objective, settings: 1)
+    params = STEADY | {"early_stopping": False, "max_epochs": 3, "item_memory": False} | changed
+    if "n_negatives" in changed:  # whose draws differ from call to call: all that is to be there
+        apart = tiny(**params).partial_fit(*TIMELESS).partial_fit(*TIMELESS)
+        steps = apart.fitted_.momentum.steps
+        assert set(steps.values()) == {2.0} and "item_embedding" in steps
+        assert apart.fitted_.momentum.touched["item_embedding"].max() == 2
+        return
+    at_once = tiny(**params).fit(*TIMELESS)
+    apart = tiny(**params)
+    for _ in range(3):
+        apart.partial_fit(*TIMELESS)
+    anew = tiny(**params)
+    for _ in range(3):
+        anew = copy.deepcopy(anew.partial_fit(*TIMELESS))
+
+    # Not the weights: the biases of the keys have no gradient but for rounding, which Adam scales.
+    def distance(model):
+        told = [m.score_items(X[:5, 1], dislike_aversion=1) for m in (model, at_once)]
+        return np.abs(told[0] - told[1]).max()
+
+    assert distance(apart) < 0.1 * distance(anew)
+    assert distance(apart) < 5e-3
+
+
+def test_what_partial_fit_goes_on_from_is_in_memory_alone(tmp_path):
+    model = tiny().partial_fit(X, Y)
+    assert model.fitted_.momentum is not None
+    size = len(pickle.dumps(model))
+    model.save(tmp_path / "model.posneg")
+    copies = pickle.loads(pickle.dumps(model)), copy.deepcopy(model)
+    for again in (*copies, ContrastiveSeqRecommender.load(tmp_path / "model.posneg")):
+        assert again.fitted_.momentum is None
+        assert again.partial_fit(X, Y).fitted_.momentum is not None
+    assert model.partial_fit(X, Y).fit(X, Y).fitted_.momentum is None
+    assert size < 1.2 * len(pickle.dumps(tiny(max_epochs=1, early_stopping=False).fit(X, Y)))
+
+
+def test_a_partial_fit_that_fails_leaves_what_the_next_goes_on_from():
+    model, other = tiny().partial_fit(X, Y), tiny().partial_fit(X, Y)
+    with pytest.raises(ValueError, match="not among"):
+        model.partial_fit(X, np.full(len(X), 7))
+    assert same_weights(model.partial_fit(X, Y), other.partial_fit(X, Y))
+
+
+@pytest.mark.parametrize("changed", [{"n_negatives": 8}, {"ema_decay": 0.0}])
+@pytest.mark.parametrize("goes", [True, False])
+def test_settings_may_change_and_items_join_and_leave_between_two_calls(changed, goes):
+    rows = np.append(X, [[X[-1, 0], 10**6, X[:, 2].max() + 1]], axis=0)
+    model = tiny(**(changed if goes else {})).partial_fit(X, Y)
+    model.set_params(**(tiny().get_params() if goes else changed))
+    model.forget_items(model.items_[:3]).partial_fit(rows, np.append(Y, 1))
+    momentum = model.fitted_.momentum
+    assert len(model.items_) == len(np.unique(rows[:, 1])) == len(momentum.model["item_embedding"])
+    assert (
+        momentum.moments["item_embedding"]["exp_avg"].shape
+        == model.weights_["item_embedding"].shape
+    )
+    assert np.isfinite(model.weights_["item_embedding"]).all()
+
+
+def test_what_is_passed_again_is_not_remembered_again():
+    rows = pairs_world(n_users=60)
+    model = tiny().fit(rows)
+    before = model.fitted_.memory.items.counts
+    latest = np.array([[0, 58, rows[:, 2].max() + 1]])
+    model.partial_fit(np.concatenate([rows, latest]))
+    assert model.fitted_.memory.items.counts.sum() == before.sum() + 1
+
+
+def test_new_events_without_the_history_before_them_are_named():
+    later = [[X[0, 0], 3, 10**6], [X[-1, 0], 3, 10**6], [999, 3, 10**6], [999, 4, 10**6 + 1]]
+    model = tiny().fit(X, Y)
+    with pytest.warns(UserWarning, match="2 of 3 users were met before, but none of their earlier"):
+        model.partial_fit(np.array(later), [1, 1, 1, 1])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        model.partial_fit(np.concatenate([X, later, np.add(later, [0, 0, 5])]), [*Y, *[1] * 8])
+
+
+# -- forget_items ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("objective", ["joint", "pnfrec"])
+def test_what_is_forgotten_leaves_the_rest_as_it_was(objective, tmp_path):
+    model = tiny(objective=objective, exclude_seen=False).fit(X, Y)
+    gone, n_before = model.items_[[1, 4, 7]], len(model.items_)
+    kept = ~np.isin(model.items_, gone)
+    history = model.items_[kept][:4]
+    signs = [1, -1, 1, 1]
+    before = model.score_items(history, feedback=signs, dislike_aversion=0)[kept]
+    rows = X[np.isin(X[:, 1], model.items_[kept])]
+    liked = Y[np.isin(X[:, 1], model.items_[kept])]
+    if objective == "joint":
+        chances, _ = model.liked_probabilities(rows, liked, targets="all")
+    earlier, likes = model.fitted_, model.item_likes_[kept]
+    model.forget_items(list(gone) + list(gone[:1]))
+    assert len(model.items_) == n_before - 3 and len(earlier.items) == n_before
+    assert model.item_likes_.tolist() == likes.tolist()
+    after = model.score_items(history, feedback=signs, dislike_aversion=0)
+    shift = (after - before).mean()
+    np.testing.assert_allclose(after - shift, before, atol=1e-5)
+    assert shift > 0 if objective == "joint" else abs(shift) < 1e-6
+    if objective == "joint":
+        np.testing.assert_allclose(np.exp(after.astype(float)).sum(), 1, atol=1e-5)
+        told, _ = model.liked_probabilities(rows, liked, targets="all")
+        np.testing.assert_allclose(told, chances, atol=1e-6)
+    assert set(model.unknown_items([*gone, *history])) == set(gone)
+    items, _ = model.recommend(history, k=5, feedback=signs)
+    assert not set(items) & set(gone)
+    model.save(tmp_path / "model.posneg")
+    again = ContrastiveSeqRecommender.load(tmp_path / "model.posneg")
+    assert again.recommend(history, k=5, feedback=signs)[0].tolist() == items.tolist()
+    model.partial_fit(X, Y)
+    assert len(model.items_) == n_before
+
+
+def test_memory_weights_of_the_rest_stay_those_of_their_items():
+    memory = tiny(max_epochs=1).fit(pairs_world(n_users=60)).fitted_.memory.items
+    kept = np.arange(memory.n_items) % 3 != 1
+    for name in ("next", "taste"):
+        expected = getattr(memory, name).matrix.toarray()[kept][:, kept]
+        assert_array_equal(getattr(memory.without(kept), name).matrix.toarray(), expected)
+
+
+@pytest.mark.parametrize(
+    ("ids", "message"),
+    [
+        ([10**6], "1 of 1 ids are not among the"),
+        (["3"], "ids can hold none of the model's items"),
+        (3, "forget_items takes item ids, got 3"),
+        ("all", "All 24 items would be forgotten"),
+    ],
+)
+def test_what_cannot_be_forgotten_is_named_and_the_model_stays(ids, message):
+    model = tiny(max_epochs=1).fit(X, Y)
+    fitted = model.fitted_
+    with pytest.raises(ValueError, match=message):
+        model.forget_items(model.items_ if ids == "all" else ids)
+    assert model.fitted_ is fitted
 
 
 # -- What was not learned --------------------------------------------------------------------

@@ -10,6 +10,7 @@ import uuid
 from collections import deque, namedtuple
 from decimal import Decimal
 
+import narwhals
 import numpy as np
 import pandas as pd
 import polars as pl
@@ -18,6 +19,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
+from pyarrow import dataset
 from scipy import sparse
 from tables import BIG, EVENTS, FRAMES, LAW, MASKED, as_object_array
 
@@ -729,6 +731,68 @@ def test_arrow_without_pyarrow(monkeypatch):
 def test_arrow_that_is_no_table():
     with pytest.raises(TypeError, match="cannot be read as a table by pyarrow"):
         read_interactions(Relation(pa.chunked_array([[1]])))
+
+
+def duckdb_relation():
+    duckdb = pytest.importorskip("duckdb")
+    return duckdb.connect().from_arrow(pa.Table.from_batches([BATCH]))
+
+
+def test_a_relation_of_duckdb_is_read_by_name():
+    relation = duckdb_relation()
+    read = read_interactions(relation.filter("item > 2"))
+    assert (read.users.tolist(), read.items.tolist(), read.times.tolist()) == (["b"], [3], [9])
+
+
+def test_feedback_that_is_computed_apart_from_the_rows_is_refused():
+    # Two queries need not come in one order.
+    relation = duckdb_relation()
+    for feedback in (relation.project("item"), pl.LazyFrame({"y": [1, 0]}), Relation(BATCH)):
+        with pytest.raises(TypeError, match="make one frame of the rows and what belongs to them"):
+            read_interactions(relation, feedback, positive_threshold=3)
+
+
+class DataSet:
+    """What some engine computes when told to, with its name for that."""
+
+    def to_pandas(self):
+        raise AssertionError("nobody told it to")
+
+
+class Delayed:
+    """Has any attribute that it is asked for, and no truth."""
+
+    def __getattr__(self, name):
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return type(self)()
+
+    def __bool__(self):
+        raise TypeError("no truth")
+
+    def compute(self):
+        raise AssertionError("nobody told it to")
+
+
+TO_COMPUTE = {
+    "polars": (lambda: pl.LazyFrame({"user": [1], "item": [1]}), "collect"),
+    "narwhals": (lambda: narwhals.from_native(pl.LazyFrame({"user": [1], "item": [1]})), "collect"),
+    "narwhals of duckdb": (lambda: narwhals.from_native(duckdb_relation()), "collect"),
+    "duckdb": (lambda: pytest.importorskip("duckdb").connect().execute("select 1 item"), "df"),
+    "dask": (
+        lambda: pytest.importorskip("dask.dataframe").from_pandas(pd.DataFrame({"user": [1]}), 1),
+        "compute",
+    ),
+    "pyarrow": (lambda: dataset.dataset(pa.Table.from_batches([BATCH])), "to_table"),
+    "data set": (DataSet, "to_pandas"),
+    "delayed": (Delayed, "compute"),
+}
+
+
+@pytest.mark.parametrize(("make", "method"), TO_COMPUTE.values(), ids=TO_COMPUTE)
+def test_what_is_to_be_computed_is_told_by_its_own_word(make, method):
+    with pytest.raises(TypeError, match=rf"pass interactions\.{method}\(\), which brings all"):
+        read_interactions(make())
 
 
 @pytest.mark.parametrize("backend", ["pandas", "polars", "pyarrow"])

@@ -664,7 +664,8 @@ def test_partial_fit_grows_the_catalogue_and_keeps_codes_and_vectors():
     before = copy.deepcopy(model)
     grown_rows, grown_feedback = table(n_items=15, seed=1)
     grown_rows[:, 2] += 1000  # later than what was counted
-    model.partial_fit(grown_rows, grown_feedback)
+    with pytest.warns(UserWarning, match="none of their earlier events is passed"):
+        model.partial_fit(grown_rows, grown_feedback)
     assert model.items_[:12].tolist() == before.items_.tolist()
     assert sorted(model.items_[12:]) == [12, 13, 14]
     old, new = (m.weights_["item_embedding"] for m in (before, model))
