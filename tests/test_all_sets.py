@@ -70,7 +70,8 @@ def files_of(out):
 
 def test_one_command_makes_every_set_and_says_what_is_absent(made, capsys):
     out, arguments = made
-    names = [f"{method}-0.npz" for method in METHODS]
+    # The default is ranked without its memory as well.
+    names = [f"{method}-0.npz" for method in (*METHODS, "without-memory")]
     folders = ["small", *(f"{name}/P3-{fold}" for name in ("small", "large") for fold in range(5))]
     folders.append("large/LOO")
     assert files_of(out) == {f"{folder}/{name}" for folder in folders for name in names}
