@@ -14,7 +14,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-__all__ = ["DEFAULTS", "PARAMETERS", "Allowed", "Range", "check_parameters"]
+__all__ = ["DEFAULTS", "PARAMETERS", "Allowed", "Range", "check_parameters", "refuse_switch"]
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Range:
 
     def __contains__(self, value: Any) -> bool:
         """Tell whether a value is such a number."""
-        if not isinstance(value, self.kind) or isinstance(value, bool | np.bool_):
+        if not isinstance(value, self.kind):
             return False
         above = operator.ge if self.closed in ("left", "both") else operator.gt
         below = operator.le if self.closed in ("right", "both") else operator.lt
@@ -103,6 +103,20 @@ _MADE_OF: dict[str, tuple[Allowed, ...]] = {
 }
 
 
+#: Those that a number can be.
+_NUMBERS = {
+    name
+    for name, (_, allowed) in PARAMETERS.items()
+    if any(isinstance(kind, Range) or kind in (Real, Integral) for kind in allowed)
+}
+
+
+def refuse_switch(name: str, value: Any) -> None:
+    """Refuse True where a number is meant: it is an int to Python, but neither size nor place."""
+    if isinstance(value, bool | np.bool_) and name in _NUMBERS:
+        raise ValueError(f"{name} must be a number, got {value!r}.")
+
+
 def check_parameters(params: Mapping[str, Any]) -> None:
     """Refuse a value that a parameter cannot have, as scikit-learn does when it fits.
 
@@ -125,6 +139,7 @@ def check_parameters(params: Mapping[str, Any]) -> None:
     [0.0, 1.0). Got 1.5 instead.
     """
     for name, value in params.items():
+        refuse_switch(name, value)
         _, allowed = PARAMETERS[name]
         if not any(_is(kind, value) for kind in allowed):
             *first, last = map(_described, allowed)

@@ -29,7 +29,7 @@ from posneg_rec.frames import as_frame, is_table
 from posneg_rec.interactions import build_histories, check_table
 from posneg_rec.metrics import TargetRanks, recommender_scorer
 from posneg_rec.model_selection import find_targets, warn_if_future_leaks
-from posneg_rec.parameters import PARAMETERS, Allowed, Range
+from posneg_rec.parameters import PARAMETERS, Allowed, Range, refuse_switch
 from posneg_rec.progress import Progress
 
 if TYPE_CHECKING:
@@ -777,8 +777,7 @@ class ContrastiveSeqRecommender(CallbackSupportMixin, AnsweringMixin, BaseEstima
     def _validate_params(self) -> None:
         """Check the parameters one by one, as scikit-learn does."""
         for name, value in self.get_params(deep=False).items():
-            if isinstance(value, bool | np.bool_) and name in _NO_SWITCHES:
-                raise ValueError(f"{name} must be a number, got {value!r}.")
+            refuse_switch(name, value)
             # Other numbers (fractions, say) are real to Python, but not to NumPy or torch.
             if isinstance(value, Real) and not isinstance(value, int | float | np.number):
                 raise ValueError(
@@ -859,14 +858,6 @@ class ContrastiveSeqRecommender(CallbackSupportMixin, AnsweringMixin, BaseEstima
         if "fitted_" in state:
             state = {name: value for name, value in state.items() if name != "_skl_callbacks"}
         return state
-
-
-#: Parameters that are numbers: True is an int to Python, but neither a size nor a position.
-_NO_SWITCHES = {
-    name
-    for name, constraints in ContrastiveSeqRecommender._parameter_constraints.items()
-    if not {"boolean", "verbose", "random_state"} & {c for c in constraints if isinstance(c, str)}
-}
 
 
 def _one_of(y: Any, feedback: Any) -> Any:

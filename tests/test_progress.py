@@ -115,7 +115,8 @@ def test_ipython_in_a_terminal_is_a_terminal(notebook, terminal):
 
 
 @pytest.fixture
-def long_fits(monkeypatch):
+def long_fits(monkeypatch, caplog):
+    caplog.set_level(logging.WARNING, logger="posneg_rec")  # whatever ran before
     monkeypatch.setattr(progress, "_told", False)
     monkeypatch.setattr(progress, "_LONG", 0.0)
 

@@ -91,7 +91,9 @@ def test_clone_keeps_parameters_requests_and_callbacks(fitted):
     with sklearn.config_context(enable_metadata_routing=True):
         model.set_fit_request(sample_weight="importance")
         copied = clone(model)
-        assert copied.get_metadata_routing().fit.requests == {"sample_weight": "importance"}
+        asked = {name: None for name in ("X_val", "y_val", "checkpoint")}
+        asked["sample_weight"] = "importance"
+        assert copied.get_metadata_routing().fit.requests == asked
     assert copied is not model and copied.get_params() == model.get_params()
     assert copied._skl_callbacks == [callback]
     assert not [name for name in vars(clone(fitted)) if name.endswith("_")]
