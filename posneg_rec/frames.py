@@ -37,7 +37,13 @@ def is_table(interactions: Any) -> bool:
 
 def is_frame(interactions: Any) -> bool:
     """Tell a pandas, polars or pyarrow table from anything else."""
-    return bool(nw.dependencies.is_into_dataframe(interactions))
+    # Older versions of narwhals warn when they are asked about a lazy frame of theirs.
+    return not _is_lazy(interactions) and bool(nw.dependencies.is_into_dataframe(interactions))
+
+
+def _is_lazy(value: Any) -> bool:
+    """Tell a lazy frame inside narwhals."""
+    return type(value).__module__.startswith("narwhals") and hasattr(value, "collect")
 
 
 def as_frame(interactions: Any) -> Any:
@@ -88,7 +94,7 @@ def as_frame(interactions: Any) -> Any:
 def _how_to_compute(value: Any) -> str | None:
     """Name the method that makes a frame in memory of what is still to be computed, if it is."""
     if type(value).__module__.startswith("narwhals"):  # whatever is inside
-        return "collect" if hasattr(value, "collect") else None
+        return "collect" if _is_lazy(value) else None
     if hasattr(value, "__array__") and not hasattr(type(value), "columns"):
         return None
     # Of the class: some objects have any attribute that they are asked for.
