@@ -23,7 +23,7 @@ from posneg_rec._lazy import lazy
 from posneg_rec._sklearn import Interval, StrOptions, fit_context
 from posneg_rec.columns import ROLES
 from posneg_rec.fitted import FittedModel
-from posneg_rec.fitting import resolve_exclude_seen
+from posneg_rec.fitting import resolve_exclude_seen, warn_of_unread
 from posneg_rec.frames import as_frame, is_frame, is_history, is_table
 from posneg_rec.ids import ItemVocabulary
 from posneg_rec.interactions import (
@@ -31,12 +31,13 @@ from posneg_rec.interactions import (
     build_histories,
     check_not_empty,
     check_table,
+    one_of,
     read_interactions,
 )
 from posneg_rec.memory import ItemMemory, WeighedMemory
 from posneg_rec.metrics import TargetRanks, recommender_scorer
 from posneg_rec.model_selection import LastSeen, find_targets, warn_if_future_leaks
-from posneg_rec.sequences import Histories, shorten
+from posneg_rec.sequences import Histories
 from posneg_rec.serving import Inputs, Model
 
 __all__ = ["ItemItemRecommender", "PopularityRecommender"]
@@ -141,7 +142,7 @@ class _BaselineRecommender(BaseEstimator):
         UserWarning
             If nothing is liked, or a column looks like feedback and none was passed.
         """
-        interactions, feedback = as_frame(interactions), _one_of(y, feedback)
+        interactions, feedback = as_frame(interactions), one_of(y, feedback)
         events = read_interactions(
             interactions, feedback, positive_threshold=self.positive_threshold, **self._columns()
         )
@@ -259,7 +260,7 @@ class _BaselineRecommender(BaseEstimator):
         -------
         float in [-1, 1]
         """
-        return recommender_scorer()(self, interactions, _one_of(y, feedback))
+        return recommender_scorer()(self, interactions, one_of(y, feedback))
 
     def target_ranks(
         self,
@@ -506,22 +507,8 @@ class ItemItemRecommender(_BaselineRecommender):
         return parts | {"weights": {"scores": scores}, "memory": WeighedMemory(memory, 1.0)}
 
 
-def _one_of(y: Any, feedback: Any) -> Any:
-    if y is not None and feedback is not None:
-        raise ValueError("y and feedback are two names of one argument; pass one of them.")
-    return feedback if y is None else y
-
-
 def _warn_of_feedback(events: Interactions, feedback: Any, *, has_likes: bool) -> None:
-    if feedback is None and events.ignored:
-        name = shorten(events.ignored[0])
-        warnings.warn(
-            f"No feedback was passed, so everything counts as liked, and the column {name} is not "
-            f"read. If it holds how each event was received, pass it as feedback: "
-            f"fit(interactions, interactions[{name}]).",
-            UserWarning,
-            stacklevel=4,
-        )
+    warn_of_unread(events, feedback, stacklevel=5)
     if not has_likes:
         warnings.warn(
             f"None of the {events.n_rows} events is liked, so there is nothing to recommend by. If "

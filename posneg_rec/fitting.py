@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from posneg_rec.momentum import Momentum
     from posneg_rec.training import EpochLog, Weights
 
-__all__ = ["fit_model", "resolve_exclude_seen"]
+__all__ = ["fit_model", "resolve_exclude_seen", "warn_of_unread"]
 
 # At most this many of a validation user's last events become validation targets: one is too noisy
 # to stop on, and each costs an encoded history.
@@ -104,15 +104,7 @@ def fit_model(
         vocabulary = before.vocabulary.extended(events.item_ids)
     n_items = len(vocabulary)
     check_not_empty(events)
-    if feedback is None and events.ignored:
-        name = shorten(events.ignored[0])
-        warnings.warn(
-            f"No feedback was passed, so everything counts as liked, and the column {name} is not "
-            f"read. If it holds how each event was received, pass it as feedback: "
-            f"fit(interactions, interactions[{name}]).",
-            UserWarning,
-            stacklevel=5,
-        )
+    warn_of_unread(events, feedback, stacklevel=6)
     weights = _target_weights(sample_weight, events)
     histories = build_histories(events, vocabulary)
     if before is not None and before.last_seen is not None:
@@ -316,6 +308,19 @@ def _target_weights(
     largest = max(weights[events.rows].max(), np.finfo(np.float64).tiny)
     shares: NDArray[np.float32] = np.minimum(weights / largest, 1).astype(np.float32)
     return shares
+
+
+def warn_of_unread(events: Interactions, feedback: Any, *, stacklevel: int) -> None:
+    """Warn where no feedback was passed but a column may hold it."""
+    if feedback is None and events.ignored:
+        name = shorten(events.ignored[0])
+        warnings.warn(
+            f"No feedback was passed, so everything counts as liked, and the column {name} is not "
+            f"read. If it holds how each event was received, pass it as feedback: "
+            f"fit(interactions, interactions[{name}]).",
+            UserWarning,
+            stacklevel=stacklevel,
+        )
 
 
 def resolve_exclude_seen(

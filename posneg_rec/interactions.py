@@ -63,6 +63,7 @@ __all__ = [
     "as_table",
     "build_histories",
     "check_not_empty",
+    "one_of",
     "read_history",
     "read_interactions",
     "read_table",
@@ -429,6 +430,13 @@ def _factorized(
     except NotImplementedError:  # by pyarrow, of some of its text
         return None
     return codes, as_objects(values)
+
+
+def one_of(y: Any, feedback: Any) -> Any:
+    """Take the feedback by whichever of its two names it was passed."""
+    if y is not None and feedback is not None:
+        raise ValueError("y and feedback are two names of one argument; pass one of them.")
+    return feedback if y is None else y
 
 
 def check_not_empty(table: Interactions) -> None:

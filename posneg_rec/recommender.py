@@ -26,7 +26,7 @@ from posneg_rec.checkpoint import Checkpoint
 from posneg_rec.fitted import FittedModel
 from posneg_rec.fitting import fit_model
 from posneg_rec.frames import as_frame, is_table
-from posneg_rec.interactions import build_histories, check_table
+from posneg_rec.interactions import build_histories, check_table, one_of
 from posneg_rec.metrics import TargetRanks, recommender_scorer
 from posneg_rec.model_selection import find_targets, warn_if_future_leaks
 from posneg_rec.parameters import PARAMETERS, Allowed, Range, refuse_switch
@@ -412,7 +412,7 @@ class ContrastiveSeqRecommender(CallbackSupportMixin, AnsweringMixin, BaseEstima
         -----
         A fit that fails or is interrupted leaves the estimator as it was.
         """
-        interactions, feedback = as_frame(interactions), _one_of(y, feedback)
+        interactions, feedback = as_frame(interactions), one_of(y, feedback)
         validation_set = None
         if X_val is not None or y_val is not None:
             X_val = as_frame(X_val)
@@ -474,7 +474,7 @@ class ContrastiveSeqRecommender(CallbackSupportMixin, AnsweringMixin, BaseEstima
             the model would learn them as if they were new, and forget. It can tell as long as the
             object that was fitted is at hand, and events have times.
         """
-        return self._fit(interactions, _one_of(y, feedback), sample_weight, partial=True)
+        return self._fit(interactions, one_of(y, feedback), sample_weight, partial=True)
 
     def forget_items(self, ids: ArrayLike) -> Self:
         """Take items out of the catalogue: their vectors, counts and places in the item memory.
@@ -641,7 +641,7 @@ class ContrastiveSeqRecommender(CallbackSupportMixin, AnsweringMixin, BaseEstima
         FutureLeakWarning
             If targets lie before rows of the same user that this object was trained on.
         """
-        return recommender_scorer()(self, interactions, _one_of(y, feedback))
+        return recommender_scorer()(self, interactions, one_of(y, feedback))
 
     @overload
     def target_ranks(
@@ -858,12 +858,6 @@ class ContrastiveSeqRecommender(CallbackSupportMixin, AnsweringMixin, BaseEstima
         if "fitted_" in state:
             state = {name: value for name, value in state.items() if name != "_skl_callbacks"}
         return state
-
-
-def _one_of(y: Any, feedback: Any) -> Any:
-    if y is not None and feedback is not None:
-        raise ValueError("y and feedback are two names of one argument; pass one of them.")
-    return feedback if y is None else y
 
 
 def _columns_in(interactions: Any) -> dict[str, Any]:

@@ -1005,7 +1005,7 @@ class Scorer:
         inputs = self.queries.rows[block]
         states = self._states[inputs]  # (Q, d)
         empty = np.flatnonzero(self.queries.inputs.lengths[inputs] == 0)
-        is_read = np.full((len(inputs), 1), 1, dtype=np.float32)
+        is_read = np.ones((len(inputs), 1), dtype=np.float32)
         is_read[empty] = 0
         seen_rows, seen = self._seen(block)
         filters, pinned = self.filters, self._pinned[block]
