@@ -1,20 +1,24 @@
 """Every private name of scikit-learn that this package needs, each held by a test.
 
 Its decorators have no types: what they decorate would be Any to a type checker. Here they keep
-the type.
+the type. Its checks of numbers take True for 1, and fractions, of which NumPy makes objects; here
+neither is a number.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from numbers import Number
 from typing import Any, TypeVar
 
 import numpy as np
 from sklearn.base import _fit_context
 from sklearn.pipeline import _final_estimator_has as final_estimator_has
 from sklearn.pipeline import _name_estimators as name_estimators
+from sklearn.utils import check_scalar as _check_scalar
 from sklearn.utils import metaestimators
-from sklearn.utils._param_validation import Interval, StrOptions, validate_params
+from sklearn.utils._param_validation import Interval as _Interval
+from sklearn.utils._param_validation import StrOptions, validate_params
 from sklearn.utils.validation import _check_feature_names_in as check_feature_names_in
 from sklearn.utils.validation import _check_sample_weight
 
@@ -24,6 +28,7 @@ __all__ = [
     "available_if",
     "check_feature_names_in",
     "check_sample_weight",
+    "check_scalar",
     "final_estimator_has",
     "fit_context",
     "name_estimators",
@@ -31,6 +36,25 @@ __all__ = [
 ]
 
 _Method = TypeVar("_Method", bound=Callable[..., Any])
+
+
+class Interval(_Interval):
+    """Numbers between two bounds that NumPy calculates with."""
+
+    def is_satisfied_by(self, val: Any) -> bool:
+        """Tell whether a value is such a number."""
+        return _is_number(val) and bool(super().is_satisfied_by(val))
+
+
+def check_scalar(x: Any, name: str, target_type: type[Any], **bounds: Any) -> None:
+    """Check a number that NumPy calculates with, as scikit-learn does."""
+    if isinstance(x, Number) and not _is_number(x):
+        raise TypeError(f"{name} must be an int or a float, got {x!r:.50}.")
+    _check_scalar(x, name, target_type, **bounds)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float | np.number) and not isinstance(value, bool)
 
 
 def fit_context(*, prefer_skip_nested_validation: bool) -> Callable[[_Method], _Method]:

@@ -26,8 +26,9 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from sklearn.utils import check_consistent_length, check_scalar
+from sklearn.utils import check_consistent_length
 
+from posneg_rec._sklearn import check_scalar
 from posneg_rec.frames import is_table
 from posneg_rec.ids import ItemVocabulary, values_of
 from posneg_rec.ranks import (

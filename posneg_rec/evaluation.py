@@ -12,8 +12,9 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from sklearn.utils import check_random_state, check_scalar
+from sklearn.utils import check_random_state
 
+from posneg_rec._sklearn import check_scalar
 from posneg_rec.ranks import (
     FEEDBACKS,
     GAINS,

@@ -764,6 +764,7 @@ def _latest(
     histories: Histories, users: NDArray[np.int64], stops: NDArray[np.int64], n: int
 ) -> PackedSequences:
     """Return the known items of the last `n` events before each of `stops`."""
+    n = min(n, len(histories.items))  # as large as it may be, it stays an int of NumPy's
     first = np.maximum(histories.offsets[:-1][users], stops - n)
     known = np.concatenate([[0], np.cumsum(histories.items >= 0)])
     items = histories.items[histories.items >= 0]

@@ -56,7 +56,7 @@ from posneg_rec.ids import (
     values_of,
     why_no_column,
 )
-from posneg_rec.sequences import Histories, event_order, is_last, offsets_of, shorten
+from posneg_rec.sequences import Histories, event_order, is_last, offsets_of, preview, shorten
 
 __all__ = [
     "Interactions",
@@ -136,11 +136,13 @@ def table_like(
     """Put columns into a frame of the kind that `interactions` is, else a structured array.
 
     Of a table read with `explicit` columns (``user_column``, ...), users and items that were
-    categorical are so again, or they would not join with the table they come from.
+    categorical are so again, or they would not join with the table they come from. Ids that a
+    frame of that kind cannot hold, those of a model that was fitted on another kind, are a
+    ValueError.
     """
     if is_frame(interactions):
         source = nw.from_native(interactions, eager_only=True)
-        answer = nw.from_dict(columns, backend=source.implementation)
+        answer = _frame_of(columns, source.implementation)
         if explicit is not None:
             told = {role: explicit.get(f"{role}_column") for role in ROLES}
             places = column_positions(list(source.columns), source.shape[1], told)
@@ -149,12 +151,23 @@ def table_like(
                     answer = answer.with_columns(nw.col(role).cast(nw.Categorical))
         return answer.to_native()
     if speaks_arrow(interactions):
-        return nw.from_dict(columns, backend="pyarrow").to_native()
+        return _frame_of(columns, "pyarrow").to_native()
     dtype = [(name, values.dtype) for name, values in columns.items()]
     table = np.empty(len(next(iter(columns.values()))), dtype=dtype)
     for name, values in columns.items():
         table[name] = values
     return table
+
+
+def _frame_of(columns: dict[str, NDArray[Any]], backend: Any) -> nw.DataFrame[Any]:
+    try:
+        return nw.from_dict(columns, backend=backend)
+    except (NotImplementedError, OverflowError, TypeError, ValueError) as error:
+        shown = ", ".join(f"{name} {preview(values, 2)}" for name, values in columns.items())
+        raise ValueError(
+            f"No {backend} frame can hold the answer ({shown}): {error!s:.80}. Pass the "
+            "interactions as a structured array or a list of histories."
+        ) from error
 
 
 def read_interactions(

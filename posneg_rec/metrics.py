@@ -18,9 +18,9 @@ from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from sklearn.utils import check_consistent_length, check_scalar
+from sklearn.utils import check_consistent_length
 
-from posneg_rec._sklearn import check_sample_weight
+from posneg_rec._sklearn import check_sample_weight, check_scalar
 from posneg_rec.beyond_accuracy import (
     beyond_accuracy,
     calibration_error,

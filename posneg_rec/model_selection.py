@@ -18,8 +18,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.model_selection import BaseCrossValidator, GroupShuffleSplit
-from sklearn.utils import check_scalar
 
+from posneg_rec._sklearn import check_scalar
 from posneg_rec.columns import ROLES
 from posneg_rec.frames import as_array, full_name, is_frame, is_table
 from posneg_rec.ids import ItemVocabulary, as_column

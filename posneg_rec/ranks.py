@@ -9,8 +9,9 @@ from typing import Any, Literal, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from sklearn.utils import check_consistent_length, check_scalar
+from sklearn.utils import check_consistent_length
 
+from posneg_rec._sklearn import check_scalar
 from posneg_rec.frames import MISSING_ID
 from posneg_rec.ids import missing_objects
 

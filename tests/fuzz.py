@@ -654,7 +654,7 @@ class Program:
         history, feedback, times = self.data.history(self.rng)
         options = self.options() | self.further_options()
         k = options.get("k", 10)
-        in_order = not options.get("diversity") and "pinned_items" not in options
+        in_order = "pinned_items" not in options and "diversity" not in options
 
         def contract(answer):
             if not (isinstance(answer, tuple) and len(answer) == 2):

@@ -1,14 +1,24 @@
 """A request that cannot be meant is told what it lacks, by the name of what was called."""
 
 import uuid
+from fractions import Fraction
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 from tiny import FEEDBACKS, HISTORIES, X, Y, tiny
 
-from posneg_rec import SequenceBuilder, make_recommender_pipeline
-from posneg_rec.model_selection import TemporalSplit
+from posneg_rec import (
+    ContrastiveSeqRecommender,
+    RareItemMasker,
+    SequenceBuilder,
+    make_recommender_pipeline,
+)
+from posneg_rec.baselines import ItemItemRecommender, PopularityRecommender
+from posneg_rec.datasets import make_opposing_patterns
+from posneg_rec.metrics import coverage_at_k, evaluate, gain
+from posneg_rec.model_selection import TemporalSplit, UserHoldoutSplit
 
 
 @pytest.fixture(scope="module")
@@ -55,3 +65,44 @@ def test_a_splitter_on_columns_in_another_order_names_their_parameters():
     for table in (rows, rows.to_numpy()):
         with pytest.raises((TypeError, ValueError), match=r"TemporalSplit\(user_column=\.\.\."):
             next(TemporalSplit().split(table))
+
+
+NUMBERS = {
+    "penalty": lambda value, _: ItemItemRecommender(penalty=value).fit(X, Y),
+    "n_neighbours": lambda value, _: ItemItemRecommender(n_neighbours=value).fit(X, Y),
+    "min_events": lambda value, _: SequenceBuilder(min_events=value).fit(X, Y),
+    "min_items_per_user": lambda value, _: RareItemMasker(min_items_per_user=value).fit(X),
+    "max_len": lambda value, _: ContrastiveSeqRecommender(max_len=value).fit(X, Y),
+    "learning_rate": lambda value, _: ContrastiveSeqRecommender(learning_rate=value).fit(X, Y),
+    "n_users": lambda value, _: make_opposing_patterns(n_users=value),
+    "n_splits": lambda value, _: TemporalSplit(n_splits=value),
+    "quantile": lambda value, _: TemporalSplit(quantile=value),
+    "test_size": lambda value, _: next(UserHoldoutSplit(test_size=value).split(X)),
+    "k": lambda value, model: model.recommend([1], k=value),
+    "k of a gain": lambda value, _: gain([1, 2], "ndcg", value),
+    "n_items": lambda value, _: coverage_at_k([[1]], n_items=value),
+    "n_bootstraps": lambda value, model: evaluate(model, X, Y, n_bootstraps=value),
+}
+
+
+@pytest.mark.parametrize("value", [True, False, np.True_, Fraction(7, 2), Fraction(1, 2)], ids=str)
+@pytest.mark.parametrize("name", NUMBERS)
+def test_what_is_no_size_is_named(model, name, value):
+    with pytest.raises((TypeError, ValueError), match=name.split()[0]):
+        NUMBERS[name](value, model)
+
+
+@pytest.mark.parametrize(
+    "item", [lambda n: (n, "a"), lambda n: ("a", (n, "b"))], ids=["flat", "deep"]
+)
+def test_a_frame_that_cannot_hold_the_answer_is_named(item):
+    rows = np.empty((4, 2), dtype=object)
+    for row, (user, n) in enumerate([(0, 0), (0, 1), (1, 1), (1, 0)]):
+        rows[row] = user, item(n)
+    model = PopularityRecommender().fit(rows, [1, 1, 1, 0])
+    with (
+        pytest.warns(UserWarning, match="fewer than k"),
+        pytest.warns(UserWarning, match="can be one of the model's"),
+        pytest.raises(ValueError, match="No pyarrow frame can hold the answer"),
+    ):
+        model.recommend(pa.table({"user": [7], "item": [b"x"]}))
