@@ -343,13 +343,15 @@ class _Graph:
         sign = self.op("Cast", of_items(signs, ints), to=1)
         met = self.op("Abs", sign)
         liked = self.op("Max", sign, self.constant(0.0))
-        # A like fades with each one that comes after it.
         is_last = self.op("Equal", self.op("Gather", last, items), place)
-        counts = self.op("And", is_last, self.op("Equal", signs, self.constant(1, ints)))
-        counts = self.op("Cast", counts, to=1)
-        n_after = self.op("CumSum", counts, self.constant(0, ints), exclusive=1, reverse=1)
-        left = self.op("Pow", self.constant(LEFT), of_items(n_after, np.float32))
-        fading = memory.items.fading
+
+        def faded(left: float, counts: str) -> str:  # by each that counts and comes after, (N,)
+            counts = self.op("Cast", counts, to=1)
+            n_after = self.op("CumSum", counts, self.constant(0, ints), exclusive=1, reverse=1)
+            return self.op("Pow", self.constant(left), of_items(n_after, np.float32))
+
+        is_like = self.op("And", is_last, self.op("Equal", signs, self.constant(1, ints)))
+        left, fading = faded(LEFT, is_like), memory.items.fading
         left = self.op("Mul", self.constant(fading), left)
         left = self.op("Add", self.constant(1 - fading), left)
         following = self.product(memory.items.next, self.op("Mul", liked, left))
@@ -357,8 +359,9 @@ class _Graph:
             "Add", logits, self.op("Mul", following, self.constant(memory.next_weight))
         )
         rest = self.op("Mul", self.op("Sub", sign, self.constant(levels)), met)
-        n_events = self.op("Add", self.sum(met), self.constant(LEVEL_PRIOR))
-        of_user = self.op("Div", self.sum(rest), n_events)
+        share = self.op("Mul", faded(memory.items.user_left, is_last), met)
+        total = self.op("Add", self.sum(share), self.constant(LEVEL_PRIOR))
+        of_user = self.op("Div", self.sum(self.op("Mul", share, rest)), total)
         rest = self.op("Mul", self.op("Sub", rest, of_user), met)
         taste = self.op("Add", self.product(memory.items.taste, rest), of_user)
         taste = self.op("Add", taste, self.constant(levels))

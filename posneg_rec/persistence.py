@@ -44,7 +44,7 @@ __all__ = [
 
 #: Number of the file format this version writes. A constructor parameter, an array or a key that
 #: joins or goes makes a new one.
-FORMAT = 3
+FORMAT = 4
 
 _Estimator = TypeVar("_Estimator")
 
@@ -182,6 +182,7 @@ def _record_of_model(
         state["memory"] = {
             "mean": fitted.memory.items.mean,
             "fading": fitted.memory.items.fading,
+            "user_left": fitted.memory.items.user_left,
             "next_weight": fitted.memory.next_weight,
             "taste_weights": list(fitted.memory.taste_weights),
         }
@@ -584,16 +585,20 @@ def _memory(reader: Reader, stored: Any, arrays: _Arrays, n_items: int) -> Weigh
     """Make the memory that stands beside a model, if there is one."""
     if stored is None:
         return None
-    if reader.header["format"] == 2 and isinstance(stored, dict):
-        stored = {"fading": 0.0} | stored  # when all likes counted alike
-    names = ("mean", "fading", "next_weight", "taste_weights")
-    mean, fading, next_weight, taste_weights = map(
+    if isinstance(stored, dict):
+        if reader.header["format"] < 3:
+            stored = {"fading": 0.0} | stored  # when all likes counted alike
+        if reader.header["format"] < 4:
+            stored = {"user_left": 1.0} | stored  # and all events
+    names = ("mean", "fading", "user_left", "next_weight", "taste_weights")
+    mean, fading, user_left, next_weight, taste_weights = map(
         _keys(reader, stored, set(names)).__getitem__, names
     )
     if not _is_number(mean) or abs(mean) > 1:
         reader.refuse(f"has a memory with mean={mean!r:.50}, which no signs have")
-    if not _is_number(fading) or not 0 <= fading <= 1:
-        reader.refuse(f"has a memory with fading={fading!r:.50}, which is no part of a weight")
+    for name, part in (("fading", fading), ("user_left", user_left)):
+        if not _is_number(part) or not 0 <= part <= 1:
+            reader.refuse(f"has a memory with {name}={part!r:.50}, which is no part of a weight")
     if not _is_float32(next_weight) or next_weight < 0:
         reader.refuse(f"has a memory with next_weight={next_weight!r:.50}")
     n_weights = len(TasteWeights._fields)
@@ -612,6 +617,7 @@ def _memory(reader: Reader, stored: Any, arrays: _Arrays, n_items: int) -> Weigh
         counts=_of_memory(reader, "counts", "<f4", arrays, n_items, least=0),
         mean=float(mean),
         fading=float(fading),
+        user_left=float(user_left),
     )
     return WeighedMemory(memory, float(next_weight), TasteWeights(*map(float, taste_weights)))
 

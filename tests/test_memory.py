@@ -70,11 +70,20 @@ def plain_deviations(lists, levels):
     """What item and user leave of each sign (Q, N), and what is the user's (Q,)."""
     rest, of_users = np.zeros((len(lists), len(levels))), np.zeros(len(lists))
     for user, events in enumerate(lists):
-        deviations = {item: sign - levels[item] for item, sign in last_signs(events).items()}
-        of_users[user] = sum(deviations.values()) / (len(deviations) + 5)
+        signs = last_signs(events)
+        deviations = {item: sign - levels[item] for item, sign in signs.items()}
+        shares = {item: 0.97**n for n, item in enumerate(reversed(in_order(events)))}
+        total = sum(shares[item] * deviations[item] for item in deviations)
+        of_users[user] = total / (sum(shares.values()) + 5)
         for item, deviation in deviations.items():
             rest[user, item] = deviation - of_users[user]
     return rest, of_users
+
+
+def in_order(events):
+    """The items, by when each was met last with a sign that is not neutral."""
+    last = {item: place for place, (item, sign) in enumerate(events) if sign != 0}
+    return sorted(last_signs(events), key=last.__getitem__)
 
 
 def plain_likes(lists, n_items):
@@ -202,10 +211,7 @@ def test_recalled_is_the_sum_over_the_history(lists, asked):
     lately = np.zeros((len(asked), N_ITEMS))
     for query, events in enumerate(asked):
         signs = last_signs(events)
-        # By when each was met last.
-        last = {item: place for place, (item, sign) in enumerate(events) if sign != 0}
-        order = sorted(signs, key=last.__getitem__)
-        liked = [item for item in order if signs[item] == 1]
+        liked = [item for item in in_order(events) if signs[item] == 1]
         for n_after, item in enumerate(reversed(liked)):
             lately[query, item] = 0.5 + 0.5 * 0.9**n_after
     following = lately @ memory.next.matrix.toarray()

@@ -32,7 +32,7 @@ def items_of_memory():
     return small(early_stopping=False).fit(X, Y).fitted_.memory.items
 
 
-def with_memory(model, seed=0, fading=0.5):
+def with_memory(model, seed=0, fading=0.5, user_left=0.97):
     """Put random weights into the memory, which a tiny world may have found no use for."""
     rng, fitted, n_items = np.random.default_rng(seed), model.fitted_, len(model.items_)
     items = items_of_memory()
@@ -48,7 +48,7 @@ def with_memory(model, seed=0, fading=0.5):
         )
 
     items = replace(items, next=random_weights(items.next), taste=random_weights(items.taste))
-    items = replace(items, fading=fading)
+    items = replace(items, fading=fading, user_left=user_left)
     model.fitted_ = replace(fitted, memory=WeighedMemory(items))
     return model
 
@@ -62,13 +62,15 @@ def without(model, *ends):
 
 BIASES = "distance_bias", "gap_bias"
 MODELS = {
-    "joint": lambda: with_memory(small().fit(X, Y), fading=0.9),
+    "joint": lambda: with_memory(small().fit(X, Y), fading=0.9, user_left=0.6),
     "joint without memory": lambda: small(item_memory=False, n_layers=2, n_heads=2).fit(X, Y),
     "joint without times": lambda: with_memory(small(n_heads=2).fit(*TIMELESS)),
     "joint without layers": lambda: with_memory(small(n_layers=0).fit(X, Y), fading=1.0),
     "joint without dislikes": lambda: small(item_memory=False).fit(X, np.ones(len(X))),
     "joint of many users": lambda: without(small().fit(X, Y), "latest.weight"),
-    "joint of an older file": lambda: without(with_memory(small().fit(X, Y), fading=0.0), *BIASES),
+    "joint of an older file": lambda: without(
+        with_memory(small().fit(X, Y), fading=0.0, user_left=1.0), *BIASES
+    ),
     "pnfrec": lambda: small(objective="pnfrec", n_heads=2).fit(X, Y),
     "pnfrec, deep": lambda: small(objective="pnfrec", n_layers=3, max_len=3).fit(X, Y),
 }

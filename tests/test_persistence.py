@@ -352,7 +352,7 @@ def test_file_is_arrays_and_json_alone_and_says_where_it_comes_from(tmp_path):
         np.testing.assert_array_equal(
             arrays["weights/item_embedding"], model.weights_["item_embedding"]
         )
-    assert header["format"] == persistence.FORMAT == 3 and header["ids"] == "int64"
+    assert header["format"] == persistence.FORMAT == 4 and header["ids"] == "int64"
     assert header["written_by"].startswith("posneg-rec 0.")
     written = datetime.datetime.fromisoformat(header["written_at"])
     assert before <= written <= datetime.datetime.now(datetime.UTC)
@@ -365,14 +365,14 @@ def test_file_is_arrays_and_json_alone_and_says_where_it_comes_from(tmp_path):
 
 
 def test_a_new_parameter_makes_a_new_format():
-    # A file of format 3 has just these. Who adds a parameter, or takes one away, gives the format
+    # A file of format 4 has just these. Who adds a parameter, or takes one away, gives the format
     # its next number and reads what the older ones lack as its default.
     names = set(ContrastiveSeqRecommender().get_params())
     names |= set(RareItemMasker().get_params()) | set(SequenceBuilder().get_params())
-    assert persistence.FORMAT == 3 and names == set(PARAMETERS_OF_FORMAT_3.split())
+    assert persistence.FORMAT == 4 and names == set(PARAMETERS_OF_FORMAT_4.split())
 
 
-PARAMETERS_OF_FORMAT_3 = """
+PARAMETERS_OF_FORMAT_4 = """
 batch_size contrastive_negatives contrastive_similarity contrastive_weight device dislike_aversion
 dropout duplicates early_stopping ema_decay embedding_dim exclude_seen item_column item_memory
 learning_rate max_epochs max_len max_length min_events min_items_per_user min_users_per_item n_heads
@@ -453,6 +453,12 @@ GOLDEN = {
         ["", "z z", "a"],
         [-1.9749933, -2.0246463, -2.3374083],
     ),
+    # Of what the user liked and disliked, the latest says most: else "z z" would be at -1.7020.
+    "model_format_4_joint": (
+        {"interactions": ["a", "d", "z z", "é\0"], "exclude_seen": False} | GRADED,
+        ["z z", "a", ""],
+        [-1.7003276, -2.7295618, -2.9554703],
+    ),
     # With a memory too: without, -3 would come second.
     "pipeline_format_2": (
         {"interactions": [INTS[0], INTS[2], INTS[4]], "feedback": [1, -1, 1]}
@@ -531,7 +537,7 @@ def test_an_older_version_can_tell_that_a_file_is_newer(tmp_path):
     # As the reader of format 1 did it: the header is there, and names its format.
     invented([1, 2]).save(tmp_path / "model.posneg")
     with np.load(tmp_path / "model.posneg", allow_pickle=False) as arrays:
-        assert json.loads(arrays["header"].tobytes())["format"] == 3
+        assert json.loads(arrays["header"].tobytes())["format"] == 4
 
 
 # -- File objects ------------------------------------------------------------------------------
@@ -620,7 +626,7 @@ def test_mapped_arrays_are_parts_of_the_file_and_aligned(tmp_path):
     names = ("items", "likes", "dislikes", "gap_edges")
     arrays = {name: getattr(loaded.fitted_, name) for name in names} | loaded.weights_
     arrays |= loaded.fitted_.memory.items.arrays()
-    del arrays["mean"], arrays["fading"]  # of the header
+    del arrays["mean"], arrays["fading"], arrays["user_left"]  # of the header
     for array in arrays.values():
         assert isinstance(array, np.memmap) and not array.flags.writeable
         assert array.ctypes.data % 64 == 0
@@ -1074,6 +1080,8 @@ FORGED |= {
     )
     for name, values in {
         "mean": [None, "0", True, [0.1], 1.5, -2, 10**400],
+        "fading": [None, "0", True, 1.5, -0.1, 10**400],
+        "user_left": [None, "1", False, [1.0], 1.01, -1, 10**400],
         # What is finite as a float64 alone would make answers of NaN.
         "next_weight": [None, "1", True, [1.0], -1.0, 1e39, 10**400],
         "taste_weights": [
