@@ -379,7 +379,8 @@ def fit_and_rank(job: Job) -> tuple[dict, dict[str, np.ndarray]]:
     method, settings = METHODS[job.method], job.settings
     own = {name: settings[name] for name in settings if name not in GIVEN_BY_FIT}
     clocks = [time.perf_counter(), time.process_time()]
-    model = method.fit(*split.train, job.threshold, job.seed, own)
+    others = {"validation": split.validation} if method.validates else {}
+    model = method.fit(*split.train, job.threshold, job.seed, own, **others)
     seconds, cpu_seconds = time.perf_counter() - clocks[0], time.process_time() - clocks[1]
     found = rank_and_write(job, model, table, split, code, seconds, cpu_seconds)
     alone = replace(job, method="without-memory")

@@ -103,7 +103,10 @@ def fitted(method, split, threshold=4.0, **changes):
     settings = dict(reproduce_paper.METHODS[method].settings)
     if reproduce_paper.METHODS[method].is_random:
         settings = DEFAULTS | settings | TINY
-    return reproduce_paper.METHODS[method].fit(*split.train, threshold, 0, settings | changes)
+    others = {"validation": changes.pop("validation")} if "validation" in changes else {}
+    return reproduce_paper.METHODS[method].fit(
+        *split.train, threshold, 0, settings | changes, **others
+    )
 
 
 # -- The run and its files -------------------------------------------------------------------
@@ -739,6 +742,27 @@ def test_session_contrast_stops_early_and_keeps_the_best(split):
     scores = model.history_["validation_score"]
     assert len(scores) < 30
     assert len(scores) - 1 - int(np.argmax(scores)) == 2
+
+
+def test_paper_stopping_keeps_the_epoch_that_finds_most_last_likes(split):
+    validation, scores = split.validation, []
+    rows = pd.DataFrame({"user": validation.interactions["user"]}).assign(
+        row=range(len(validation.feedback))
+    )
+    last = rows[np.asarray(validation.feedback) >= 4].groupby("user")["row"].max()
+    for n_epochs in range(1, 8):
+        model = fitted("full-41-epochs", split, max_epochs=n_epochs)
+        ranks = model.target_ranks(
+            validation.interactions, validation.feedback, targets=rows["row"].isin(last)
+        )
+        scores.append(np.mean([1 / np.log2(rank + 1) if rank <= 10 else 0 for rank in ranks.ranks]))
+    model = fitted("full-paper-stopping", split, max_epochs=7, validation=validation)
+    assert model.chosen_ == {"epoch": 1 + int(np.argmax(scores)), "epochs": 7}
+    assert model.n_iter_ == model.chosen_["epoch"]
+    falls = next(at for at in range(1, 7) if scores[at] <= max(scores[:at]))
+    stopping = baselines.PaperStopping(validation, 4.0, patience=1)
+    model = model.set_callbacks(stopping).fit(*split.train)
+    assert (stopping.best.n_iter, model.n_iter_) == (falls, falls + 1)
 
 
 # -- Real ratings ----------------------------------------------------------------------------
