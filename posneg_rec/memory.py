@@ -402,7 +402,7 @@ class ItemMemory:
         histories: Histories,
         n_items: int,
         *,
-        n_neighbours: int = 50,
+        n_neighbours: int = 100,
         next_penalty: float = 250.0,
         taste_penalty: float = 100.0,
         prior: ItemMemory | None = None,
@@ -418,9 +418,10 @@ class ItemMemory:
             The training part alone: the memory is sure of what it has seen.
         n_items : int
             Size N of the catalogue; the codes of `histories` lie below it or are -1.
-        n_neighbours : int, default=50
-            The most weights that speak for an item. 100 and 200 predict hardly better on
-            MovieLens-1M.
+        n_neighbours : int, default=100
+            The most weights that speak for an item. With 100 validation users of MovieLens-100K,
+            MovieLens-1M and MovieTweetings find more than with 50; 200 gain as much again on the
+            first alone, and double the file.
         next_penalty : float, default=250.0
             Ridge penalty of *next*, in users: hardly any difference from 100 to 600 on
             MovieLens-100K and 1M.

@@ -63,7 +63,7 @@ def _among(*options: str) -> frozenset[str]:
 PARAMETERS: dict[str, tuple[Any, tuple[Allowed, ...]]] = {
     "objective": ("joint", (_among("joint", "pnfrec"),)),
     "positive_threshold": (None, (Real, tuple, list, None)),
-    "dislike_aversion": (5.0, (_NON_NEGATIVE,)),
+    "dislike_aversion": (6.0, (_NON_NEGATIVE,)),
     "item_memory": (True, ("boolean",)),
     "exclude_seen": ("auto", ("boolean", _among("auto"))),
     "embedding_dim": (128, (_POSITIVE_INTEGER,)),

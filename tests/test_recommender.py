@@ -339,7 +339,7 @@ def test_aversion_can_be_set_at_request_time(fitted):
     probabilities = np.exp(fitted.recommend([], k=12, dislike_aversion=0)[1])
     assert sum(np.exp(list(zero.values()))) < 1 and probabilities.sum() < 1
     default = fitted.recommend([1, 2], k=10)
-    assert default[1].tolist() == fitted.recommend([1, 2], k=10, dislike_aversion=5.0)[1].tolist()
+    assert default[1].tolist() == fitted.recommend([1, 2], k=10, dislike_aversion=6.0)[1].tolist()
     with pytest.raises(ValueError, match="dislike_aversion must be a finite number >= 0, got -1"):
         fitted.recommend([1], dislike_aversion=-1)
 
