@@ -26,6 +26,7 @@ from posneg_rec.fitted import FittedModel
 from posneg_rec.fitting import resolve_exclude_seen, warn_of_unread
 from posneg_rec.frames import as_frame, is_frame, is_history, is_table
 from posneg_rec.ids import ItemVocabulary
+from posneg_rec.inference import Model
 from posneg_rec.interactions import (
     Interactions,
     build_histories,
@@ -37,8 +38,8 @@ from posneg_rec.interactions import (
 from posneg_rec.memory import ItemMemory, WeighedMemory
 from posneg_rec.metrics import TargetRanks, recommender_scorer
 from posneg_rec.model_selection import LastSeen, find_targets, warn_if_future_leaks
+from posneg_rec.queries import Inputs
 from posneg_rec.sequences import Histories
-from posneg_rec.serving import Inputs, Model
 
 __all__ = ["ItemItemRecommender", "PopularityRecommender"]
 

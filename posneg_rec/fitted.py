@@ -18,12 +18,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from posneg_rec import serving
 from posneg_rec._lazy import lazy
 from posneg_rec.explanation import Explanation
 from posneg_rec.filters import Asked, check_excluded, read_filters
 from posneg_rec.frames import is_history, is_sparse, is_vector
 from posneg_rec.ids import ItemVocabulary, complete_ids
+from posneg_rec.inference import METHODS, Model
 from posneg_rec.interactions import (
     Interactions,
     build_histories,
@@ -34,6 +34,8 @@ from posneg_rec.interactions import (
     table_like,
 )
 from posneg_rec.memory import ItemMemory, WeighedMemory, fit_next_weight, fit_taste_weights
+from posneg_rec.queries import Queries
+from posneg_rec.scoring import Catalogue, Scorer, top_k
 from posneg_rec.selection import NO_FILTERS, Filters
 from posneg_rec.sequences import Histories, PackedSequences, preview
 
@@ -85,7 +87,7 @@ class FittedModel:
     Parameters
     ----------
     method : str
-        The objective it was trained by, a key of :data:`serving.METHODS`.
+        The objective it was trained by, a key of :data:`inference.METHODS`.
     n_heads : int
         Attention heads, which the shapes of the weights do not tell.
     items : ndarray of shape (n_items,)
@@ -158,14 +160,14 @@ class FittedModel:
         return ItemVocabulary(self.items)
 
     @lazy
-    def model(self) -> serving.Model:
+    def model(self) -> Model:
         """Make the arithmetic ready. Kept, for that takes half as long as to answer one history."""
-        return serving.METHODS[self.method](self.weights, self.n_heads, self.gap_edges)
+        return METHODS[self.method](self.weights, self.n_heads, self.gap_edges)
 
     @lazy
-    def catalogue(self) -> serving.Catalogue:
+    def catalogue(self) -> Catalogue:
         """Make what items are to any request. Kept, for a large catalogue takes its time."""
-        return serving.Catalogue(self.model, self.likes, self.dislikes, self.memory)
+        return Catalogue(self.model, self.likes, self.dislikes, self.memory)
 
     @property
     def columns_in(self) -> dict[str, Any]:
@@ -175,7 +177,7 @@ class FittedModel:
     @property
     def sizes(self) -> dict[str, Any]:
         """The constructor parameters that the weights belong to, by name."""
-        kind, weights = serving.METHODS[self.method], self.weights
+        kind, weights = METHODS[self.method], self.weights
         max_len, dim = weights[f"{kind.encoder}.position_embedding"].shape
         return {
             "objective": self.method,
@@ -451,7 +453,7 @@ class FittedModel:
             pool = pool[~np.isin(pool, met)]
         following, liked = scorer.parts_of(pool)
         scores = (following + liked)[0]
-        places, best = serving.top_k(scores[None], min(k, len(pool))) if len(pool) else _NOTHING
+        places, best = top_k(scores[None], min(k, len(pool))) if len(pool) else _NOTHING
         if best.shape[1] < k:
             warnings.warn(
                 f"The history has fewer than k={k} candidates ({best.shape[1]}); the answer is "
@@ -481,7 +483,7 @@ class FittedModel:
             self._scorer, exclude_seen=False, dislike_aversion=dislike_aversion
         )
 
-        def scores(scorer: serving.Scorer) -> NDArray[np.float64]:
+        def scores(scorer: Scorer) -> NDArray[np.float64]:
             """Return what makes the item come next, and liked, of each query: (Q, 2)."""
             following, liked = scorer.parts_of(np.array([code]))
             if scorer.model.is_likelihood:
@@ -534,7 +536,7 @@ class FittedModel:
         norms = np.linalg.norm(table, axis=1)
         cosines = table @ table[code] / np.maximum(norms * norms[code], np.finfo(np.float32).tiny)
         cosines[code] = -np.inf
-        codes, best = serving.top_k(cosines[None], min(k, len(table)))
+        codes, best = top_k(cosines[None], min(k, len(table)))
         found = best[0] > -np.inf
         return self.items[codes[0, found]], best[0, found]
 
@@ -681,7 +683,7 @@ class FittedModel:
         users = np.searchsorted(histories.offsets, stops, side="right") - 1
         targets, signs = histories.items[stops], histories.signs[stops]
 
-        def scorer_of(kept: NDArray[np.bool_]) -> serving.Scorer:
+        def scorer_of(kept: NDArray[np.bool_]) -> Scorer:
             return self._scorer(
                 histories, users[kept], stops[kept], exclude_seen=None, dislike_aversion=0.0
             )
@@ -708,7 +710,7 @@ class FittedModel:
         dislike_aversion: float,
         filters: Filters = NO_FILTERS,
         device: str = "cpu",
-    ) -> serving.Scorer:
+    ) -> Scorer:
         excluded = check_excluded(exclude_seen, self.excludes_seen)
         if not isinstance(excluded, bool):
             latest = _latest(histories, users, stops, excluded)
@@ -718,7 +720,7 @@ class FittedModel:
         if not self.dislikes.any():
             aversion = 0.0  # who never met a dislike cannot foretell one
         model = self.model
-        queries = serving.Queries.before(
+        queries = Queries.before(
             histories,
             users,
             stops,
@@ -794,20 +796,20 @@ def _unmapped(value: Any) -> Any:
     return np.array(value) if isinstance(value, np.memmap) else value
 
 
-def _scorer_class(device: str, n_scores: int) -> Callable[..., serving.Scorer]:
+def _scorer_class(device: str, n_scores: int) -> Callable[..., Scorer]:
     """Choose where to score: on a CUDA device if that pays off."""
     device = "cuda" if device == "auto" else device
     if not device.startswith("cuda"):
-        return serving.Scorer
+        return Scorer
     # Where nothing has loaded torch yet, loading it takes longer than many scores.
     if n_scores < (_MANY_SCORES if "torch" in sys.modules else _MANY_SCORES_WITHOUT_TORCH):
-        return serving.Scorer
+        return Scorer
     try:
         import torch
     except ImportError:
-        return serving.Scorer
+        return Scorer
     if not torch.cuda.is_available():
-        return serving.Scorer
+        return Scorer
     from posneg_rec.accelerated import AcceleratedScorer
 
     return functools.partial(AcceleratedScorer, device=device)

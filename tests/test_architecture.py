@@ -50,8 +50,12 @@ ALLOWED = {
     "memory": {"_lazy", "sequences"},
     "selection": {"sequences"},
     "filters": {"frames", "ids", "selection", "sequences"},
-    "serving": {"_lazy", "memory", "selection", "sequences"},
-    "accelerated": {"nn", "selection", "sequences", "serving"},
+    "queries": {"memory", "sequences"},
+    "linalg": set(),
+    "inference": {"linalg", "queries", "sequences"},
+    "scoring": {"_lazy", "inference", "linalg", "memory", "queries", "selection"},
+    "serving": {"answering", "persistence"},
+    "accelerated": {"inference", "nn", "queries", "scoring", "selection", "sequences"},
     "explanation": {"sequences"},
     "fitted": {
         "_lazy",
@@ -59,14 +63,16 @@ ALLOWED = {
         "filters",
         "frames",
         "ids",
+        "inference",
         "interactions",
         "memory",
+        "queries",
+        "scoring",
         "selection",
         "sequences",
-        "serving",
     },
     "archive": set(),
-    "persistence": {"archive", "memory", "sequences", "serving"},
+    "persistence": {"archive", "inference", "memory", "sequences"},
     "parameters": set(),
     "answering": {"_typing", "columns", "frames", "parameters"},
     "fitting": {
@@ -105,12 +111,13 @@ ALLOWED = {
         "fitting",
         "frames",
         "ids",
+        "inference",
         "interactions",
         "memory",
         "metrics",
         "model_selection",
+        "queries",
         "sequences",
-        "serving",
     },
     "onnx": {"memory", "recommender"},
     "pipeline": {
@@ -166,16 +173,16 @@ def test_no_private_name_of_scikit_learn_outside_one_room():
 
 
 def test_every_method_is_known_to_training_and_to_answering():
-    from posneg_rec import nn, objectives, recommender, serving
+    from posneg_rec import inference, nn, objectives, recommender
 
     names = set(objectives.OBJECTIVES)
-    assert names == set(serving.METHODS) == set(nn.ENCODERS)
+    assert names == set(inference.METHODS) == set(nn.ENCODERS)
     (options,) = recommender.ContrastiveSeqRecommender._parameter_constraints["objective"]
     assert options.options == names
     for name in names:
         encoder = objectives.OBJECTIVES[name].encoder
         assert encoder is nn.ENCODERS[name]
-        assert encoder.answering == serving.METHODS[name].encoder
+        assert encoder.answering == inference.METHODS[name].encoder
 
 
 def test_every_module_has_its_place():

@@ -16,7 +16,7 @@ import torch
 from numpy.testing import assert_array_equal
 from tiny import HISTORIES, PARAMS, TIMELESS, X, Y, same_weights, tiny
 
-from posneg_rec import ContrastiveSeqRecommender, fitted, serving, training
+from posneg_rec import ContrastiveSeqRecommender, fitted, scoring, training
 from posneg_rec.fitted import FittedModel
 
 
@@ -295,7 +295,7 @@ def test_ranking_all_events_takes_memory_in_proportion_to_them(monkeypatch):
     parts = model.target_ranks(rows[:400], targets="all", exclude_seen=True).ranks
     np.testing.assert_array_equal(whole, parts)
     monkeypatch.setattr(fitted, "_MAX_SEEN", 2**16)
-    monkeypatch.setattr(serving, "_MAX_ROW_SCORES", 2**14)
+    monkeypatch.setattr(scoring, "_MAX_ROW_SCORES", 2**14)
     tracemalloc.start()
     try:
         model.target_ranks(rows, targets="all")
