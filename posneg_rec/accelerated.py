@@ -182,7 +182,7 @@ class AcceleratedScorer(Scorer):
                     taste = self._to(recalled.taste_scores())
                     liked = weights.model * liked + weights.memory * taste + weights.offset
                 liked = F.logsigmoid(liked + self.liked_shift)
-        empty = np.flatnonzero(self.queries.inputs.lengths[self.queries.rows[queries]] == 0)
+        empty = np.flatnonzero(self.queries.is_unread[queries])
         if len(empty):
             rows, fallback = self._to(empty), self._to(self._fallback)
             scores[rows] = fallback if boosts is None else fallback + boosts

@@ -34,7 +34,7 @@ from posneg_rec.interactions import (
     table_like,
 )
 from posneg_rec.memory import ItemMemory, WeighedMemory, fit_next_weight, fit_taste_weights
-from posneg_rec.queries import Queries
+from posneg_rec.queries import HistoryReader
 from posneg_rec.scoring import Catalogue, Scorer, top_k
 from posneg_rec.selection import NO_FILTERS, Filters
 from posneg_rec.sequences import Histories, PackedSequences, preview
@@ -336,10 +336,8 @@ class FittedModel:
         is_one = is_history(interactions)
         histories = self._histories(interactions, feedback, times, columns)
         asked = Asked(self.vocabulary, None if is_one else histories.users)
-        scorer = self._scorer(
+        scorer = self._scorer_after(
             histories,
-            np.arange(len(histories.users)),
-            histories.offsets[1:],
             exclude_seen=exclude_seen,
             filters=read_filters(asked, **filters),
             dislike_aversion=dislike_aversion,
@@ -381,13 +379,7 @@ class FittedModel:
     ) -> NDArray[np.float32]:
         """Answer :meth:`ContrastiveSeqRecommender.score_items`."""
         histories = self._histories(one_history(history), feedback, times, {})
-        scorer = self._scorer(
-            histories,
-            np.array([0]),
-            histories.offsets[1:],
-            exclude_seen=False,
-            dislike_aversion=dislike_aversion,
-        )
+        scorer = self._scorer_after(histories, dislike_aversion=dislike_aversion)
         scores = scorer.row(0)
         if items is None:
             return scores
@@ -405,11 +397,7 @@ class FittedModel:
     ) -> NDArray[np.float32]:
         """Answer :meth:`ContrastiveSeqRecommender.encode`."""
         histories = self._histories(interactions, feedback, times, columns)
-        users, stops = np.arange(len(histories.users)), histories.offsets[1:]
-        scorer = self._scorer(
-            histories, users, stops, exclude_seen=False, dislike_aversion=dislike_aversion
-        )
-        return scorer.query_vectors()
+        return self._scorer_after(histories, dislike_aversion=dislike_aversion).query_vectors()
 
     @property
     def item_vectors(self) -> NDArray[np.float32]:
@@ -438,13 +426,7 @@ class FittedModel:
             )
         codes = np.unique(codes)
         histories = self._histories(one_history(history), feedback, times, {})
-        scorer = self._scorer(
-            histories,
-            np.array([0]),
-            histories.offsets[1:],
-            exclude_seen=False,
-            dislike_aversion=dislike_aversion,
-        )
+        scorer = self._scorer_after(histories, dislike_aversion=dislike_aversion)
         bounds = self.catalogue.vectors(codes) @ scorer.query_vectors()[0]
         raised = np.flatnonzero(scorer.of_neighbours()[0] > 0)
         pool = np.union1d(codes, raised)
@@ -479,9 +461,7 @@ class FittedModel:
         """Answer :meth:`ContrastiveSeqRecommender.explain`."""
         code = self._code(item)
         whole = self._histories(one_history(history), feedback, times, {})
-        scorer_of = functools.partial(
-            self._scorer, exclude_seen=False, dislike_aversion=dislike_aversion
-        )
+        scorer_of = functools.partial(self._scorer_after, dislike_aversion=dislike_aversion)
 
         def scores(scorer: Scorer) -> NDArray[np.float64]:
             """Return what makes the item come next, and liked, of each query: (Q, 2)."""
@@ -490,7 +470,7 @@ class FittedModel:
                 following -= scorer.log_normalisers()[:, None]
             return np.hstack([following, liked]).astype(np.float64)
 
-        of_all = scorer_of(whole, np.array([0]), whole.offsets[1:])
+        of_all = scorer_of(whole)
         ((next_score, liked_score),) = scores(of_all)
         n = len(whole.items)
         effects = np.zeros((n, 2))
@@ -498,8 +478,7 @@ class FittedModel:
         step = max(1, _MAX_SEEN // max(n, 1))
         for start in range(0, n, step):
             part = np.arange(start, min(start + step, n))
-            histories = _without_each(whole, part)
-            without = scorer_of(histories, np.arange(len(part)), histories.offsets[1:])
+            without = scorer_of(_without_each(whole, part))
             effects[part] = [next_score, liked_score] - scores(without)
             if self.memory is not None:
                 # The encoder still reads the whole history, the memory all but one event.
@@ -612,9 +591,10 @@ class FittedModel:
         if not self.dislikes.any():
             weights = [0.0] * len(weights)  # who never met a dislike cannot foretell one
         ranks = np.empty((len(weights), len(stops)), dtype=np.int64)
+        reader = self._reader(histories)
         for part in _parts_of(histories, users, stops):
             scorer = self._scorer(
-                histories,
+                reader,
                 users[part],
                 stops[part],
                 exclude_seen=exclude_seen,
@@ -650,19 +630,19 @@ class FittedModel:
             )
         chances = np.empty(len(stops))
         likes, dislikes = self.likes + 1.0, self.dislikes + 1.0
+        reader = self._reader(histories)
         for part in _parts_of(histories, users, stops):
             scorer = self._scorer(
-                histories, users[part], stops[part], exclude_seen=False, dislike_aversion=0.0
+                reader, users[part], stops[part], exclude_seen=False, dislike_aversion=0.0
             )
             items, memory = histories.items[stops[part]], self.memory
             logits, tastes = scorer.tastes(None if memory is None else memory.items, items)
             if memory is not None:
                 logits = memory.taste_weights.logit(logits, tastes)
-            queries = scorer.queries
-            unread = queries.inputs.lengths[queries.rows] == 0
             told = 0.5 + 0.5 * np.tanh(0.5 * logits.astype(np.float64))
             # As of those whom the popular is recommended to.
-            chances[part] = np.where(unread, (likes / (likes + dislikes))[items], told)
+            usual = (likes / (likes + dislikes))[items]
+            chances[part] = np.where(scorer.queries.is_unread, usual, told)
             chances[part[items < 0]] = np.nan
         return chances
 
@@ -683,9 +663,11 @@ class FittedModel:
         users = np.searchsorted(histories.offsets, stops, side="right") - 1
         targets, signs = histories.items[stops], histories.signs[stops]
 
+        reader = self._reader(histories)
+
         def scorer_of(kept: NDArray[np.bool_]) -> Scorer:
             return self._scorer(
-                histories, users[kept], stops[kept], exclude_seen=None, dislike_aversion=0.0
+                reader, users[kept], stops[kept], exclude_seen=None, dislike_aversion=0.0
             )
 
         told = scorer_of(np.full(len(stops), True)).tastes(items, targets)
@@ -700,9 +682,26 @@ class FittedModel:
             )
         return WeighedMemory(items, next_weight, taste_weights)
 
+    def _reader(self, histories: Histories) -> HistoryReader:
+        return HistoryReader(
+            histories,
+            # Weights that no epoch has trained say nothing: every history falls back.
+            max_len=self.sizes["max_len"] if self.n_iter else 0,
+            likes_only=self.model.likes_only,
+            gap_edges=self.gap_edges,
+        )
+
+    def _scorer_after(
+        self, histories: Histories, *, exclude_seen: bool | int | None = False, **options: Any
+    ) -> Scorer:
+        """Make the scorer of what comes after all events of each history."""
+        users, stops = np.arange(len(histories.users)), histories.offsets[1:]
+        reader = self._reader(histories)
+        return self._scorer(reader, users, stops, exclude_seen=exclude_seen, **options)
+
     def _scorer(
         self,
-        histories: Histories,
+        reader: HistoryReader,
         users: NDArray[np.int64],
         stops: NDArray[np.int64],
         *,
@@ -713,27 +712,17 @@ class FittedModel:
     ) -> Scorer:
         excluded = check_excluded(exclude_seen, self.excludes_seen)
         if not isinstance(excluded, bool):
-            latest = _latest(histories, users, stops, excluded)
+            latest = _latest(reader.histories, users, stops, excluded)
             filters = replace(filters, denied_rows=(*filters.denied_rows, latest))
             excluded = False
         aversion = check_aversion(dislike_aversion)
         if not self.dislikes.any():
             aversion = 0.0  # who never met a dislike cannot foretell one
-        model = self.model
-        queries = Queries.before(
-            histories,
-            users,
-            stops,
-            # Weights that no epoch has trained say nothing: every history falls back.
-            max_len=self.sizes["max_len"] if self.n_iter else 0,
-            likes_only=model.likes_only,
-            gap_edges=self.gap_edges,
-        )
         return _scorer_class(device, len(users) * len(self.items))(
-            model,
+            self.model,
             self.likes,
             self.dislikes,
-            queries,
+            reader.before(users, stops),
             aversion=aversion,
             exclude_seen=excluded,
             filters=filters,

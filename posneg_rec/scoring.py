@@ -236,6 +236,8 @@ class Scorer:
     def _of(self, queries: NDArray[np.int64]) -> Scorer:
         """Return the scorer of some of the queries, whose inputs are encoded already."""
         asked = copy.copy(self)
+        for made in ("_recalled", "_tangents"):  # of all queries
+            vars(asked).pop(made, None)
         asked.queries, asked.filters = self.queries.take(queries), self.filters.take(queries)
         return asked
 
@@ -420,20 +422,18 @@ class Scorer:
         """
         inputs = self.queries.rows[block]
         states = self._states[inputs]  # (Q, d)
-        empty = np.flatnonzero(self.queries.inputs.lengths[inputs] == 0)
+        empty = np.flatnonzero(self.queries.is_unread[block])
         is_read = np.ones((len(inputs), 1), dtype=np.float32)
         is_read[empty] = 0
         seen_rows, seen = self._seen(block)
         filters, pinned = self.filters, self._pinned[block]
         blocked = filters.blocked(block, len(self.likes))
-        recalled = None if self.memory is None else self.queries.recall(self.memory.items, block)
+        recalled = self._recall(block)
         n_items = len(self.likes)
         step = max(1, _TILE_SCORES // len(inputs))
         for start in range(0, n_items, step):
             items = slice(start, min(start + step, n_items))
-            scores = self.model.logits(states, items)  # (Q, n)
-            if self.memory is not None and recalled is not None:
-                scores += self.memory.next_weight * recalled.next_scores(items)
+            scores = self._next_logits(states, items, recalled)  # (Q, n)
             top = scores.max(1)
             if self.model.is_likelihood:
                 total = np.exp(scores - top[:, None]).sum(1)
@@ -457,16 +457,35 @@ class Scorer:
                 scores = scores[rows]
             liked = None
             if self.model.is_likelihood and with_liked:
-                liked = self.model.liked_logits(states[rows], items)
-                if self.memory is not None and recalled is not None:
-                    taste = recalled.taste_scores(items)[rows]
-                    liked = self.memory.taste_weights.logit(liked, taste)
-                liked += np.float32(self.liked_shift)
-                liked = log_sigmoid(liked)
+                liked = self._log_liked(states, items, recalled, rows)
                 if len(empty):
                     liked *= is_read[rows]
             yield rows, items, scores, liked
         log_normaliser[empty] = 0
+
+    def _next_logits(
+        self, states: Array, items: slice | NDArray[np.int64], recalled: Recalled | None
+    ) -> Array:
+        """Of what comes next, (Q, n): the model's, and what a memory adds."""
+        logits = self.model.logits(states, items)
+        if self.memory is not None and recalled is not None:
+            logits += self.memory.next_weight * recalled.next_scores(items)
+        return logits
+
+    def _log_liked(
+        self,
+        states: Array,
+        items: slice | NDArray[np.int64],
+        recalled: Recalled | None,
+        rows: slice | NDArray[np.int64] = slice(None),
+    ) -> Array:
+        """``log p(liked | next)`` for some rows of the queries, of a model of likelihoods."""
+        logits = self.model.liked_logits(states[rows], items)
+        if self.memory is not None and recalled is not None:
+            taste = recalled.taste_scores(items)[rows]
+            logits = self.memory.taste_weights.logit(logits, taste)
+        logits += np.float32(self.liked_shift)
+        return log_sigmoid(logits)
 
     @quietly
     def parts_of(self, items: NDArray[np.int64]) -> tuple[Array, Array]:
@@ -484,19 +503,11 @@ class Scorer:
             takes the whole catalogue: see :meth:`log_normalisers`. The second is weighed by the
             aversion, and 0 where there is none.
         """
-        rows = self.queries.rows
-        states, empty = self._states[rows], self._empty
-        following = self.model.logits(states, items)
+        states, empty = self._states[self.queries.rows], self.queries.is_unread
+        following = self._next_logits(states, items, self._recalled)
         liked = np.zeros_like(following)
-        if self.memory is not None and self._recalled is not None:
-            following += self.memory.next_weight * self._recalled.next_scores(items)
         if self.model.is_likelihood and self.aversion:
-            logits = self.model.liked_logits(states, items)
-            if self.memory is not None and self._recalled is not None:
-                taste = self._recalled.taste_scores(items)
-                logits = self.memory.taste_weights.logit(logits, taste)
-            logits += np.float32(self.liked_shift)
-            liked = np.float32(self.aversion) * log_sigmoid(logits)
+            liked = np.float32(self.aversion) * self._log_liked(states, items, self._recalled)
         if empty.any():
             following[empty], liked[empty] = self._catalogue.fallback_parts[:, items]
         return following, liked
@@ -512,12 +523,6 @@ class Scorer:
             found[block] = log_normaliser
         return found
 
-    @property
-    def _empty(self) -> NDArray[np.bool_]:
-        """Which queries the encoder has nothing to read of, (Q,)."""
-        empty: NDArray[np.bool_] = self.queries.inputs.lengths[self.queries.rows] == 0
-        return empty
-
     @quietly
     def query_vectors(self) -> Array:
         """Make vectors whose products with :meth:`Catalogue.vectors` rank as the scores do.
@@ -531,7 +536,7 @@ class Scorer:
         -------
         float32 array of shape (Q, d'), as :meth:`Catalogue.vectors`
         """
-        states, empty = self._states[self.queries.rows], self._empty
+        states, empty = self._states[self.queries.rows], self.queries.is_unread
         dim = states.shape[1]
         vectors = np.zeros((len(states), dim + _n_further(self.model)), np.float32)
         vectors[:, :dim] = states
@@ -578,10 +583,16 @@ class Scorer:
 
     @lazy
     def _recalled(self) -> Recalled | None:
-        """Let a memory read what all queries have met."""
+        """Let a memory read what all queries have met; kept, for several answers need it."""
         if self.memory is None:
             return None
-        return self.queries.recall(self.memory.items, slice(0, len(self.queries.rows)))
+        return self.memory.items.recall(self.queries.seen, self.queries.seen_signs)
+
+    def _recall(self, block: slice) -> Recalled | None:
+        """Let a memory read what some queries have met."""
+        if self.memory is None or block == slice(0, len(self.queries.rows)):
+            return self._recalled
+        return self.queries.recall(self.memory.items, block)
 
     @lazy
     def _catalogue(self) -> Catalogue:

@@ -50,7 +50,7 @@ ALLOWED = {
     "memory": {"_lazy", "sequences"},
     "selection": {"sequences"},
     "filters": {"frames", "ids", "selection", "sequences"},
-    "queries": {"memory", "sequences"},
+    "queries": {"_lazy", "memory", "sequences"},
     "linalg": set(),
     "inference": {"linalg", "queries", "sequences"},
     "scoring": {"_lazy", "inference", "linalg", "memory", "queries", "selection"},

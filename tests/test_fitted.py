@@ -18,6 +18,7 @@ from tiny import HISTORIES, PARAMS, TIMELESS, X, Y, same_weights, tiny
 
 from posneg_rec import ContrastiveSeqRecommender, fitted, scoring, training
 from posneg_rec.fitted import FittedModel
+from posneg_rec.sequences import Histories
 
 
 def repeating(share, n_users=60, n_events=16, n_items=40, seed=0):
@@ -303,6 +304,20 @@ def test_ranking_all_events_takes_memory_in_proportion_to_them(monkeypatch):
     finally:
         tracemalloc.stop()
     assert peak < 4000 * 4000 / 2 * 8 / 4  # every target's copy of what came before
+
+
+@pytest.mark.parametrize("timed", [True, False])
+def test_times_are_read_once_and_only_where_the_model_reads_them(timed, monkeypatch):
+    model = tiny(max_epochs=1).fit(*(X, Y) if timed else TIMELESS)
+    rows = X[:, : model.n_features_in_]
+    expected = model.target_ranks(rows, Y, targets="all").ranks
+    read, elapsed = [], Histories.elapsed
+    monkeypatch.setattr(Histories, "elapsed", lambda self: read.append(self) or elapsed(self))
+    monkeypatch.setattr(fitted, "_MAX_SEEN", 100)
+    np.testing.assert_array_equal(model.target_ranks(rows, Y, targets="all").ranks, expected)
+    assert len(read) == timed
+    model.liked_probabilities(rows, Y, targets="all")
+    assert len(read) == 2 * timed
 
 
 # -- What surrounds a fit --------------------------------------------------------------------

@@ -1,5 +1,6 @@
 """Scores, the top k and ranks against plain twins; NumPy against what torch trained."""
 
+import copy
 import subprocess
 import sys
 import tracemalloc
@@ -19,7 +20,7 @@ from posneg_rec import inference, scoring, selection
 from posneg_rec.linalg import log_sigmoid
 from posneg_rec.memory import ItemMemory, ItemWeights, TasteWeights, WeighedMemory
 from posneg_rec.nn import Clock, JointEncoder, TwoSidedEncoder
-from posneg_rec.queries import Inputs, Queries
+from posneg_rec.queries import HistoryReader, Inputs, Queries
 from posneg_rec.selection import Filters
 from posneg_rec.sequences import N_GAP_TAGS, Histories, PackedSequences, gap_tags
 
@@ -176,14 +177,8 @@ def scores_after(model, events, times=None, **options):
 
 
 def queries_before(packed, users, stops, likes_only, max_len=6):
-    return Queries.before(
-        packed,
-        np.asarray(users),
-        np.asarray(stops),
-        max_len=max_len,
-        likes_only=likes_only,
-        gap_edges=EDGES,
-    )
+    reader = HistoryReader(packed, max_len=max_len, likes_only=likes_only, gap_edges=EDGES)
+    return reader.before(np.asarray(users), np.asarray(stops))
 
 
 # Few distinct values make ties, -inf makes shortfalls.
@@ -465,6 +460,18 @@ def test_any_tiles_give_what_all_scores_at_once_give(
         np.testing.assert_allclose(rows[query], exact[query], atol=2e-4)
     for order, target, rank in zip(everybody, targets, ranks, strict=True):
         assert rank == (order.index(target) + 1 if target in order else N_ITEMS + 1)
+
+
+@given(data=st.data())
+def test_an_answer_does_not_depend_on_what_was_asked_before(data):
+    fresh = data.draw(scorers(JointEncoder))
+    used = copy.copy(fresh)
+    used.parts_of(np.arange(N_ITEMS))  # for which a memory reads all of the queries
+    used.query_vectors()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(scoring, "_MAX_POOLED", 1)  # pools of one query at a time
+        for one, other in zip(fresh.top_k(3), used.top_k(3), strict=True):
+            np.testing.assert_array_equal(one, other)
 
 
 def wide_scorer(n_queries, n_items):
