@@ -336,10 +336,16 @@ class FittedModel:
         is_one = is_history(interactions)
         histories = self._histories(interactions, feedback, times, columns)
         asked = Asked(self.vocabulary, None if is_one else histories.users)
+        wanted = read_filters(asked, **filters)
+        if wanted.diversity > 0 and "item_embedding" not in self.weights:
+            raise ValueError(
+                f"diversity compares vectors of items, and a {self.method} has none: leave it out, "
+                "or limit groups with max_per_group."
+            )
         scorer = self._scorer_after(
             histories,
             exclude_seen=exclude_seen,
-            filters=read_filters(asked, **filters),
+            filters=wanted,
             dislike_aversion=dislike_aversion,
             device=device,
         )
