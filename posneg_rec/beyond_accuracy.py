@@ -37,6 +37,7 @@ from posneg_rec.ranks import (
     check_n_different,
     first_recommended,
     is_missing,
+    last_step,
     ranks_of_targets,
     share_covered,
 )
@@ -442,7 +443,7 @@ def beyond_accuracy(
     ['coverage', 'gini', 'novelty', 'intra_list_distance', 'responsiveness',
      'calibration_error']
     """
-    recommender = model[-1] if hasattr(model, "steps") else model
+    recommender = last_step(model)
     options = {} if exclude_seen is None else {"exclude_seen": exclude_seen}
     table = model.recommend(interactions, k=k, feedback=feedback, **options)
     lists = _lists(table, _users_of(table).items, k)

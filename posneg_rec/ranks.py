@@ -31,6 +31,7 @@ __all__ = [
     "first_recommended",
     "gain",
     "is_missing",
+    "last_step",
     "metric_name",
     "ranks_of_targets",
     "share_covered",
@@ -275,3 +276,8 @@ def ranks_of_targets(model: Any, *args: Any, **kwargs: Any) -> TargetRanks:
             "build the pipeline with posneg_rec.make_recommender_pipeline."
         )
     return model.target_ranks(*args, **kwargs)
+
+
+def last_step(model: Any) -> Any:
+    """Return the recommender that a pipeline ends in, or the model itself if it is none."""
+    return model[-1] if hasattr(model, "steps") else model
