@@ -27,6 +27,7 @@ from posneg_rec.display import (
     tidy,
 )
 from posneg_rec.evaluation import AversionCurve, Evaluation, aversion_curve, evaluate
+from posneg_rec.frames import as_numbers
 from posneg_rec.item_displays import ExplanationDisplay, ItemMapDisplay
 from posneg_rec.ranks import GAINS, MetricName, Targets, check_option, last_step
 
@@ -561,8 +562,7 @@ class LikeCalibrationDisplay(Display):
         check_option("strategy", strategy, ("uniform", "quantile"))
         if isinstance(n_bins, bool) or not isinstance(n_bins, Integral) or n_bins < 1:
             raise ValueError(f"n_bins must be an int >= 1, got {n_bins!r:.50}.")
-        liked = np.asarray(y_true)
-        prob = np.asarray(y_prob, dtype=np.float64)
+        liked, prob = as_numbers(y_true, "y_true"), as_numbers(y_prob, "y_prob")
         if liked.ndim != 1 or liked.shape != prob.shape or not len(liked):
             raise ValueError(
                 "y_true and y_prob need one entry for each of at least one target, got shapes "

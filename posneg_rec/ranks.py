@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.utils import check_consistent_length, check_scalar
 
-from posneg_rec.frames import MISSING_ID
+from posneg_rec.frames import MISSING_ID, as_numbers
 from posneg_rec.ids import missing_objects
 
 __all__ = [
@@ -86,7 +86,7 @@ def gain(ranks: ArrayLike, metric: Metric, k: int) -> NDArray[np.float64]:
     """
     check_metric(metric)
     check_scalar(k, "k", numbers.Integral, min_val=1)
-    ranks = np.asarray(ranks)
+    ranks = as_numbers(ranks, "ranks")
     # Not `ranks < 1`: NaN is no rank either.
     if not (ranks >= 1).all():
         raise ValueError(f"ranks count from 1 (top), got {ranks[~(ranks >= 1)][0]}.")
@@ -146,6 +146,8 @@ class TargetRanks:
     def __post_init__(self) -> None:
         """Check lengths and range."""
         check_consistent_length(self.users, self.rows, self.signs, self.ranks)
+        for name in ("rows", "signs", "ranks"):
+            as_numbers(getattr(self, name), name)
         outside = (self.ranks < 1) | (self.ranks > self.n_items + 1)
         if outside.any():
             raise ValueError(

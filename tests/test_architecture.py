@@ -15,7 +15,7 @@ PACKAGE = Path(posneg_rec.__file__).parent
 ALLOWED = {
     "__init__": set(),
     "_lazy": set(),
-    "_sklearn": set(),
+    "_sklearn": {"frames"},
     "_typing": set(),
     "sequences": set(),
     "frames": set(),
@@ -38,7 +38,7 @@ ALLOWED = {
     "progress": set(),
     "display": set(),
     "item_displays": {"display", "ranks", "sequences"},
-    "plotting": {"display", "evaluation", "item_displays", "ranks"},
+    "plotting": {"display", "evaluation", "frames", "item_displays", "ranks"},
     "reporting": {"columns", "evaluation", "frames", "ids", "interactions", "ranks", "sequences"},
     "model_selection": {"columns", "frames", "ids", "interactions", "sequences"},
     "datasets": {"_sklearn"},
