@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from posneg_rec._typing import Frame, Histories, History, Ranking, RecommendOptions
-from posneg_rec.columns import ROLES
+from posneg_rec.columns import columns_of
 from posneg_rec.frames import as_frame, is_frame, is_history
 from posneg_rec.parameters import DEFAULTS, check_parameters
 
@@ -194,7 +194,7 @@ class AnsweringMixin:
             max_per_group=max_per_group,
             diversity=diversity,
             dislike_aversion=self._aversion(dislike_aversion),
-            columns=self._columns(),
+            columns=columns_of(self),
             device=self._device(),
         )
 
@@ -306,7 +306,7 @@ class AnsweringMixin:
         array of shape (n_unknown,)
             Raw ids in sorted order.
         """
-        return self._checked().unknown_items(as_frame(interactions), self._columns())
+        return self._checked().unknown_items(as_frame(interactions), columns_of(self))
 
     # ------------------------------------------------------------------------------ shared parts
 
@@ -322,9 +322,6 @@ class AnsweringMixin:
     def _device(self) -> str:
         """Tell where many histories are answered."""
         return "cpu"
-
-    def _columns(self) -> dict[str, Any]:
-        return {f"{role}_column": getattr(self, f"{role}_column") for role in ROLES}
 
     @property
     def items_(self) -> NDArray[Any]:
@@ -418,7 +415,7 @@ class EncoderMixin(AnsweringMixin):
             feedback=feedback,
             times=times,
             dislike_aversion=self._aversion(dislike_aversion),
-            columns=self._columns(),
+            columns=columns_of(self),
         )
 
     def rerank(

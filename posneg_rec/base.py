@@ -13,6 +13,7 @@ from sklearn.utils.metadata_routing import UNUSED
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from posneg_rec.answering import AnsweringMixin
+from posneg_rec.columns import columns_of
 from posneg_rec.fitted import FittedModel
 from posneg_rec.frames import as_frame, is_table
 from posneg_rec.interactions import build_histories, check_table, one_of
@@ -84,7 +85,7 @@ class BaseRecommender(AnsweringMixin, BaseEstimator):
         """Read rows and find the targets among them; called by methods of users alone."""
         fitted, interactions = self._checked(), as_frame(interactions)
         self._check_columns(interactions)
-        events = fitted.read(interactions, feedback, self._columns())
+        events = fitted.read(interactions, feedback, columns_of(self))
         if problem := fitted.vocabulary.mismatch(events.item_ids):
             raise ValueError(f"No item of the rows can be one of the model's: {problem}.")
         histories = build_histories(events, fitted.vocabulary)
@@ -92,7 +93,7 @@ class BaseRecommender(AnsweringMixin, BaseEstimator):
         users = np.searchsorted(histories.offsets, stops, side="right") - 1
         if isinstance(targets, str) and targets == "last":
             # What was trained on is gone from a loaded model.
-            warn_if_future_leaks(fitted.last_seen, histories, stops, self._columns())
+            warn_if_future_leaks(fitted.last_seen, histories, stops, columns_of(self))
         return Targets(fitted, histories, users, stops)
 
     def _checked(self) -> FittedModel:

@@ -18,6 +18,7 @@ from numpy.typing import ArrayLike, NDArray
 from posneg_rec._lazy import lazy
 from posneg_rec._sklearn import Interval, StrOptions, fit_context
 from posneg_rec.base import BaseRecommender, columns_in
+from posneg_rec.columns import columns_of
 from posneg_rec.fitted import FittedModel
 from posneg_rec.fitting import resolve_exclude_seen, warn_of_unread
 from posneg_rec.frames import as_frame
@@ -130,7 +131,7 @@ class _BaselineRecommender(BaseRecommender):
         """
         interactions, feedback = as_frame(interactions), one_of(y, feedback)
         events = read_interactions(
-            interactions, feedback, positive_threshold=self.positive_threshold, **self._columns()
+            interactions, feedback, positive_threshold=self.positive_threshold, **columns_of(self)
         )
         check_not_empty(events)
         vocabulary = ItemVocabulary.from_ids(events.item_ids)

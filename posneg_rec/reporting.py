@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from sklearn.utils import check_random_state
 
 import posneg_rec
-from posneg_rec.columns import ROLES
+from posneg_rec.columns import columns_of
 from posneg_rec.evaluation import Evaluation, compare, summarize
 from posneg_rec.frames import as_frame, is_table
 from posneg_rec.ids import ItemVocabulary
@@ -343,7 +343,7 @@ def _n_masked(model: Any, interactions: Any, n_read: int) -> int | None:
     if not (hasattr(model, "steps") and len(model.steps) > 1 and is_table(interactions)):
         return None
     transformed = model[:-1].transform(interactions)
-    kept = read_table(transformed, **_columns_of(model[-1]))
+    kept = read_table(transformed, **columns_of(model[-1]))
     return n_read - len(kept.user_codes)
 
 
@@ -526,7 +526,7 @@ def _columns_of(model: Any) -> dict[str, Any]:
     """Columns as the first step has them that knows any."""
     steps = [step for _, step in model.steps] if hasattr(model, "steps") else [model]
     knows = next((step for step in steps if hasattr(step, "user_column")), None)
-    return {} if knows is None else {f"{r}_column": getattr(knows, f"{r}_column") for r in ROLES}
+    return {} if knows is None else columns_of(knows)
 
 
 def _threshold(recommender: Any) -> Any:

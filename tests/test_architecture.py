@@ -92,6 +92,7 @@ ALLOWED = {
     },
     "base": {
         "answering",
+        "columns",
         "fitted",
         "frames",
         "interactions",
@@ -118,6 +119,7 @@ ALLOWED = {
         "_lazy",
         "_sklearn",
         "base",
+        "columns",
         "fitted",
         "fitting",
         "frames",

@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 import torch
 from numpy.testing import assert_array_equal
-from tiny import HISTORIES, PARAMS, TIMELESS, X, Y, same_weights, tiny
+from tiny import HISTORIES, PARAMS, TIMELESS, Hooks, X, Y, same_weights, tiny
 
 from posneg_rec import ContrastiveSeqRecommender, fitted, scoring, training
 from posneg_rec.fitted import FittedModel
@@ -338,17 +338,8 @@ def test_a_fit_is_the_same_whatever_torch_is_set_to():
         torch.set_default_dtype(before)
 
 
-class Failing:
+class Failing(Hooks):
     """A callback that raises at the end of a fit."""
-
-    def setup(self, estimator, context):
-        pass
-
-    def teardown(self, estimator, context):
-        pass
-
-    def on_fit_task_begin(self, estimator, context):
-        pass
 
     def on_fit_task_end(self, estimator, context):
         if context.task_name == "fit":
