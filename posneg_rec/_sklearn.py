@@ -22,6 +22,8 @@ from sklearn.utils._param_validation import StrOptions, validate_params
 from sklearn.utils.validation import _check_feature_names_in as check_feature_names_in
 from sklearn.utils.validation import _check_sample_weight
 
+from posneg_rec.frames import as_numbers
+
 __all__ = [
     "Interval",
     "StrOptions",
@@ -75,6 +77,8 @@ def check_sample_weight(sample_weight: Any, X: Any, **options: Any) -> Any:
     """Check weights as scikit-learn does, a single one too, and name them in every error."""
     if isinstance(sample_weight, complex | np.complexfloating):  # of which NumPy takes a half
         raise TypeError(f"sample_weight must be real, got {sample_weight!r:.50}.")
+    if sample_weight is not None and not isinstance(sample_weight, Number):
+        as_numbers(sample_weight, "sample_weight")
     try:
         weights = _check_sample_weight(sample_weight, X, **options)
     except (TypeError, ValueError, OverflowError) as error:

@@ -1,7 +1,7 @@
-"""Answers for very many histories on an accelerator: the scorer of :mod:`serving` on torch.
+"""Answers for very many histories on an accelerator: the scorer of :mod:`scoring` on torch.
 
 A graphics processor has no cache to fit tiles to but much memory: whole rows of scores are made,
-some queries at a time. Shapes use the letters of :mod:`serving`.
+some queries at a time. Shapes use the letters of :mod:`scoring`.
 """
 
 from __future__ import annotations
@@ -15,10 +15,12 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from posneg_rec.inference import of_one_length
 from posneg_rec.nn import ENCODERS, Clock, to_device
+from posneg_rec.queries import Inputs
+from posneg_rec.scoring import Array, Scorer
 from posneg_rec.selection import Pool
 from posneg_rec.sequences import latest_of_each_sign, offsets_of
-from posneg_rec.serving import Array, Inputs, Scorer, of_one_length
 
 __all__ = ["AcceleratedScorer"]
 
@@ -28,7 +30,7 @@ _MAX_EVENTS = 2**17  # encoded at a time
 
 @dataclass
 class AcceleratedScorer(Scorer):
-    """:class:`serving.Scorer` with the same answers, but for the rounding of float32 products.
+    """:class:`scoring.Scorer` with the same answers, but for the rounding of float32 products.
 
     Parameters
     ----------
@@ -180,7 +182,7 @@ class AcceleratedScorer(Scorer):
                     taste = self._to(recalled.taste_scores())
                     liked = weights.model * liked + weights.memory * taste + weights.offset
                 liked = F.logsigmoid(liked + self.liked_shift)
-        empty = np.flatnonzero(self.queries.inputs.lengths[self.queries.rows[queries]] == 0)
+        empty = np.flatnonzero(self.queries.is_unread[queries])
         if len(empty):
             rows, fallback = self._to(empty), self._to(self._fallback)
             scores[rows] = fallback if boosts is None else fallback + boosts

@@ -1,8 +1,9 @@
 """What a fitted recommender answers, whichever way it was opened.
 
-:class:`AnsweringMixin` has the methods that need no more than a fitted model. The estimator has
-them from there, and so has :class:`ServedRecommender`, which is that and nothing else: it opens in
-processes that import neither scikit-learn nor torch.
+:class:`AnsweringMixin` has the methods that need no more than a fitted model, :class:`EncoderMixin`
+also those of a trained one. Estimators have them from there, baselines those of the first alone,
+and so has :class:`ServedRecommender`, which is that and nothing else: it opens in processes that
+import neither scikit-learn nor torch.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from posneg_rec._typing import Frame, Histories, History, Ranking, RecommendOptions
-from posneg_rec.columns import ROLES
+from posneg_rec.columns import columns_of
 from posneg_rec.frames import as_frame, is_frame, is_history
 from posneg_rec.parameters import DEFAULTS, check_parameters
 
@@ -22,15 +23,13 @@ if TYPE_CHECKING:
     from posneg_rec.explanation import Explanation
     from posneg_rec.fitted import FittedModel, Reranked, Weights
 
-__all__ = ["AnsweringMixin", "ServedRecommender"]
+__all__ = ["AnsweringMixin", "EncoderMixin", "ServedRecommender"]
 
 
 class AnsweringMixin:
-    """The answers of a fitted model, with options that the recommender has defaults of."""
+    """The answers of any fitted model."""
 
     fitted_: FittedModel
-    dislike_aversion: float
-    device: str
     user_column: str | int | None
     item_column: str | int | None
     time_column: str | int | None
@@ -195,7 +194,7 @@ class AnsweringMixin:
             max_per_group=max_per_group,
             diversity=diversity,
             dislike_aversion=self._aversion(dislike_aversion),
-            columns=self._columns(),
+            columns=columns_of(self),
             device=self._device(),
         )
 
@@ -294,6 +293,79 @@ class AnsweringMixin:
             dislike_aversion=self._aversion(dislike_aversion),
         )
 
+    def unknown_items(self, interactions: Any) -> NDArray[Any]:
+        """Name the items of a history, table or list of histories that the model does not know.
+
+        Parameters
+        ----------
+        interactions : history, table or list of histories
+            As in :meth:`recommend`.
+
+        Returns
+        -------
+        array of shape (n_unknown,)
+            Raw ids in sorted order.
+        """
+        return self._checked().unknown_items(as_frame(interactions), columns_of(self))
+
+    # ------------------------------------------------------------------------------ shared parts
+
+    def _aversion(self, of_call: float | None) -> float:
+        """Tell how much the probability to be liked weighs in a call."""
+        if of_call is not None:
+            raise ValueError(
+                f"A {type(self).__name__} knows no probability to be liked that an aversion could "
+                f"weigh: leave dislike_aversion out, got {of_call!r:.50}."
+            )
+        return 0.0
+
+    def _device(self) -> str:
+        """Tell where many histories are answered."""
+        return "cpu"
+
+    @property
+    def items_(self) -> NDArray[Any]:
+        """Raw item ids by code."""
+        return self._attribute("items")
+
+    @property
+    def item_likes_(self) -> NDArray[np.int64]:
+        """How often each item was liked."""
+        return self._attribute("likes")
+
+    @property
+    def feedback_coding_(self) -> str:
+        """How the feedback was read."""
+        return self._attribute("feedback_coding")
+
+    @property
+    def excludes_seen_(self) -> bool:
+        """Whether seen items are no candidates."""
+        return self._attribute("excludes_seen")
+
+    @property
+    def n_features_in_(self) -> int:
+        """Number of columns of the table seen in fit."""
+        return self._attribute("n_features_in")
+
+    @property
+    def feature_names_in_(self) -> NDArray[Any]:
+        """Names of the columns of the table seen in fit."""
+        return self._attribute("feature_names_in")
+
+    def _attribute(self, name: str) -> Any:
+        # As scikit-learn expects: an attribute that a fit did not leave behind does not exist.
+        value = getattr(vars(self).get("fitted_"), name, None)
+        if value is None:
+            raise AttributeError(f"{type(self).__name__} has no fitted {name}.")
+        return value
+
+
+class EncoderMixin(AnsweringMixin):
+    """The answers of a trained model, which has vectors of items and can weigh dislikes."""
+
+    dislike_aversion: float
+
     def encode(
         self,
         interactions: Any,
@@ -343,7 +415,7 @@ class AnsweringMixin:
             feedback=feedback,
             times=times,
             dislike_aversion=self._aversion(dislike_aversion),
-            columns=self._columns(),
+            columns=columns_of(self),
         )
 
     def rerank(
@@ -441,37 +513,8 @@ class AnsweringMixin:
         """
         return self._checked().similar_items(item, k)
 
-    def unknown_items(self, interactions: Any) -> NDArray[Any]:
-        """Name the items of a history, table or list of histories that the model does not know.
-
-        Parameters
-        ----------
-        interactions : history, table or list of histories
-            As in :meth:`recommend`.
-
-        Returns
-        -------
-        array of shape (n_unknown,)
-            Raw ids in sorted order.
-        """
-        return self._checked().unknown_items(as_frame(interactions), self._columns())
-
-    # ------------------------------------------------------------------------------ shared parts
-
     def _aversion(self, of_call: float | None) -> float:
         return self.dislike_aversion if of_call is None else of_call
-
-    def _device(self) -> str:
-        """Tell where many histories are answered."""
-        return self.device
-
-    def _columns(self) -> dict[str, str | int | None]:
-        return {f"{role}_column": getattr(self, f"{role}_column") for role in ROLES}
-
-    @property
-    def items_(self) -> NDArray[Any]:
-        """Raw item ids by code."""
-        return self._attribute("items")
 
     @property
     def item_vectors_(self) -> NDArray[np.float32]:
@@ -482,11 +525,6 @@ class AnsweringMixin:
     def weights_(self) -> Weights:
         """The parameters by name."""
         return self._attribute("weights")
-
-    @property
-    def item_likes_(self) -> NDArray[np.int64]:
-        """How often each item was liked."""
-        return self._attribute("likes")
 
     @property
     def item_dislikes_(self) -> NDArray[np.int64]:
@@ -509,43 +547,17 @@ class AnsweringMixin:
         return self._attribute("gap_edges")
 
     @property
-    def feedback_coding_(self) -> str:
-        """How the feedback was read."""
-        return self._attribute("feedback_coding")
-
-    @property
-    def excludes_seen_(self) -> bool:
-        """Whether seen items are no candidates."""
-        return self._attribute("excludes_seen")
-
-    @property
     def precision_(self) -> str:
         """Number format of the products in training."""
         return self._attribute("precision")
 
-    @property
-    def n_features_in_(self) -> int:
-        """Number of columns of the table seen in fit."""
-        return self._attribute("n_features_in")
 
-    @property
-    def feature_names_in_(self) -> NDArray[Any]:
-        """Names of the columns of the table seen in fit."""
-        return self._attribute("feature_names_in")
-
-    def _attribute(self, name: str) -> Any:
-        # As scikit-learn expects: an attribute that a fit did not leave behind does not exist.
-        value = getattr(vars(self).get("fitted_"), name, None)
-        if value is None:
-            raise AttributeError(f"{type(self).__name__} has no fitted {name}.")
-        return value
-
-
-class ServedRecommender(AnsweringMixin):
+class ServedRecommender(EncoderMixin):
     """A recommender that answers, and does no more; made by :func:`posneg_rec.serving.load`.
 
     It has the methods, the arguments and the answers of :class:`ContrastiveSeqRecommender`, and
-    the attributes of a fitted one. It cannot fit, score or save, and answers on the processor.
+    the attributes of a fitted one. It cannot fit, score or save, and answers on the processor
+    whatever the file says: another device would take torch.
 
     Parameters
     ----------
@@ -565,9 +577,6 @@ class ServedRecommender(AnsweringMixin):
     @classmethod
     def _get_param_names(cls) -> list[str]:
         return list(DEFAULTS)
-
-    def _device(self) -> str:
-        return "cpu"  # whatever the file says: to ask for another would take torch
 
     def _validate_params(self) -> None:
         check_parameters({name: getattr(self, name) for name in DEFAULTS})

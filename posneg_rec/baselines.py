@@ -14,31 +14,28 @@ from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from sklearn.base import BaseEstimator
-from sklearn.utils import Tags
-from sklearn.utils.metadata_routing import UNUSED
-from sklearn.utils.validation import check_is_fitted, validate_data
 
 from posneg_rec._lazy import lazy
 from posneg_rec._sklearn import Interval, StrOptions, fit_context
-from posneg_rec.columns import ROLES
+from posneg_rec.base import BaseRecommender, columns_in
+from posneg_rec.columns import columns_of
 from posneg_rec.fitted import FittedModel
 from posneg_rec.fitting import resolve_exclude_seen, warn_of_unread
-from posneg_rec.frames import as_frame, is_frame, is_history, is_table
+from posneg_rec.frames import as_frame
 from posneg_rec.ids import ItemVocabulary
+from posneg_rec.inference import Model
 from posneg_rec.interactions import (
     Interactions,
     build_histories,
     check_not_empty,
-    check_table,
     one_of,
     read_interactions,
 )
 from posneg_rec.memory import ItemMemory, WeighedMemory
-from posneg_rec.metrics import TargetRanks, recommender_scorer
-from posneg_rec.model_selection import LastSeen, find_targets, warn_if_future_leaks
+from posneg_rec.model_selection import LastSeen
+from posneg_rec.queries import Inputs
+from posneg_rec.ranks import TargetRanks
 from posneg_rec.sequences import Histories
-from posneg_rec.serving import Inputs, Model
 
 __all__ = ["ItemItemRecommender", "PopularityRecommender"]
 
@@ -48,22 +45,17 @@ _TIE = 1e-6
 
 
 class _ConstantModel(Model):
-    """One score an item, whatever the history; a memory adds to it."""
+    """One score an item, whatever the history: its vector of one number; a memory adds to it."""
 
     method = encoder = "constant"
     likes_only = False
     is_likelihood = False
 
     def __init__(self, scores: NDArray[np.float32]) -> None:
-        self.scores = scores
+        self.items = scores[:, None]
 
     def encode(self, inputs: Inputs) -> NDArray[np.float32]:
-        return np.zeros((len(inputs), 1), np.float32)
-
-    def logits(
-        self, states: NDArray[np.float32], items: slice | NDArray[np.int64]
-    ) -> NDArray[np.float32]:
-        return np.tile(self.scores[items], (len(states), 1))
+        return np.ones((len(inputs), 1), np.float32)
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,7 +84,7 @@ class _FittedBaseline(FittedModel):
         return {"max_len": int(self.reads_history)}
 
 
-class _BaselineRecommender(BaseEstimator):
+class _BaselineRecommender(BaseRecommender):
     """What baselines share: all but what they count."""
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
@@ -103,11 +95,6 @@ class _BaselineRecommender(BaseEstimator):
         "time_column": _COLUMN,
     }
 
-    # X and y by their names here, no metadata to route.
-    __metadata_request__fit: ClassVar = {"interactions": UNUSED, "feedback": UNUSED}
-    __metadata_request__score: ClassVar = {"interactions": UNUSED, "feedback": UNUSED}
-
-    fitted_: FittedModel
     positive_threshold: float | tuple[float, float] | None
     exclude_seen: bool | Literal["auto"]
 
@@ -144,7 +131,7 @@ class _BaselineRecommender(BaseEstimator):
         """
         interactions, feedback = as_frame(interactions), one_of(y, feedback)
         events = read_interactions(
-            interactions, feedback, positive_threshold=self.positive_threshold, **self._columns()
+            interactions, feedback, positive_threshold=self.positive_threshold, **columns_of(self)
         )
         check_not_empty(events)
         vocabulary = ItemVocabulary.from_ids(events.item_ids)
@@ -170,97 +157,12 @@ class _BaselineRecommender(BaseEstimator):
             "precision": "float32",
             "history": {"epoch": []},
             "last_seen": LastSeen.of(histories),
+            **columns_in(interactions),
         }
         fitted = _FittedBaseline(**self._counted(histories, n_items, parts))
         _warn_of_feedback(events, feedback, has_likes=bool(likes.any()))
-        for name in ("n_features_in_", "feature_names_in_"):
-            self.__dict__.pop(name, None)
-        if is_table(interactions):
-            validate_data(self, interactions, skip_check_array=True)
         self.fitted_ = fitted
         return self
-
-    def recommend(
-        self,
-        interactions: Any,
-        k: int = 10,
-        *,
-        feedback: Any = None,
-        exclude_seen: bool | None = None,
-        allowed_items: ArrayLike | None = None,
-        denied_items: ArrayLike | None = None,
-    ) -> Any:
-        """Recommend the k items that score highest after each history.
-
-        Parameters
-        ----------
-        interactions, k, feedback, exclude_seen, allowed_items, denied_items
-            As in :meth:`ContrastiveSeqRecommender.recommend`.
-
-        Returns
-        -------
-        items, scores : arrays of shape (k,)
-            For one history.
-        table : frame, or structured array
-            For many: columns user, item, score and rank.
-
-        Warns
-        -----
-        UserWarning
-            If fewer than k candidates are left; then the answer is shorter.
-        """
-        fitted, interactions = self._checked(), as_frame(interactions)
-        if not (is_history(interactions) or is_frame(interactions)):
-            self._check_columns(interactions)
-        return fitted.recommend(
-            interactions,
-            k,
-            feedback=feedback,
-            times=None,
-            exclude_seen=exclude_seen,
-            allowed_items=allowed_items,
-            denied_items=denied_items,
-            dislike_aversion=0.0,
-            columns=self._columns(),
-            device="cpu",
-        )
-
-    def score_items(
-        self, history: Any, items: ArrayLike | None = None, *, feedback: Any = None
-    ) -> NDArray[np.float32]:
-        """Score given items after one history, whether seen or not.
-
-        Parameters
-        ----------
-        history : list or 1-D array of item ids
-            Oldest first.
-        items : array-like of shape (n,), default=None
-            Item ids; None means all, in the order of ``items_``.
-        feedback : array-like, default=None
-            Of each event of the history; None means that everything was liked.
-
-        Returns
-        -------
-        float32 array of shape (n,)
-            NaN for items that the model does not know.
-        """
-        return self._checked().score_items(
-            history, items, feedback=feedback, times=None, dislike_aversion=0.0
-        )
-
-    def score(self, interactions: Any, y: Any = None, *, feedback: Any = None) -> float:
-        """Return NDCG@10 on liked minus NDCG@10 on disliked last events; greater is better.
-
-        Parameters
-        ----------
-        interactions, y, feedback
-            As in :meth:`fit`.
-
-        Returns
-        -------
-        float in [-1, 1]
-        """
-        return recommender_scorer()(self, interactions, one_of(y, feedback))
 
     def target_ranks(
         self,
@@ -268,7 +170,7 @@ class _BaselineRecommender(BaseEstimator):
         feedback: Any = None,
         *,
         targets: Literal["last", "all"] | ArrayLike = "last",
-        exclude_seen: bool | None = None,
+        exclude_seen: bool | int | None = None,
     ) -> TargetRanks:
         """Rank what did happen next among the whole catalogue.
 
@@ -282,70 +184,9 @@ class _BaselineRecommender(BaseEstimator):
         TargetRanks
             In the order of the rows.
         """
-        fitted, interactions = self._checked(), as_frame(interactions)
-        self._check_columns(interactions)
-        events = fitted.read(interactions, feedback, self._columns())
-        if problem := fitted.vocabulary.mismatch(events.item_ids):
-            raise ValueError(f"No item of the rows can be one of the model's: {problem}.")
-        histories = build_histories(events, fitted.vocabulary)
-        stops = find_targets(histories, targets, events.n_rows)
-        users = np.searchsorted(histories.offsets, stops, side="right") - 1
-        if isinstance(targets, str) and targets == "last":
-            warn_if_future_leaks(fitted.last_seen, histories, stops, self._columns())
-        ranks = fitted.ranks(
-            histories, users, stops, exclude_seen=exclude_seen, dislike_aversion=0.0
-        )
-        return TargetRanks(
-            users=histories.users[users],
-            rows=histories.rows[stops],
-            signs=histories.signs[stops],
-            ranks=ranks,
-            n_items=len(fitted.items),
-        )
-
-    @property
-    def items_(self) -> NDArray[Any]:
-        """Raw item ids by code."""
-        return self._fitted().items
-
-    @property
-    def item_likes_(self) -> NDArray[np.int64]:
-        """How often each item was liked."""
-        return self._fitted().likes
-
-    @property
-    def excludes_seen_(self) -> bool:
-        """Whether seen items are no candidates."""
-        return self._fitted().excludes_seen
-
-    def _fitted(self) -> FittedModel:
-        # As scikit-learn expects: an attribute that a fit did not leave behind does not exist.
-        if "fitted_" not in vars(self):
-            raise AttributeError(f"{type(self).__name__} is not fitted yet.")
-        return self.fitted_
-
-    def _checked(self) -> FittedModel:
-        check_is_fitted(self)
-        return self.fitted_
-
-    def _columns(self) -> dict[str, Any]:
-        return {f"{role}_column": getattr(self, f"{role}_column") for role in ROLES}
-
-    def _check_columns(self, interactions: Any) -> None:
-        if is_table(interactions):
-            check_table(interactions)  # to which scikit-learn's errors would be another's
-            validate_data(self, interactions, reset=False, skip_check_array=True)
-
-    def __sklearn_is_fitted__(self) -> bool:
-        """Tell whether there is something to recommend by."""
-        return "fitted_" in vars(self)
-
-    def __sklearn_tags__(self) -> Tags:
-        """Say that ids may be strings."""
-        tags = super().__sklearn_tags__()
-        tags.input_tags.string = True
-        tags.input_tags.categorical = True
-        return tags
+        found = self._targets(interactions, feedback, targets)
+        (ranks,) = found.ranks([0.0], exclude_seen=exclude_seen)
+        return ranks
 
 
 class PopularityRecommender(_BaselineRecommender):

@@ -29,7 +29,7 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.utils import check_consistent_length
 
 from posneg_rec._sklearn import check_scalar
-from posneg_rec.frames import is_table
+from posneg_rec.frames import as_numbers, is_table
 from posneg_rec.ids import ItemVocabulary, values_of
 from posneg_rec.ranks import (
     TargetRanks,
@@ -38,6 +38,7 @@ from posneg_rec.ranks import (
     check_n_different,
     first_recommended,
     is_missing,
+    last_step,
     ranks_of_targets,
     share_covered,
 )
@@ -94,7 +95,7 @@ def novelty_at_k(y_pred: ArrayLike, *, items: ArrayLike, counts: ArrayLike, k: i
     >>> novelty_at_k([["tea", "soup"], ["tea", None]], items=["soup", "tea"], counts=[1, 3], k=2)
     0.811...
     """
-    counts = np.asarray(counts, dtype=np.float64)
+    counts = as_numbers(counts, "counts").astype(np.float64)
     check_consistent_length(items, counts)
     if not (counts >= 0).all() or not counts.sum() > 0:
         raise ValueError(f"counts must not be negative, and not all 0, got {shorten(counts)}.")
@@ -196,7 +197,7 @@ def intra_list_distance_at_k(
     >>> intra_list_distance_at_k(lists, items=["soup", "tea", "rice"], vectors=vectors, k=2)
     0.5
     """
-    vectors = np.asarray(vectors, dtype=np.float64)
+    vectors = as_numbers(vectors, "vectors").astype(np.float64)
     check_consistent_length(items, vectors)
     codes = _codes(y_pred, items, k)
     norms = np.linalg.norm(vectors, axis=1, keepdims=True)
@@ -250,7 +251,7 @@ def calibration_error(y_true: ArrayLike, y_prob: ArrayLike, *, n_bins: int = 10)
     0.625
     """
     check_scalar(n_bins, "n_bins", numbers.Integral, min_val=1)
-    told, probabilities = np.asarray(y_true), np.asarray(y_prob, dtype=np.float64)
+    told, probabilities = as_numbers(y_true, "y_true"), as_numbers(y_prob, "y_prob")
     check_consistent_length(told, probabilities)
     if not len(told):
         raise ValueError("Found array with 0 sample(s) in y_true; at least one is needed.")
@@ -443,7 +444,7 @@ def beyond_accuracy(
     ['coverage', 'gini', 'novelty', 'intra_list_distance', 'responsiveness',
      'calibration_error']
     """
-    recommender = model[-1] if hasattr(model, "steps") else model
+    recommender = last_step(model)
     options = {} if exclude_seen is None else {"exclude_seen": exclude_seen}
     table = model.recommend(interactions, k=k, feedback=feedback, **options)
     lists = _lists(table, _users_of(table).items, k)

@@ -19,12 +19,18 @@ __all__ = [
     "check_columns_left",
     "check_width",
     "column_positions",
+    "columns_of",
     "feedback_columns",
     "index_advice",
     "index_names_of",
 ]
 
 ROLES = ("user", "item", "time")
+
+
+def columns_of(holder: Any) -> dict[str, Any]:
+    """Return the columns that an estimator or a splitter was told, None for each it was not."""
+    return {f"{role}_column": getattr(holder, f"{role}_column", None) for role in ROLES}
 
 
 def _names(words: str, suffixes: str = "") -> frozenset[str]:

@@ -25,6 +25,7 @@ from posneg_rec.ranks import (
     Targets,
     as_id_array,
     check_option,
+    last_step,
     metric_name,
     ranks_of_targets,
     share_covered,
@@ -641,8 +642,7 @@ def _mean_and_error(
 
 def _own_aversion(model: Any) -> float | None:
     """Find the aversion of a recommender, or of the last step of a pipeline."""
-    last = model[-1] if hasattr(model, "steps") else model
-    own = getattr(last, "dislike_aversion", None)
+    own = getattr(last_step(model), "dislike_aversion", None)
     return None if own is None else _number(own, "aversions, of which the model's own is one,")
 
 

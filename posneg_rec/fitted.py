@@ -18,12 +18,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from posneg_rec import serving
 from posneg_rec._lazy import lazy
 from posneg_rec.explanation import Explanation
 from posneg_rec.filters import Asked, check_excluded, read_filters
 from posneg_rec.frames import is_history, is_sparse, is_vector
 from posneg_rec.ids import ItemVocabulary, complete_ids
+from posneg_rec.inference import METHODS, Model
 from posneg_rec.interactions import (
     Interactions,
     build_histories,
@@ -34,6 +34,8 @@ from posneg_rec.interactions import (
     table_like,
 )
 from posneg_rec.memory import ItemMemory, WeighedMemory, fit_next_weight, fit_taste_weights
+from posneg_rec.queries import HistoryReader
+from posneg_rec.scoring import Catalogue, Scorer, top_k
 from posneg_rec.selection import NO_FILTERS, Filters
 from posneg_rec.sequences import Histories, PackedSequences, preview
 
@@ -85,7 +87,7 @@ class FittedModel:
     Parameters
     ----------
     method : str
-        The objective it was trained by, a key of :data:`serving.METHODS`.
+        The objective it was trained by, a key of :data:`inference.METHODS`.
     n_heads : int
         Attention heads, which the shapes of the weights do not tell.
     items : ndarray of shape (n_items,)
@@ -158,14 +160,14 @@ class FittedModel:
         return ItemVocabulary(self.items)
 
     @lazy
-    def model(self) -> serving.Model:
+    def model(self) -> Model:
         """Make the arithmetic ready. Kept, for that takes half as long as to answer one history."""
-        return serving.METHODS[self.method](self.weights, self.n_heads, self.gap_edges)
+        return METHODS[self.method](self.weights, self.n_heads, self.gap_edges)
 
     @lazy
-    def catalogue(self) -> serving.Catalogue:
+    def catalogue(self) -> Catalogue:
         """Make what items are to any request. Kept, for a large catalogue takes its time."""
-        return serving.Catalogue(self.model, self.likes, self.dislikes, self.memory)
+        return Catalogue(self.model, self.likes, self.dislikes, self.memory)
 
     @property
     def columns_in(self) -> dict[str, Any]:
@@ -175,7 +177,7 @@ class FittedModel:
     @property
     def sizes(self) -> dict[str, Any]:
         """The constructor parameters that the weights belong to, by name."""
-        kind, weights = serving.METHODS[self.method], self.weights
+        kind, weights = METHODS[self.method], self.weights
         max_len, dim = weights[f"{kind.encoder}.position_embedding"].shape
         return {
             "objective": self.method,
@@ -334,12 +336,16 @@ class FittedModel:
         is_one = is_history(interactions)
         histories = self._histories(interactions, feedback, times, columns)
         asked = Asked(self.vocabulary, None if is_one else histories.users)
-        scorer = self._scorer(
+        wanted = read_filters(asked, **filters)
+        if wanted.diversity > 0 and "item_embedding" not in self.weights:
+            raise ValueError(
+                f"diversity compares vectors of items, and a {self.method} has none: leave it out, "
+                "or limit groups with max_per_group."
+            )
+        scorer = self._scorer_after(
             histories,
-            np.arange(len(histories.users)),
-            histories.offsets[1:],
             exclude_seen=exclude_seen,
-            filters=read_filters(asked, **filters),
+            filters=wanted,
             dislike_aversion=dislike_aversion,
             device=device,
         )
@@ -379,13 +385,7 @@ class FittedModel:
     ) -> NDArray[np.float32]:
         """Answer :meth:`ContrastiveSeqRecommender.score_items`."""
         histories = self._histories(one_history(history), feedback, times, {})
-        scorer = self._scorer(
-            histories,
-            np.array([0]),
-            histories.offsets[1:],
-            exclude_seen=False,
-            dislike_aversion=dislike_aversion,
-        )
+        scorer = self._scorer_after(histories, dislike_aversion=dislike_aversion)
         scores = scorer.row(0)
         if items is None:
             return scores
@@ -403,11 +403,7 @@ class FittedModel:
     ) -> NDArray[np.float32]:
         """Answer :meth:`ContrastiveSeqRecommender.encode`."""
         histories = self._histories(interactions, feedback, times, columns)
-        users, stops = np.arange(len(histories.users)), histories.offsets[1:]
-        scorer = self._scorer(
-            histories, users, stops, exclude_seen=False, dislike_aversion=dislike_aversion
-        )
-        return scorer.query_vectors()
+        return self._scorer_after(histories, dislike_aversion=dislike_aversion).query_vectors()
 
     @property
     def item_vectors(self) -> NDArray[np.float32]:
@@ -436,13 +432,7 @@ class FittedModel:
             )
         codes = np.unique(codes)
         histories = self._histories(one_history(history), feedback, times, {})
-        scorer = self._scorer(
-            histories,
-            np.array([0]),
-            histories.offsets[1:],
-            exclude_seen=False,
-            dislike_aversion=dislike_aversion,
-        )
+        scorer = self._scorer_after(histories, dislike_aversion=dislike_aversion)
         bounds = self.catalogue.vectors(codes) @ scorer.query_vectors()[0]
         raised = np.flatnonzero(scorer.of_neighbours()[0] > 0)
         pool = np.union1d(codes, raised)
@@ -451,7 +441,7 @@ class FittedModel:
             pool = pool[~np.isin(pool, met)]
         following, liked = scorer.parts_of(pool)
         scores = (following + liked)[0]
-        places, best = serving.top_k(scores[None], min(k, len(pool))) if len(pool) else _NOTHING
+        places, best = top_k(scores[None], min(k, len(pool))) if len(pool) else _NOTHING
         if best.shape[1] < k:
             warnings.warn(
                 f"The history has fewer than k={k} candidates ({best.shape[1]}); the answer is "
@@ -477,18 +467,16 @@ class FittedModel:
         """Answer :meth:`ContrastiveSeqRecommender.explain`."""
         code = self._code(item)
         whole = self._histories(one_history(history), feedback, times, {})
-        scorer_of = functools.partial(
-            self._scorer, exclude_seen=False, dislike_aversion=dislike_aversion
-        )
+        scorer_of = functools.partial(self._scorer_after, dislike_aversion=dislike_aversion)
 
-        def scores(scorer: serving.Scorer) -> NDArray[np.float64]:
+        def scores(scorer: Scorer) -> NDArray[np.float64]:
             """Return what makes the item come next, and liked, of each query: (Q, 2)."""
             following, liked = scorer.parts_of(np.array([code]))
             if scorer.model.is_likelihood:
                 following -= scorer.log_normalisers()[:, None]
             return np.hstack([following, liked]).astype(np.float64)
 
-        of_all = scorer_of(whole, np.array([0]), whole.offsets[1:])
+        of_all = scorer_of(whole)
         ((next_score, liked_score),) = scores(of_all)
         n = len(whole.items)
         effects = np.zeros((n, 2))
@@ -496,8 +484,7 @@ class FittedModel:
         step = max(1, _MAX_SEEN // max(n, 1))
         for start in range(0, n, step):
             part = np.arange(start, min(start + step, n))
-            histories = _without_each(whole, part)
-            without = scorer_of(histories, np.arange(len(part)), histories.offsets[1:])
+            without = scorer_of(_without_each(whole, part))
             effects[part] = [next_score, liked_score] - scores(without)
             if self.memory is not None:
                 # The encoder still reads the whole history, the memory all but one event.
@@ -534,7 +521,7 @@ class FittedModel:
         norms = np.linalg.norm(table, axis=1)
         cosines = table @ table[code] / np.maximum(norms * norms[code], np.finfo(np.float32).tiny)
         cosines[code] = -np.inf
-        codes, best = serving.top_k(cosines[None], min(k, len(table)))
+        codes, best = top_k(cosines[None], min(k, len(table)))
         found = best[0] > -np.inf
         return self.items[codes[0, found]], best[0, found]
 
@@ -610,9 +597,10 @@ class FittedModel:
         if not self.dislikes.any():
             weights = [0.0] * len(weights)  # who never met a dislike cannot foretell one
         ranks = np.empty((len(weights), len(stops)), dtype=np.int64)
+        reader = self._reader(histories)
         for part in _parts_of(histories, users, stops):
             scorer = self._scorer(
-                histories,
+                reader,
                 users[part],
                 stops[part],
                 exclude_seen=exclude_seen,
@@ -648,19 +636,19 @@ class FittedModel:
             )
         chances = np.empty(len(stops))
         likes, dislikes = self.likes + 1.0, self.dislikes + 1.0
+        reader = self._reader(histories)
         for part in _parts_of(histories, users, stops):
             scorer = self._scorer(
-                histories, users[part], stops[part], exclude_seen=False, dislike_aversion=0.0
+                reader, users[part], stops[part], exclude_seen=False, dislike_aversion=0.0
             )
             items, memory = histories.items[stops[part]], self.memory
             logits, tastes = scorer.tastes(None if memory is None else memory.items, items)
             if memory is not None:
                 logits = memory.taste_weights.logit(logits, tastes)
-            queries = scorer.queries
-            unread = queries.inputs.lengths[queries.rows] == 0
             told = 0.5 + 0.5 * np.tanh(0.5 * logits.astype(np.float64))
             # As of those whom the popular is recommended to.
-            chances[part] = np.where(unread, (likes / (likes + dislikes))[items], told)
+            usual = (likes / (likes + dislikes))[items]
+            chances[part] = np.where(scorer.queries.is_unread, usual, told)
             chances[part[items < 0]] = np.nan
         return chances
 
@@ -681,9 +669,11 @@ class FittedModel:
         users = np.searchsorted(histories.offsets, stops, side="right") - 1
         targets, signs = histories.items[stops], histories.signs[stops]
 
-        def scorer_of(kept: NDArray[np.bool_]) -> serving.Scorer:
+        reader = self._reader(histories)
+
+        def scorer_of(kept: NDArray[np.bool_]) -> Scorer:
             return self._scorer(
-                histories, users[kept], stops[kept], exclude_seen=None, dislike_aversion=0.0
+                reader, users[kept], stops[kept], exclude_seen=None, dislike_aversion=0.0
             )
 
         told = scorer_of(np.full(len(stops), True)).tastes(items, targets)
@@ -698,9 +688,26 @@ class FittedModel:
             )
         return WeighedMemory(items, next_weight, taste_weights)
 
+    def _reader(self, histories: Histories) -> HistoryReader:
+        return HistoryReader(
+            histories,
+            # Weights that no epoch has trained say nothing: every history falls back.
+            max_len=self.sizes["max_len"] if self.n_iter else 0,
+            likes_only=self.model.likes_only,
+            gap_edges=self.gap_edges,
+        )
+
+    def _scorer_after(
+        self, histories: Histories, *, exclude_seen: bool | int | None = False, **options: Any
+    ) -> Scorer:
+        """Make the scorer of what comes after all events of each history."""
+        users, stops = np.arange(len(histories.users)), histories.offsets[1:]
+        reader = self._reader(histories)
+        return self._scorer(reader, users, stops, exclude_seen=exclude_seen, **options)
+
     def _scorer(
         self,
-        histories: Histories,
+        reader: HistoryReader,
         users: NDArray[np.int64],
         stops: NDArray[np.int64],
         *,
@@ -708,30 +715,20 @@ class FittedModel:
         dislike_aversion: float,
         filters: Filters = NO_FILTERS,
         device: str = "cpu",
-    ) -> serving.Scorer:
+    ) -> Scorer:
         excluded = check_excluded(exclude_seen, self.excludes_seen)
         if not isinstance(excluded, bool):
-            latest = _latest(histories, users, stops, excluded)
+            latest = _latest(reader.histories, users, stops, excluded)
             filters = replace(filters, denied_rows=(*filters.denied_rows, latest))
             excluded = False
         aversion = check_aversion(dislike_aversion)
         if not self.dislikes.any():
             aversion = 0.0  # who never met a dislike cannot foretell one
-        model = self.model
-        queries = serving.Queries.before(
-            histories,
-            users,
-            stops,
-            # Weights that no epoch has trained say nothing: every history falls back.
-            max_len=self.sizes["max_len"] if self.n_iter else 0,
-            likes_only=model.likes_only,
-            gap_edges=self.gap_edges,
-        )
         return _scorer_class(device, len(users) * len(self.items))(
-            model,
+            self.model,
             self.likes,
             self.dislikes,
-            queries,
+            reader.before(users, stops),
             aversion=aversion,
             exclude_seen=excluded,
             filters=filters,
@@ -795,20 +792,20 @@ def _unmapped(value: Any) -> Any:
     return np.array(value) if isinstance(value, np.memmap) else value
 
 
-def _scorer_class(device: str, n_scores: int) -> Callable[..., serving.Scorer]:
+def _scorer_class(device: str, n_scores: int) -> Callable[..., Scorer]:
     """Choose where to score: on a CUDA device if that pays off."""
     device = "cuda" if device == "auto" else device
     if not device.startswith("cuda"):
-        return serving.Scorer
+        return Scorer
     # Where nothing has loaded torch yet, loading it takes longer than many scores.
     if n_scores < (_MANY_SCORES if "torch" in sys.modules else _MANY_SCORES_WITHOUT_TORCH):
-        return serving.Scorer
+        return Scorer
     try:
         import torch
     except ImportError:
-        return serving.Scorer
+        return Scorer
     if not torch.cuda.is_available():
-        return serving.Scorer
+        return Scorer
     from posneg_rec.accelerated import AcceleratedScorer
 
     return functools.partial(AcceleratedScorer, device=device)

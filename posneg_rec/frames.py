@@ -15,6 +15,7 @@ __all__ = [
     "MISSING_ID",
     "as_array",
     "as_frame",
+    "as_numbers",
     "check_not_to_compute",
     "full_name",
     "is_frame",
@@ -234,6 +235,24 @@ def as_array(values: Any, name: str) -> NDArray[Any]:
     if array.dtype.kind == "c":
         raise ValueError(f"Complex data not supported: {name} has dtype {array.dtype}.")
     return array
+
+
+def as_numbers(values: Any, name: str) -> NDArray[Any]:
+    """Make an array of numbers, of their own type; text is none, though NumPy reads it as some."""
+    try:
+        array = np.asarray(values)
+    except ValueError as error:
+        raise ValueError(f"{name} must hold numbers, as many in each row: {error}.") from error
+    if array.dtype.kind in "biuf":
+        return array
+    text = [value for value in array.ravel().tolist() if isinstance(value, str | bytes)]
+    if array.dtype.kind == "O" and not text:
+        try:
+            return array.astype(np.float64)
+        except (TypeError, ValueError, OverflowError) as error:
+            raise TypeError(f"{name} must hold numbers: {error}.") from error
+    shown = f", {text[0]!r:.50}" if text else ""
+    raise TypeError(f"{name} must hold numbers, got {array.dtype.name}{shown}.")
 
 
 def unmasked(array: Any) -> NDArray[Any]:

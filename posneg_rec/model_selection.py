@@ -20,7 +20,7 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.model_selection import BaseCrossValidator, GroupShuffleSplit
 
 from posneg_rec._sklearn import check_scalar
-from posneg_rec.columns import ROLES
+from posneg_rec.columns import columns_of
 from posneg_rec.frames import as_array, full_name, is_frame, is_table
 from posneg_rec.ids import ItemVocabulary, as_column
 from posneg_rec.interactions import Interactions, read_interactions
@@ -612,7 +612,7 @@ def _read(splitter: Any, X: Any, y: Any = None, **options: Any) -> Interactions:
             f"{name} cuts inside a user's history and yields row indices, which a list of "
             "histories does not have. Pass a table (user, item, time), or use UserHoldoutSplit."
         )
-    columns = {f"{role}_column": getattr(splitter, f"{role}_column") for role in ROLES}
+    columns = columns_of(splitter)
     try:
         return read_interactions(X, y, **columns, **options)
     except (TypeError, ValueError) as error:

@@ -1,6 +1,6 @@
 """The scores of a fitted model as an ONNX graph, for runtimes without Python.
 
-The graph is the arithmetic of :mod:`posneg_rec.serving` and of the memory, written down once more
+The graph is the arithmetic of :mod:`posneg_rec.inference` and of the memory, written down once more
 for one history of any length; a property test binds the two. What is no arithmetic stays outside:
 ids are codes, unknown items are left out, and filters and the top k are the caller's.
 """

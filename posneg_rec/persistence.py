@@ -23,9 +23,9 @@ from numpy.typing import NDArray
 import posneg_rec
 from posneg_rec import archive
 from posneg_rec.archive import File, ModelFileError, Reader
+from posneg_rec.inference import METHODS
 from posneg_rec.memory import ItemMemory, ItemWeights, TasteWeights, WeighedMemory
 from posneg_rec.sequences import N_GAP_TAGS
-from posneg_rec.serving import METHODS
 
 if TYPE_CHECKING:
     from posneg_rec.fitted import FittedModel

@@ -19,7 +19,7 @@ from posneg_rec import persistence
 from posneg_rec._sklearn import available_if, final_estimator_has, name_estimators
 from posneg_rec._typing import Frame, History, Ranking, RecommendOptions
 from posneg_rec._typing import Histories as ManyHistories
-from posneg_rec.columns import ROLES
+from posneg_rec.columns import columns_of
 from posneg_rec.frames import as_frame, is_frame, is_history, is_table
 from posneg_rec.ids import ItemVocabulary
 from posneg_rec.interactions import (
@@ -344,7 +344,7 @@ class RecommenderPipeline(Pipeline):
                     "but the transformers of a pipeline must leave one row per row, so that "
                     "feedback stays aligned: make all fields of a row missing instead."
                 )
-        return read_interactions(interactions, feedback, **_columns_of(reader), **options)
+        return read_interactions(interactions, feedback, **columns_of(reader), **options)
 
     def _reader(self) -> tuple[int, Any]:
         """Return the first step that knows its columns, and how many transformers precede it."""
@@ -356,13 +356,13 @@ class RecommenderPipeline(Pipeline):
     def _columns_as_passed(self) -> dict[str, Any]:
         """Return the columns of a table as it is passed, where a step tells them."""
         n_before, reader = self._reader()
-        return {} if n_before else _columns_of(reader)
+        return {} if n_before else columns_of(reader)
 
     def _is_masked(self, interactions: Any, transformed: Any) -> bool:
         """Tell, with a warning, whether the transformers left no row of a table."""
         if is_history(interactions) or not is_table(interactions) or not self._transformers():
             return False
-        table = read_table(transformed, **_columns_of(self._final_estimator))
+        table = read_table(transformed, **columns_of(self._final_estimator))
         if len(table.user_codes):
             return False
         warnings.warn(
@@ -447,10 +447,6 @@ def _saved_classes() -> dict[str, type]:
 
 def _histories(events: Interactions) -> Histories:
     return build_histories(events, ItemVocabulary(events.item_ids))
-
-
-def _columns_of(step: Any) -> dict[str, Any]:
-    return {f"{role}_column": getattr(step, f"{role}_column", None) for role in ROLES}
 
 
 def _columns(table: Any) -> dict[str, NDArray[Any]]:

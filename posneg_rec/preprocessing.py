@@ -12,7 +12,7 @@ from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from posneg_rec._sklearn import Interval, StrOptions, check_feature_names_in, fit_context
-from posneg_rec.columns import ROLES, column_positions
+from posneg_rec.columns import ROLES, column_positions, columns_of
 from posneg_rec.frames import MISSING_ID, is_frame
 from posneg_rec.ids import ItemVocabulary, as_objects
 from posneg_rec.interactions import (
@@ -27,7 +27,9 @@ from posneg_rec.sequences import time_units
 
 __all__ = ["RareItemMasker", "SequenceBuilder"]
 
-_COLUMN = [str, Interval(Integral, 0, None, closed="left"), None]
+_COLUMNS: dict[str, list[Any]] = {
+    f"{role}_column": [str, Interval(Integral, 0, None, closed="left"), None] for role in ROLES
+}
 
 
 class SequenceBuilder(TransformerMixin, BaseEstimator):
@@ -86,9 +88,7 @@ class SequenceBuilder(TransformerMixin, BaseEstimator):
         "duplicates": [StrOptions({"all", "last"})],
         "min_events": [Interval(Integral, 1, None, closed="left")],
         "max_length": [Interval(Integral, 1, None, closed="left"), None],
-        "user_column": _COLUMN,
-        "item_column": _COLUMN,
-        "time_column": _COLUMN,
+        **_COLUMNS,
     }
 
     def __init__(
@@ -253,9 +253,7 @@ class RareItemMasker(TransformerMixin, BaseEstimator):
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         "min_users_per_item": [Interval(Integral, 1, None, closed="left")],
         "min_items_per_user": [Interval(Integral, 1, None, closed="left")],
-        "user_column": _COLUMN,
-        "item_column": _COLUMN,
-        "time_column": _COLUMN,
+        **_COLUMNS,
     }
 
     def __init__(
@@ -339,17 +337,14 @@ class RareItemMasker(TransformerMixin, BaseEstimator):
         check_is_fitted(self)
         names = check_feature_names_in(self, input_features)
         seen = list(self.feature_names_in_) if hasattr(self, "feature_names_in_") else None
-        return names[list(column_positions(seen, self.n_features_in_, _columns_of(self)).values())]
-
-
-def _columns_of(estimator: Any) -> dict[str, str | int | None]:
-    return {role: getattr(estimator, f"{role}_column") for role in ROLES}
+        told = {role: getattr(self, f"{role}_column") for role in ROLES}
+        return names[list(column_positions(seen, self.n_features_in_, told).values())]
 
 
 def _fit_table(estimator: SequenceBuilder | RareItemMasker, X: Any) -> tuple[Any, Interactions]:
     """Read X without a change to the estimator, which a fit that fails must leave as it was."""
     X = _rows_in(X, n_columns=2)
-    table = read_table(X, *_columns_of(estimator).values())
+    table = read_table(X, **columns_of(estimator))
     check_not_empty(table)
     return X, table
 
@@ -358,7 +353,7 @@ def _transform_table(estimator: SequenceBuilder | RareItemMasker, X: Any) -> Int
     X = _rows_in(X, n_columns=1)
     check_table(X)  # to which scikit-learn's errors would be another's
     validate_data(estimator, X, reset=False, skip_check_array=True)
-    return read_table(X, *_columns_of(estimator).values())
+    return read_table(X, **columns_of(estimator))
 
 
 def _rows_in(X: Any, *, n_columns: int) -> Any:

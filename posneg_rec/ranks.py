@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.utils import check_consistent_length
 
 from posneg_rec._sklearn import check_scalar
-from posneg_rec.frames import MISSING_ID
+from posneg_rec.frames import MISSING_ID, as_numbers
 from posneg_rec.ids import missing_objects
 
 __all__ = [
@@ -32,6 +32,7 @@ __all__ = [
     "first_recommended",
     "gain",
     "is_missing",
+    "last_step",
     "metric_name",
     "ranks_of_targets",
     "share_covered",
@@ -86,7 +87,7 @@ def gain(ranks: ArrayLike, metric: Metric, k: int) -> NDArray[np.float64]:
     """
     check_metric(metric)
     check_scalar(k, "k", numbers.Integral, min_val=1)
-    ranks = np.asarray(ranks)
+    ranks = as_numbers(ranks, "ranks")
     # Not `ranks < 1`: NaN is no rank either.
     if not (ranks >= 1).all():
         raise ValueError(f"ranks count from 1 (top), got {ranks[~(ranks >= 1)][0]}.")
@@ -146,6 +147,8 @@ class TargetRanks:
     def __post_init__(self) -> None:
         """Check lengths and range."""
         check_consistent_length(self.users, self.rows, self.signs, self.ranks)
+        for name in ("rows", "signs", "ranks"):
+            as_numbers(getattr(self, name), name)
         outside = (self.ranks < 1) | (self.ranks > self.n_items + 1)
         if outside.any():
             raise ValueError(
@@ -276,3 +279,8 @@ def ranks_of_targets(model: Any, *args: Any, **kwargs: Any) -> TargetRanks:
             "build the pipeline with posneg_rec.make_recommender_pipeline."
         )
     return model.target_ranks(*args, **kwargs)
+
+
+def last_step(model: Any) -> Any:
+    """Return the recommender that a pipeline ends in, or the model itself if it is none."""
+    return model[-1] if hasattr(model, "steps") else model

@@ -13,27 +13,22 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, overload
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from sklearn.base import BaseEstimator
 from sklearn.callback import CallbackSupportMixin
-from sklearn.utils import Tags
-from sklearn.utils.metadata_routing import UNUSED
-from sklearn.utils.validation import check_is_fitted, validate_data
 
 from posneg_rec import persistence
 from posneg_rec._sklearn import Interval, StrOptions, fit_context
-from posneg_rec.answering import AnsweringMixin
+from posneg_rec.answering import EncoderMixin
+from posneg_rec.base import NOT_ROUTED, BaseRecommender, check_columns_in, columns_in
 from posneg_rec.checkpoint import Checkpoint
 from posneg_rec.fitted import FittedModel
 from posneg_rec.fitting import fit_model
-from posneg_rec.frames import as_frame, is_table
-from posneg_rec.interactions import build_histories, check_table, one_of
-from posneg_rec.metrics import TargetRanks, recommender_scorer
-from posneg_rec.model_selection import find_targets, warn_if_future_leaks
+from posneg_rec.frames import as_frame
+from posneg_rec.interactions import one_of
 from posneg_rec.parameters import PARAMETERS, Allowed, Range, refuse_switch
 from posneg_rec.progress import Progress
+from posneg_rec.ranks import TargetRanks
 
 if TYPE_CHECKING:
-    from posneg_rec import sequences
     from posneg_rec.training import EpochLog
 
 __all__ = ["PNFREC", "ContrastiveSeqRecommender"]
@@ -66,7 +61,7 @@ def _constraint(allowed: Allowed) -> Any:
     return StrOptions(set(allowed)) if isinstance(allowed, frozenset) else allowed
 
 
-class ContrastiveSeqRecommender(CallbackSupportMixin, AnsweringMixin, BaseEstimator):
+class ContrastiveSeqRecommender(CallbackSupportMixin, EncoderMixin, BaseRecommender):
     """Recommend a user's next item from what the user liked and disliked.
 
     Causal transformers read a history; items have one vector each, which is input and output
@@ -262,10 +257,9 @@ class ContrastiveSeqRecommender(CallbackSupportMixin, AnsweringMixin, BaseEstima
         name: [_constraint(kind) for kind in allowed] for name, (_, allowed) in PARAMETERS.items()
     }
 
-    # X and y by their names here, no metadata to route.
-    __metadata_request__fit: ClassVar = {"interactions": UNUSED, "feedback": UNUSED}
-    __metadata_request__partial_fit: ClassVar = {"interactions": UNUSED, "feedback": UNUSED}
-    __metadata_request__score: ClassVar = {"interactions": UNUSED, "feedback": UNUSED}
+    __metadata_request__partial_fit: ClassVar = NOT_ROUTED
+
+    device: str
 
     def __init__(
         self,
@@ -531,15 +525,10 @@ class ContrastiveSeqRecommender(CallbackSupportMixin, AnsweringMixin, BaseEstima
                 "X_val is what early stopping ranks, but early_stopping=False. Pass "
                 "early_stopping=True, or no X_val."
             )
-        if is_table(X_val):
-            probe = BaseEstimator()
-            for name, value in _columns_in(interactions).items():
-                setattr(probe, f"{name}_", value)
-            try:
-                check_table(X_val)
-                validate_data(probe, X_val, reset=False, skip_check_array=True)
-            except (TypeError, ValueError) as error:
-                raise type(error)(f"X_val: {error}") from error
+        try:
+            check_columns_in(type(self).__name__, X_val, columns_in(interactions))
+        except (TypeError, ValueError) as error:
+            raise type(error)(f"X_val: {error}") from error
 
     def _fit(
         self,
@@ -598,7 +587,7 @@ class ContrastiveSeqRecommender(CallbackSupportMixin, AnsweringMixin, BaseEstima
                 validation_set=validation_set,
                 before=before if partial else None,
                 partial=partial,
-                columns_in=_columns_in(interactions),
+                columns_in=columns_in(interactions),
                 on_epoch=on_epoch,
                 checkpoint=checkpoint,
             )
@@ -619,29 +608,6 @@ class ContrastiveSeqRecommender(CallbackSupportMixin, AnsweringMixin, BaseEstima
         return self
 
     # ----------------------------------------------------------------------------------- scoring
-
-    def score(self, interactions: Any, y: Any = None, *, feedback: Any = None) -> float:
-        """Return NDCG@10 on liked minus NDCG@10 on disliked last events; greater is better.
-
-        Each user's last row is the target, the rows before it are the history. A model that
-        ranks high what users go on to like and low what they go on to dislike scores high; 0 is
-        indifference. Over nothing (no user's last event was disliked, say) a mean is 0.
-
-        Parameters
-        ----------
-        interactions, y, feedback
-            As in :meth:`fit`.
-
-        Returns
-        -------
-        float in [-1, 1]
-
-        Warns
-        -----
-        FutureLeakWarning
-            If targets lie before rows of the same user that this object was trained on.
-        """
-        return recommender_scorer()(self, interactions, one_of(y, feedback))
 
     @overload
     def target_ranks(
@@ -706,20 +672,8 @@ class ContrastiveSeqRecommender(CallbackSupportMixin, AnsweringMixin, BaseEstima
             aversions = [self._aversion(aversions)]
         if not len(aversions):
             raise ValueError("dislike_aversion must be a number or some, got an empty sequence.")
-        fitted, histories, stops, users = self._targets(interactions, feedback, targets)
-        ranks = fitted.ranks_by_aversion(
-            histories, users, stops, aversions, exclude_seen=exclude_seen, device=self.device
-        )
-        answers = [
-            TargetRanks(
-                users=histories.users[users],
-                rows=histories.rows[stops],
-                signs=histories.signs[stops],
-                ranks=of_one,
-                n_items=len(fitted.items),
-            )
-            for of_one in ranks
-        ]
+        found = self._targets(interactions, feedback, targets)
+        answers = found.ranks(aversions, exclude_seen=exclude_seen, device=self.device)
         return answers if several else answers[0]
 
     def liked_probabilities(
@@ -752,27 +706,13 @@ class ContrastiveSeqRecommender(CallbackSupportMixin, AnsweringMixin, BaseEstima
         ValueError
             If the model was fitted with another objective.
         """
-        fitted, histories, stops, users = self._targets(interactions, feedback, targets)
+        fitted, histories, users, stops = self._targets(interactions, feedback, targets)
         return fitted.liked_probabilities(histories, users, stops), histories.signs[stops]
 
     # ------------------------------------------------------------------------------ shared parts
 
-    def _targets(
-        self, interactions: Any, feedback: Any, targets: Any
-    ) -> tuple[FittedModel, sequences.Histories, NDArray[np.int64], NDArray[np.int64]]:
-        """Read rows and find the targets among them, as events and as positions of users."""
-        fitted, interactions = self._checked(), as_frame(interactions)
-        self._check_columns(interactions)
-        events = fitted.read(interactions, feedback, self._columns())
-        if problem := fitted.vocabulary.mismatch(events.item_ids):
-            raise ValueError(f"No item of the rows can be one of the model's: {problem}.")
-        histories = build_histories(events, fitted.vocabulary)
-        stops = find_targets(histories, targets, events.n_rows)
-        users = np.searchsorted(histories.offsets, stops, side="right") - 1
-        if isinstance(targets, str) and targets == "last":
-            # What was trained on is gone from a loaded model.
-            warn_if_future_leaks(fitted.last_seen, histories, stops, self._columns())
-        return fitted, histories, stops, users
+    def _device(self) -> str:
+        return self.device
 
     def _validate_params(self) -> None:
         """Check the parameters one by one, as scikit-learn does."""
@@ -784,17 +724,6 @@ class ContrastiveSeqRecommender(CallbackSupportMixin, AnsweringMixin, BaseEstima
                     f"{name} must be an int or a float, got {value!r:.50}: pass float(...)."
                 )
         super()._validate_params()
-
-    def _checked(self) -> FittedModel:
-        """Take the fitted model: once a call, so that another fit cannot change it in between."""
-        check_is_fitted(self)
-        return self.fitted_
-
-    def _check_columns(self, interactions: Any) -> None:
-        """Check that the columns are those of the fit, in number and name."""
-        if is_table(interactions):
-            check_table(interactions)  # to which scikit-learn's errors would be another's
-            validate_data(self, interactions, reset=False, skip_check_array=True)
 
     # --------------------------------------------------------------------------------- persisting
 
@@ -837,17 +766,6 @@ class ContrastiveSeqRecommender(CallbackSupportMixin, AnsweringMixin, BaseEstima
         """
         return persistence.read_model(path, cls, mmap=mmap)
 
-    def __sklearn_is_fitted__(self) -> bool:
-        """Tell whether there are weights to recommend with."""
-        return "fitted_" in vars(self)
-
-    def __sklearn_tags__(self) -> Tags:
-        """Say that ids may be strings."""
-        tags = super().__sklearn_tags__()
-        tags.input_tags.string = True
-        tags.input_tags.categorical = True
-        return tags
-
     def __getstate__(self) -> dict[str, Any]:
         """Leave out, once fitted, set callbacks.
 
@@ -858,13 +776,3 @@ class ContrastiveSeqRecommender(CallbackSupportMixin, AnsweringMixin, BaseEstima
         if "fitted_" in state:
             state = {name: value for name, value in state.items() if name != "_skl_callbacks"}
         return state
-
-
-def _columns_in(interactions: Any) -> dict[str, Any]:
-    """Find the number and the names of columns as scikit-learn does."""
-    if not is_table(interactions):
-        return {}
-    check_table(interactions)
-    probe = BaseEstimator()
-    validate_data(probe, interactions, skip_check_array=True)
-    return {name.removesuffix("_"): value for name, value in vars(probe).items()}

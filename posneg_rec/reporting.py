@@ -23,12 +23,12 @@ from numpy.typing import NDArray
 from sklearn.utils import check_random_state
 
 import posneg_rec
-from posneg_rec.columns import ROLES
+from posneg_rec.columns import columns_of
 from posneg_rec.evaluation import Evaluation, compare, summarize
 from posneg_rec.frames import as_frame, is_table
 from posneg_rec.ids import ItemVocabulary
 from posneg_rec.interactions import Interactions, build_histories, read_interactions, read_table
-from posneg_rec.ranks import FEEDBACKS, TargetRanks, Targets, ranks_of_targets
+from posneg_rec.ranks import FEEDBACKS, TargetRanks, Targets, last_step, ranks_of_targets
 from posneg_rec.sequences import Histories, shorten
 
 __all__ = ["Report", "Section", "report"]
@@ -230,7 +230,7 @@ def report(
     >>> card.facts["users"]
     56
     """
-    title = type(_last_step(model)).__name__ if title is None else title
+    title = type(last_step(model)).__name__ if title is None else title
     models = {title: model, **(baselines or {})}
     if baselines is not None and title in baselines:
         raise ValueError(f"A baseline has the name of the model, {shorten(title)}: pass a title.")
@@ -276,7 +276,7 @@ def report(
 
 def _read(model: Any, interactions: Any, feedback: Any) -> tuple[Interactions, Histories]:
     """Read the rows as the model does, before any transformer."""
-    recommender = _last_step(model)
+    recommender = last_step(model)
     coding = getattr(recommender, "feedback_coding_", None) if feedback is not None else None
     events = read_interactions(
         interactions,
@@ -309,7 +309,7 @@ def _data_facts(
         "users": int(has_events.sum()),
         "items": len(events.item_ids),
         "items that the model does not know": int(
-            (ItemVocabulary(_last_step(model).items_).encode(events.item_ids) < 0).sum()
+            (ItemVocabulary(last_step(model).items_).encode(events.item_ids) < 0).sum()
         ),
         "events per user": f"{np.median(lengths):g} (from {lengths.min()} to {lengths.max()})",
         "users with one event": int((lengths == 1).sum()),
@@ -343,7 +343,7 @@ def _n_masked(model: Any, interactions: Any, n_read: int) -> int | None:
     if not (hasattr(model, "steps") and len(model.steps) > 1 and is_table(interactions)):
         return None
     transformed = model[:-1].transform(interactions)
-    kept = read_table(transformed, **_columns_of(model[-1]))
+    kept = read_table(transformed, **columns_of(model[-1]))
     return n_read - len(kept.user_codes)
 
 
@@ -371,7 +371,7 @@ def _feedback_section(model: Any, events: Interactions, feedback: Any) -> Sectio
             shown = f"{low}" if low == high else f"{low} to {high}"
         n = int(of_sign.sum())
         rows.append((word, shown, f"{n}", _share(n, len(of_sign))))
-    threshold = _threshold(_last_step(model))
+    threshold = _threshold(last_step(model))
     note = f"Read as {events.feedback_coding!r}"
     note += "." if threshold is None else f", by positive_threshold={threshold!r}."
     return Section("Feedback", ("read as", "values", "rows", "share"), tuple(rows), note)
@@ -408,7 +408,7 @@ def _by_metric(
 
 def _model_section(model: Any) -> Section:
     """Tell the settings: what was changed from the defaults, and what the data decided."""
-    recommender = _last_step(model)
+    recommender = last_step(model)
     rows = [("class", type(recommender).__name__)]
     if hasattr(model, "steps"):
         rows.append(("pipeline", " > ".join(type(step).__name__ for _, step in model.steps)))
@@ -444,7 +444,7 @@ def _defaults(recommender: Any) -> dict[str, Any]:
 
 def _training_section(model: Any) -> list[Section]:
     """Show the learning curve: some epochs, the best one among them."""
-    history = getattr(_last_step(model), "history_", None)
+    history = getattr(last_step(model), "history_", None)
     if not history or not history["epoch"]:
         return []
     columns = [name for name in history if name != "epoch" and any(_told(history[name]))]
@@ -498,7 +498,7 @@ def _findings(
         if low <= 0 and not np.isnan(low):
             how = "better" if high < 0 else "not measurably worse"
             said.append(f"{name} is {how}: likes above dislikes, by NDCG@{own.k}.")
-    history = getattr(_last_step(model), "history_", None)
+    history = getattr(last_step(model), "history_", None)
     if history and history["epoch"]:
         last = len(history["epoch"]) - 1
         if last and _best_epoch(history) == last:
@@ -522,15 +522,11 @@ def _versions_section() -> Section:
 # -- Small things ------------------------------------------------------------------------------
 
 
-def _last_step(model: Any) -> Any:
-    return model[-1] if hasattr(model, "steps") else model
-
-
 def _columns_of(model: Any) -> dict[str, Any]:
     """Columns as the first step has them that knows any."""
     steps = [step for _, step in model.steps] if hasattr(model, "steps") else [model]
     knows = next((step for step in steps if hasattr(step, "user_column")), None)
-    return {} if knows is None else {f"{r}_column": getattr(knows, f"{r}_column") for r in ROLES}
+    return {} if knows is None else columns_of(knows)
 
 
 def _threshold(recommender: Any) -> Any:

@@ -792,8 +792,11 @@ class Program:
                 self.call("fit a baseline", self.model.fit, *self.data.table(rng))
             history, feedback, _ = self.data.history(rng)
             for asked in (history, self.data.table(rng)[0]):
-                self.call("ask a baseline", self.model.recommend, asked, **self.options())
+                options = self.options() | self.further_options()
+                self.call("ask a baseline", self.model.recommend, asked, **options)
             self.call("ask a baseline", self.model.score_items, history, feedback=feedback)
+            item = pick(rng, [self.data.item(0)], STRANGE, 0.1)
+            self.call("ask a baseline", self.model.explain, history, item, feedback=feedback)
             self.call("score a baseline", self.model.score, *self.data.table(rng))
         finally:
             self.model = model

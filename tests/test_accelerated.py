@@ -7,7 +7,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from test_serving import (
+from test_scoring import (
     BOTH,
     EVENT,
     N_ITEMS,
@@ -22,8 +22,10 @@ from test_serving import (
 )
 from tiny import X, Y, tiny
 
-from posneg_rec import accelerated, fitted, selection, serving
+from posneg_rec import accelerated, fitted, scoring, selection
 from posneg_rec.accelerated import AcceleratedScorer
+from posneg_rec.queries import Queries
+from posneg_rec.scoring import Scorer
 from posneg_rec.sequences import PackedSequences
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
@@ -35,7 +37,7 @@ def one_of(filters, query):
 
 def moved(plain):
     """The same scorer on a device, with the states that the plain one has."""
-    given_fields = {field.name: getattr(plain, field.name) for field in fields(serving.Scorer)}
+    given_fields = {field.name: getattr(plain, field.name) for field in fields(Scorer)}
     scorer = AcceleratedScorer(**given_fields, device=DEVICE)
     scorer._device_states = torch.from_numpy(plain._states).to(DEVICE)
     return scorer
@@ -52,7 +54,7 @@ def test_any_portions_give_what_the_plain_scorer_gives(kind, data, k, max_scores
     deciding = scorer._scores(np.arange(len(exact)))[0].cpu().numpy()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(accelerated, "_MAX_SCORES", max_scores)
-        patch.setattr(serving, "_MAX_POOLED", 4 * k)
+        patch.setattr(scoring, "_MAX_POOLED", 4 * k)
         patch.setattr(selection, "_POOL_OF_GROUPS", 1)
         codes, scores = scorer.top_k(k)
         ranks = scorer.ranks(targets)
@@ -85,7 +87,7 @@ def test_states_are_those_of_the_plain_model(kind, n_heads, shows_latest, data, 
     lists = data.draw(st.lists(st.lists(EVENT, max_size=6), max_size=6))
     inputs = inputs_of(lists)
     nothing = PackedSequences.from_lists([[]] * len(lists))
-    queries = serving.Queries(inputs, np.arange(len(lists)), nothing, np.empty(0, np.int8))
+    queries = Queries(inputs, np.arange(len(lists)), nothing, np.empty(0, np.int8))
     counts = np.ones(N_ITEMS, np.int64)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(accelerated, "_MAX_EVENTS", max_events)

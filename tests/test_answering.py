@@ -18,7 +18,7 @@ from scipy import sparse
 from tiny import FEEDBACKS, FRAMES, HISTORIES, TIMELESS, X, Y, tiny
 
 from posneg_rec import ContrastiveSeqRecommender, serving
-from posneg_rec.answering import AnsweringMixin, ServedRecommender
+from posneg_rec.answering import EncoderMixin, ServedRecommender
 from posneg_rec.parameters import DEFAULTS, PARAMETERS, check_parameters
 from posneg_rec.persistence import ModelFileError
 
@@ -207,7 +207,9 @@ def test_columns_are_those_of_the_file():
 
 def test_attributes_are_those_of_a_fitted_estimator(doors):
     model, light = doors
-    names = [name for name, value in vars(AnsweringMixin).items() if isinstance(value, property)]
+    names = [
+        name for name, _ in inspect.getmembers(EncoderMixin, lambda x: isinstance(x, property))
+    ]
     assert {"items_", "weights_", "history_", "gap_edges_", "feedback_coding_"} <= set(names)
     for name in names:
         if hasattr(model, name):

@@ -15,7 +15,7 @@ PACKAGE = Path(posneg_rec.__file__).parent
 ALLOWED = {
     "__init__": set(),
     "_lazy": set(),
-    "_sklearn": set(),
+    "_sklearn": {"frames"},
     "_typing": set(),
     "sequences": set(),
     "frames": set(),
@@ -36,7 +36,9 @@ ALLOWED = {
         "ranks",
     },
     "progress": set(),
-    "plotting": {"evaluation", "ranks", "sequences"},
+    "display": set(),
+    "item_displays": {"display", "ranks", "sequences"},
+    "plotting": {"display", "evaluation", "frames", "item_displays", "ranks"},
     "reporting": {"columns", "evaluation", "frames", "ids", "interactions", "ranks", "sequences"},
     "model_selection": {"_sklearn", "columns", "frames", "ids", "interactions", "sequences"},
     "datasets": {"_sklearn"},
@@ -50,8 +52,12 @@ ALLOWED = {
     "memory": {"_lazy", "sequences"},
     "selection": {"sequences"},
     "filters": {"frames", "ids", "selection", "sequences"},
-    "serving": {"_lazy", "memory", "selection", "sequences"},
-    "accelerated": {"nn", "selection", "sequences", "serving"},
+    "queries": {"_lazy", "memory", "sequences"},
+    "linalg": set(),
+    "inference": {"linalg", "queries", "sequences"},
+    "scoring": {"_lazy", "inference", "linalg", "memory", "queries", "selection"},
+    "serving": {"answering", "persistence"},
+    "accelerated": {"inference", "nn", "queries", "scoring", "selection", "sequences"},
     "explanation": {"sequences"},
     "fitted": {
         "_lazy",
@@ -59,14 +65,16 @@ ALLOWED = {
         "filters",
         "frames",
         "ids",
+        "inference",
         "interactions",
         "memory",
+        "queries",
+        "scoring",
         "selection",
         "sequences",
-        "serving",
     },
     "archive": set(),
-    "persistence": {"archive", "memory", "sequences", "serving"},
+    "persistence": {"archive", "inference", "memory", "sequences"},
     "parameters": set(),
     "answering": {"_typing", "columns", "frames", "parameters"},
     "fitting": {
@@ -82,35 +90,47 @@ ALLOWED = {
         "model_selection",
         "sequences",
     },
+    "base": {
+        "answering",
+        "columns",
+        "fitted",
+        "frames",
+        "interactions",
+        "metrics",
+        "model_selection",
+        "ranks",
+        "sequences",
+    },
     "recommender": {
         "_sklearn",
         "answering",
+        "base",
         "checkpoint",
         "fitted",
         "fitting",
         "frames",
         "interactions",
-        "metrics",
-        "model_selection",
         "parameters",
         "persistence",
         "progress",
-        "sequences",
+        "ranks",
     },
     "baselines": {
         "_lazy",
         "_sklearn",
+        "base",
         "columns",
         "fitted",
         "fitting",
         "frames",
         "ids",
+        "inference",
         "interactions",
         "memory",
-        "metrics",
         "model_selection",
+        "queries",
+        "ranks",
         "sequences",
-        "serving",
     },
     "onnx": {"memory", "recommender"},
     "pipeline": {
@@ -129,6 +149,7 @@ ALLOWED = {
 WITH_TORCH = {"nn", "losses", "distributed", "training", "objectives", "accelerated"}
 WITH_SKLEARN = {
     "_sklearn",
+    "base",
     "baselines",
     "beyond_accuracy",
     "datasets",
@@ -166,16 +187,16 @@ def test_no_private_name_of_scikit_learn_outside_one_room():
 
 
 def test_every_method_is_known_to_training_and_to_answering():
-    from posneg_rec import nn, objectives, recommender, serving
+    from posneg_rec import inference, nn, objectives, recommender
 
     names = set(objectives.OBJECTIVES)
-    assert names == set(serving.METHODS) == set(nn.ENCODERS)
+    assert names == set(inference.METHODS) == set(nn.ENCODERS)
     (options,) = recommender.ContrastiveSeqRecommender._parameter_constraints["objective"]
     assert options.options == names
     for name in names:
         encoder = objectives.OBJECTIVES[name].encoder
         assert encoder is nn.ENCODERS[name]
-        assert encoder.answering == serving.METHODS[name].encoder
+        assert encoder.answering == inference.METHODS[name].encoder
 
 
 def test_every_module_has_its_place():

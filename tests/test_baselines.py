@@ -13,8 +13,8 @@ from sklearn.model_selection import cross_validate
 from tiny import FRAMES, X, Y
 
 from posneg_rec.baselines import ItemItemRecommender, PopularityRecommender
-from posneg_rec.metrics import evaluate, recommender_scores
-from posneg_rec.model_selection import LeaveLastOutSplit
+from posneg_rec.metrics import aversion_curve, evaluate, recommender_scores
+from posneg_rec.model_selection import FutureLeakWarning, LeaveLastOutSplit
 
 RATINGS = np.where(Y == 1, 5, 2)
 BOTH = pytest.mark.parametrize(
@@ -169,6 +169,47 @@ def test_pickled_it_answers_the_same_and_knows_nobody(model):
     assert again.fitted_.last_seen is None
 
 
+@BOTH
+def test_all_filters_are_those_of_the_recommender(model):
+    model = clone(model).fit(X, Y)
+    top, _ = model.recommend([], k=6)
+    assert model.recommend([], k=3, pinned_items=top[[4, 3]])[0].tolist() == top[[4, 3, 0]].tolist()
+    assert model.recommend([], k=1, boosts={top[5]: 100.0})[0].tolist() == [top[5]]
+    groups = dict.fromkeys(top[:3].tolist(), "a")
+    found, _ = model.recommend([], k=3, groups=groups, max_per_group=1)
+    assert found.tolist() == top[[0, 3, 4]].tolist()
+    met = top[:3].tolist()
+    assert set(met) & set(model.recommend(met, k=len(model.items_) - 2, exclude_seen=2)[0]) == {
+        met[0]
+    }
+    table = model.recommend([[], []], k=1, denied_items=[top[:1], None])
+    assert table["item"].tolist() == [top[1], top[0]]
+    assert model.unknown_items([top[0], -5]).tolist() == [-5]
+
+
+def test_one_history_is_answered_as_many_are():
+    model = ItemItemRecommender(penalty=2.0).fit(X, Y)
+    histories = [[item] for item in model.items_.tolist()]
+    table = model.recommend(histories, k=3)
+    for user, history in enumerate(histories):
+        items, scores = model.recommend(history, k=3)
+        np.testing.assert_array_equal(table["item"][table["user"] == user], items)
+        np.testing.assert_allclose(table["score"][table["user"] == user], scores, rtol=1e-6)
+
+
+def test_an_explanation_is_the_weight_of_each_like(dense):
+    histories, feedback = dense
+    model = ItemItemRecommender(n_neighbours=8, penalty=3.0).fit(histories, feedback)
+    why = model.explain([2, 7, 4], 5, feedback=[1, -1, 1])
+    for event, item in enumerate([2, 7, 4]):
+        alone = model.score_items([item], [5]) - model.score_items([item], [5], feedback=[-1])
+        np.testing.assert_allclose(why.effects[event], 0 if item == 7 else alone[0], atol=1e-6)
+    np.testing.assert_allclose(why.memory_effects, why.effects, atol=1e-6)
+    assert why.score == pytest.approx(model.score_items([2, 7, 4], [5], feedback=[1, -1, 1])[0])
+    popular = PopularityRecommender().fit(histories, feedback)
+    assert not popular.explain([2, 7, 4], 5).effects.any()
+
+
 # -- What goes wrong -------------------------------------------------------------------------
 
 
@@ -179,6 +220,29 @@ def test_without_a_fit_there_is_no_answer(model):
         with pytest.raises(NotFittedError):
             ask()
     assert not hasattr(model, "items_")
+
+
+@BOTH
+def test_what_a_baseline_has_none_of_is_said(model):
+    model = clone(model).fit(X, Y)
+    for ask in (model.recommend, model.score_items, lambda *_, **o: model.explain([1], 1, **o)):
+        with pytest.raises(ValueError, match="knows no probability to be liked"):
+            ask([1], dislike_aversion=0.0)
+    for interactions in ([1], [[1], [2]]):
+        with pytest.raises(ValueError, match=r"vectors of items, and a \w+ has none"):
+            model.recommend(interactions, k=1, diversity=0.5)
+    for name in ("encode", "rerank", "similar_items", "item_vectors_", "weights_", "n_iter_"):
+        assert not hasattr(model, name)
+    with pytest.raises(TypeError, match="has no aversion to vary"):
+        aversion_curve(model, X, Y)
+
+
+@BOTH
+def test_a_future_that_leaks_is_told_where_it_was_asked(model):
+    model = clone(model).fit(X, Y)
+    with pytest.warns(FutureLeakWarning) as caught:
+        model.target_ranks(X[X[:, 2] < np.median(X[:, 2])])
+    assert [warning.filename for warning in caught] == [__file__]
 
 
 @BOTH

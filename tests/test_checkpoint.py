@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 from test_fitting import OTHER_Y, OTHERS, TRAIN, TRAIN_Y
-from tiny import StopAfter, X, Y, as_pandas, same_weights, tiny
+from tiny import Hooks, StopAfter, X, Y, as_pandas, same_weights, tiny
 
 import posneg_rec
 from posneg_rec import ContrastiveSeqRecommender, archive
@@ -33,20 +33,11 @@ FITS = {
 EXACT = {"precision": "float32", "device": "cpu", "dropout": 0.3}
 
 
-class Interrupt:
+class Interrupt(Hooks):
     """A callback that ends a fit after an epoch, by an error or a signal."""
 
     def __init__(self, epoch, how):
         self.epoch, self.how, self.seen = epoch, how, []
-
-    def setup(self, estimator, context):
-        pass
-
-    def teardown(self, estimator, context):
-        pass
-
-    def on_fit_task_begin(self, estimator, context):
-        pass
 
     def on_fit_task_end(self, estimator, context):
         if context.task_name == "epoch":

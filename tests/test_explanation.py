@@ -13,6 +13,7 @@ from tiny import X, tiny
 
 from posneg_rec import fitted
 from posneg_rec.explanation import Explanation
+from posneg_rec.memory import ItemMemory
 
 ITEMS = np.unique(X[:, 1]).tolist()
 histories = st.lists(
@@ -82,6 +83,16 @@ def test_what_the_memory_alone_forgets_is_its_share(models):  # noqa: F811
     np.testing.assert_allclose(why.memory_effects, why.effects, atol=1e-5)
     both = model.explain(items, ITEMS[3], feedback=signs)
     assert np.abs(both.effects - both.memory_effects).max() > 0.01  # the transformer's share
+
+
+def test_a_memory_reads_each_history_once(models, monkeypatch):  # noqa: F811
+    """As it is, without each event, and with the memory alone without it."""
+    recalls, recall = [], ItemMemory.recall
+    monkeypatch.setattr(
+        ItemMemory, "recall", lambda *args: recalls.append(len(args[1])) or recall(*args)
+    )
+    models["memory"].explain([1, 2, 3], 5, feedback=[1, 0, 1])
+    assert recalls == [1, 3, 3]
 
 
 def test_long_histories_are_taken_in_parts(monkeypatch, models):  # noqa: F811

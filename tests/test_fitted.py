@@ -14,10 +14,11 @@ import pandas as pd
 import pytest
 import torch
 from numpy.testing import assert_array_equal
-from tiny import HISTORIES, PARAMS, TIMELESS, X, Y, same_weights, tiny
+from tiny import HISTORIES, PARAMS, TIMELESS, Hooks, X, Y, same_weights, tiny
 
-from posneg_rec import ContrastiveSeqRecommender, fitted, serving, training
+from posneg_rec import ContrastiveSeqRecommender, fitted, scoring, training
 from posneg_rec.fitted import FittedModel
+from posneg_rec.sequences import Histories
 
 
 def repeating(share, n_users=60, n_events=16, n_items=40, seed=0):
@@ -295,7 +296,7 @@ def test_ranking_all_events_takes_memory_in_proportion_to_them(monkeypatch):
     parts = model.target_ranks(rows[:400], targets="all", exclude_seen=True).ranks
     np.testing.assert_array_equal(whole, parts)
     monkeypatch.setattr(fitted, "_MAX_SEEN", 2**16)
-    monkeypatch.setattr(serving, "_MAX_ROW_SCORES", 2**14)
+    monkeypatch.setattr(scoring, "_MAX_ROW_SCORES", 2**14)
     tracemalloc.start()
     try:
         model.target_ranks(rows, targets="all")
@@ -303,6 +304,20 @@ def test_ranking_all_events_takes_memory_in_proportion_to_them(monkeypatch):
     finally:
         tracemalloc.stop()
     assert peak < 4000 * 4000 / 2 * 8 / 4  # every target's copy of what came before
+
+
+@pytest.mark.parametrize("timed", [True, False])
+def test_times_are_read_once_and_only_where_the_model_reads_them(timed, monkeypatch):
+    model = tiny(max_epochs=1).fit(*(X, Y) if timed else TIMELESS)
+    rows = X[:, : model.n_features_in_]
+    expected = model.target_ranks(rows, Y, targets="all").ranks
+    read, elapsed = [], Histories.elapsed
+    monkeypatch.setattr(Histories, "elapsed", lambda self: read.append(self) or elapsed(self))
+    monkeypatch.setattr(fitted, "_MAX_SEEN", 100)
+    np.testing.assert_array_equal(model.target_ranks(rows, Y, targets="all").ranks, expected)
+    assert len(read) == timed
+    model.liked_probabilities(rows, Y, targets="all")
+    assert len(read) == 2 * timed
 
 
 # -- What surrounds a fit --------------------------------------------------------------------
@@ -323,17 +338,8 @@ def test_a_fit_is_the_same_whatever_torch_is_set_to():
         torch.set_default_dtype(before)
 
 
-class Failing:
+class Failing(Hooks):
     """A callback that raises at the end of a fit."""
-
-    def setup(self, estimator, context):
-        pass
-
-    def teardown(self, estimator, context):
-        pass
-
-    def on_fit_task_begin(self, estimator, context):
-        pass
 
     def on_fit_task_end(self, estimator, context):
         if context.task_name == "fit":

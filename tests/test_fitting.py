@@ -336,7 +336,7 @@ VALIDATION = {"X_val": OTHERS, "y_val": OTHER_Y}
         ({}, TRAIN_Y, {"y_val": OTHER_Y}, "y_val is provided, but X_val"),
         ({}, TRAIN_Y, {"X_val": OTHERS}, "X_val is provided, but y_val"),
         ({}, None, VALIDATION, "y_val is provided, but y was not"),
-        ({}, TRAIN_Y, {"X_val": OTHERS[:, :2], "y_val": OTHER_Y}, "X_val: X has 2 features"),
+        ({}, TRAIN_Y, {"X_val": OTHERS[:, :2], "y_val": OTHER_Y}, "X_val: X has 2 .*, but Contra"),
         ({}, TRAIN_Y, {"X_val": OTHERS, "y_val": OTHER_Y[1:]}, "X_val, y_val: .*[Ff]eedback"),
         ({}, TRAIN_Y, {"X_val": OTHERS[:0], "y_val": OTHER_Y[:0]}, "X_val: Found array with 0 sam"),
         ({}, TRAIN_Y, {"X_val": [[], []], "y_val": [[], []]}, "X_val, y_val: "),

@@ -19,6 +19,7 @@ from sklearn.callback import ProgressBar, ScoringMonitor
 from sklearn.exceptions import NotFittedError
 from sklearn.model_selection import KFold, cross_val_score
 from sklearn.utils.estimator_checks import parametrize_with_checks
+from tiny import Hooks
 
 from posneg_rec import ContrastiveSeqRecommender, objectives, training
 from posneg_rec.datasets import make_opposing_patterns
@@ -532,20 +533,11 @@ def test_validation_holds_out_the_latest_events_of_some_users(monkeypatch):
     assert seen["validate"] is None and set(seen["events"].lengths) == {8}
 
 
-class _Stop:
+class _Stop(Hooks):
     """A callback that ends a fit after one epoch, by a vote or by an exception."""
 
     def __init__(self, error=None):
         self.error, self.epochs = error, 0
-
-    def setup(self, estimator, context):
-        pass
-
-    def teardown(self, estimator, context):
-        pass
-
-    def on_fit_task_begin(self, estimator, context):
-        pass
 
     def on_fit_task_end(self, estimator, context, *, fitted_estimator=None):
         if context.task_name == "epoch":

@@ -59,9 +59,7 @@ def unnormalised(model, items, signs, aversion):
     np.testing.assert_allclose(np.exp(following.astype(float)).sum(), 1, rtol=1e-4)
     fitted = model.fitted_
     histories = fitted._histories(items, signs, None, {})
-    scorer = fitted._scorer(
-        histories, np.array([0]), histories.offsets[1:], exclude_seen=False, dislike_aversion=0
-    )
+    scorer = fitted._scorer_after(histories, dislike_aversion=0)
     next_logits = scorer.model.logits(scorer._states[:1], slice(0, len(scores)))[0]
     if fitted.memory is not None:
         recalled = scorer.queries.recall(fitted.memory.items, slice(0, 1))
@@ -90,13 +88,7 @@ def test_with_what_neighbours_add_products_bound_the_scores_of_a_memory(history,
     model = models["memory"]
     items, signs = [item for item, _ in history], [liked for _, liked in history]
     histories = model.fitted_._histories(items, signs, None, {})
-    scorer = model.fitted_._scorer(
-        histories,
-        np.array([0]),
-        histories.offsets[1:],
-        exclude_seen=False,
-        dislike_aversion=aversion,
-    )
+    scorer = model.fitted_._scorer_after(histories, dislike_aversion=aversion)
     scores = unnormalised(model, items, signs, aversion)
     added = scorer.of_neighbours()[0]
     bounds = model.encode(items, feedback=signs, dislike_aversion=aversion)[0]

@@ -53,11 +53,8 @@ def same_weights(one, other):
     )
 
 
-class StopAfter:
-    """A callback that ends a fit after some epochs."""
-
-    def __init__(self, n_epochs):
-        self.n_epochs = n_epochs
+class Hooks:
+    """A callback of scikit-learn that does nothing, for others to say what they do."""
 
     def setup(self, estimator, context):
         pass
@@ -67,6 +64,16 @@ class StopAfter:
 
     def on_fit_task_begin(self, estimator, context):
         pass
+
+    def on_fit_task_end(self, estimator, context):
+        pass
+
+
+class StopAfter(Hooks):
+    """A callback that ends a fit after some epochs."""
+
+    def __init__(self, n_epochs):
+        self.n_epochs = n_epochs
 
     def on_fit_task_end(self, estimator, context):
         return context.task_name == "epoch" and context.task_id + 1 >= self.n_epochs

@@ -31,12 +31,14 @@ from sklearn.base import clone
 
 from posneg_rec import ContrastiveSeqRecommender
 from posneg_rec.accelerated import AcceleratedScorer
+from posneg_rec.inference import JointModel
 from posneg_rec.memory import WeighedMemory
 from posneg_rec.nn import JointEncoder
 from posneg_rec.objectives import JointObjective, PNFRecObjective
+from posneg_rec.queries import Inputs, Queries
 from posneg_rec.recommender import PNFREC
+from posneg_rec.scoring import Scorer
 from posneg_rec.sequences import PackedSequences
-from posneg_rec.serving import Inputs, JointModel, Queries, Scorer
 from posneg_rec.training import train
 
 KINDS = {"PNFRec, published": (PNFREC, PNFRecObjective), "defaults": ({}, JointObjective)}

@@ -1,11 +1,10 @@
 """Scores, the top k and ranks against plain twins; NumPy against what torch trained."""
 
+import copy
 import subprocess
 import sys
-import threading
 import tracemalloc
 from collections import Counter
-from unittest import mock
 
 import numpy as np
 import pytest
@@ -13,12 +12,15 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from test_linalg import blas_of
 from threadpoolctl import threadpool_info
 from tiny import X, Y, tiny
 
-from posneg_rec import selection, serving
+from posneg_rec import inference, scoring, selection
+from posneg_rec.linalg import log_sigmoid
 from posneg_rec.memory import ItemMemory, ItemWeights, TasteWeights, WeighedMemory
 from posneg_rec.nn import Clock, JointEncoder, TwoSidedEncoder
+from posneg_rec.queries import HistoryReader, Inputs, Queries
 from posneg_rec.selection import Filters
 from posneg_rec.sequences import N_GAP_TAGS, Histories, PackedSequences, gap_tags
 
@@ -65,7 +67,7 @@ def inputs_of(lists):
             times[:] = np.nan
     elapsed = np.concatenate([np.empty(0), *elapsed])
     offsets = np.cumsum([0, *map(len, lists)])
-    return serving.Inputs(items, signs.astype(np.int8), tags, elapsed, offsets)
+    return Inputs(items, signs.astype(np.int8), tags, elapsed, offsets)
 
 
 def torch_states(model, lists):
@@ -93,7 +95,7 @@ def torch_states(model, lists):
 
 def ready(kind, parameters, n_heads=1):
     """The same model in NumPy."""
-    method = serving.METHODS["joint" if kind is JointEncoder else "pnfrec"]
+    method = inference.METHODS["joint" if kind is JointEncoder else "pnfrec"]
     return method(parameters, n_heads, EDGES)
 
 
@@ -119,13 +121,6 @@ def test_encodes_as_it_was_trained_in_any_company(kind, n_heads, n_layers, data)
             assert not state.any()
 
 
-@pytest.mark.parametrize("scale", [0.0, 1e-3, 1.0, 1e3])
-def test_states_are_standardised_as_in_training_however_small_they_are(scale):
-    x = scale * np.random.default_rng(0).standard_normal((3, 8), dtype=np.float32)
-    expected = torch.nn.functional.layer_norm(torch.from_numpy(x), (8,)).numpy()
-    np.testing.assert_allclose(serving._standardised(x), expected, rtol=1e-4, atol=1e-5)
-
-
 def test_histories_of_one_length_go_in_portions_that_fit_a_cache(monkeypatch):
     model = ready(JointEncoder, weights(JointEncoder))
     shapes, encode = [], model._encode
@@ -135,7 +130,7 @@ def test_histories_of_one_length_go_in_portions_that_fit_a_cache(monkeypatch):
         return encode(items, *tags)
 
     monkeypatch.setattr(model, "_encode", spy)
-    monkeypatch.setattr(serving, "_MAX_EVENTS", 7)
+    monkeypatch.setattr(inference, "_MAX_EVENTS", 7)
     lengths = [3, 0, 3, 1, 3, 3, 3]
     states = model.encode(inputs_of([[(i, 1, 0) for i in range(length)] for length in lengths]))
     assert sorted(shapes) == [(1, 1), (1, 3), (2, 3), (2, 3)]
@@ -182,14 +177,8 @@ def scores_after(model, events, times=None, **options):
 
 
 def queries_before(packed, users, stops, likes_only, max_len=6):
-    return serving.Queries.before(
-        packed,
-        np.asarray(users),
-        np.asarray(stops),
-        max_len=max_len,
-        likes_only=likes_only,
-        gap_edges=EDGES,
-    )
+    reader = HistoryReader(packed, max_len=max_len, likes_only=likes_only, gap_edges=EDGES)
+    return reader.before(np.asarray(users), np.asarray(stops))
 
 
 # Few distinct values make ties, -inf makes shortfalls.
@@ -207,7 +196,7 @@ def ranking(row):
 @given(SCORES, st.integers(1, 12))
 def test_top_k_is_the_head_of_the_sorted_catalogue(scores, k):
     before = scores.copy()
-    codes, best = serving.top_k(scores, k)
+    codes, best = scoring.top_k(scores, k)
     assert codes.shape == best.shape == (len(scores), k)
     for row, row_codes, row_best in zip(scores, codes, best, strict=True):
         expected = ranking(row)[:k]
@@ -221,7 +210,7 @@ def test_target_rank_is_its_place_in_the_sorted_catalogue(scores, data):
     n_items = scores.shape[1]
     targets = np.array([data.draw(st.integers(-1, n_items - 1)) for _ in scores])
     for row, target, rank in zip(
-        scores, targets, serving.target_ranks(scores, targets), strict=True
+        scores, targets, scoring.target_ranks(scores, targets), strict=True
     ):
         order = ranking(row)
         assert rank == (order.index(target) + 1 if target in order else n_items + 1)
@@ -278,7 +267,7 @@ LIKES, DISLIKES = np.arange(2 * N_ITEMS).reshape(2, N_ITEMS) ** 2 % 7
 
 
 def scorer(kind, parameters, queries, **options):
-    return serving.Scorer(ready(kind, parameters), LIKES, DISLIKES, queries, **options)
+    return scoring.Scorer(ready(kind, parameters), LIKES, DISLIKES, queries, **options)
 
 
 def plain_scores(asked):
@@ -437,7 +426,7 @@ def test_any_tiles_give_what_all_scores_at_once_give(
             liked = asked.memory.taste_weights.logit(liked, recalled.taste_scores())
         deciding += boosts
         liked += np.float32(asked.liked_shift)
-        deciding += np.float32(asked.aversion) * serving.log_sigmoid(liked)
+        deciding += np.float32(asked.aversion) * log_sigmoid(liked)
     else:
         deciding += boosts
     empty = asked.queries.inputs.lengths[asked.queries.rows] == 0
@@ -445,13 +434,13 @@ def test_any_tiles_give_what_all_scores_at_once_give(
     orders = plain_answers(masked(deciding, asked), asked.filters)
     targets = np.array(data.draw(st.lists(st.integers(-1, 10), min_size=5, max_size=5)))[:n_queries]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(serving, "_TILE_SCORES", tile_scores)
-        patch.setattr(serving, "_TILE_QUERIES", tile_queries)
-        patch.setattr(serving, "_LONG_LIST", long_list)
-        patch.setattr(serving, "_MAX_ROW_SCORES", tile_queries * N_ITEMS)
-        patch.setattr(serving, "_MAX_MARKS", tile_queries * N_ITEMS)
-        patch.setattr(serving, "_MAX_POOLED", 4 * k)  # a few queries at a time
-        patch.setattr(serving, "_MAX_SELECTED", 2 * k)
+        patch.setattr(scoring, "_TILE_SCORES", tile_scores)
+        patch.setattr(scoring, "_TILE_QUERIES", tile_queries)
+        patch.setattr(scoring, "_LONG_LIST", long_list)
+        patch.setattr(scoring, "_MAX_ROW_SCORES", tile_queries * N_ITEMS)
+        patch.setattr(scoring, "_MAX_MARKS", tile_queries * N_ITEMS)
+        patch.setattr(scoring, "_MAX_POOLED", 4 * k)  # a few queries at a time
+        patch.setattr(scoring, "_MAX_SELECTED", 2 * k)
         patch.setattr(selection, "_POOL_OF_GROUPS", 1)  # mostly too small
         codes, scores = asked.top_k(k)
         rows = [asked.row(query) for query in range(n_queries)]
@@ -473,6 +462,18 @@ def test_any_tiles_give_what_all_scores_at_once_give(
         assert rank == (order.index(target) + 1 if target in order else N_ITEMS + 1)
 
 
+@given(data=st.data())
+def test_an_answer_does_not_depend_on_what_was_asked_before(data):
+    fresh = data.draw(scorers(JointEncoder))
+    used = copy.copy(fresh)
+    used.parts_of(np.arange(N_ITEMS))  # for which a memory reads all of the queries
+    used.query_vectors()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(scoring, "_MAX_POOLED", 1)  # pools of one query at a time
+        for one, other in zip(fresh.top_k(3), used.top_k(3), strict=True):
+            np.testing.assert_array_equal(one, other)
+
+
 def wide_scorer(n_queries, n_items):
     """Many items; nothing seen."""
     rng = np.random.default_rng(0)
@@ -482,9 +483,9 @@ def wide_scorer(n_queries, n_items):
     items = rng.integers(0, n_items, (n_queries, 3)).tolist()
     inputs = inputs_of([[(item, 1, 0) for item in history] for history in items])
     seen = PackedSequences.from_lists([[]] * n_queries)
-    queries = serving.Queries(inputs, np.arange(n_queries), seen, np.empty(0, np.int8))
+    queries = Queries(inputs, np.arange(n_queries), seen, np.empty(0, np.int8))
     counts = np.ones(n_items, np.int64)
-    return serving.Scorer(ready(JointEncoder, parameters), counts, counts, queries)
+    return scoring.Scorer(ready(JointEncoder, parameters), counts, counts, queries)
 
 
 def test_long_lists_and_short_ones_are_heads_of_one_ranking(monkeypatch):
@@ -494,7 +495,7 @@ def test_long_lists_and_short_ones_are_heads_of_one_ranking(monkeypatch):
     asked.model.items[:] = np.arange(n_items)[:, None] % 7 == np.arange(8)
     asked._states = np.eye(8, dtype=np.float32)[:5]
     asked.aversion = 0.0
-    monkeypatch.setattr(serving, "_TILE_SCORES", 5 * 33)
+    monkeypatch.setattr(scoring, "_TILE_SCORES", 5 * 33)
     whole = []
     monkeypatch.setattr(
         asked,
@@ -509,7 +510,7 @@ def test_long_lists_and_short_ones_are_heads_of_one_ranking(monkeypatch):
     for k in (1, 9, 10, 11, 30, 159, 161):
         whole.clear()
         codes, best = asked.top_k(k)
-        assert bool(whole) == (k > n_items * serving._LONG_LIST)
+        assert bool(whole) == (k > n_items * scoring._LONG_LIST)
         np.testing.assert_array_equal(codes, everything[:, :k])
         np.testing.assert_allclose(best, scores[:, :k], rtol=1e-6)
 
@@ -518,7 +519,7 @@ def test_no_array_holds_all_queries_by_all_items(monkeypatch):
     asked = wide_scorer(n_queries=128, n_items=60_000)
     matrix = 4 * 128 * 60_000  # bytes
     for size in ("_TILE_SCORES", "_MAX_ROW_SCORES"):
-        monkeypatch.setattr(serving, size, 2**16)
+        monkeypatch.setattr(scoring, size, 2**16)
     for ask in (lambda: asked.top_k(10), lambda: asked.ranks(np.arange(128))):
         tracemalloc.start()
         try:
@@ -531,7 +532,7 @@ def test_no_array_holds_all_queries_by_all_items(monkeypatch):
 
 def test_tiles_that_cannot_improve_an_answer_are_not_finished(monkeypatch):
     asked = wide_scorer(n_queries=4, n_items=4000)
-    monkeypatch.setattr(serving, "_TILE_SCORES", 4 * 20)
+    monkeypatch.setattr(scoring, "_TILE_SCORES", 4 * 20)
     finished, liked_logits = [], asked.model.liked_logits
 
     def spy(states, items):
@@ -546,7 +547,7 @@ def test_tiles_that_cannot_improve_an_answer_are_not_finished(monkeypatch):
 def test_filters_find_what_stands_far_down(monkeypatch):
     """In tiles that could not improve an answer, and behind a full group."""
     asked = wide_scorer(n_queries=4, n_items=4000)
-    monkeypatch.setattr(serving, "_TILE_SCORES", 4 * 20)
+    monkeypatch.setattr(scoring, "_TILE_SCORES", 4 * 20)
     order, scores = asked.top_k(4000)
     worst, best = order[:, -1], order[:, 0]
     asked.filters = Filters(pinned=worst[:, None])
@@ -567,72 +568,10 @@ def test_filters_find_what_stands_far_down(monkeypatch):
     assert codes.tolist() == expected
 
 
-MATRICES = st.tuples(*[st.integers(0, 3) for _ in range(2)], *[st.integers(1, 40)] * 3)
-
-
-@given(MATRICES, st.integers(1, 300), st.booleans())
-def test_products_in_pieces_are_the_product(shape, small, stacked):
-    n_stacked, seed, m, k, n = shape
-    rng = np.random.default_rng(seed)
-    a = rng.integers(-3, 4, (n_stacked, m, k) if stacked else (m, k)).astype(np.float32)
-    b = rng.integers(-3, 4, (2, 1, k, n) if stacked and seed else (k, n)).astype(np.float32)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(serving, "_SMALL_PRODUCT", small)
-        found = serving._product(a, b)
-    np.testing.assert_array_equal(found, a @ b)
-
-
-def test_no_product_is_large_enough_for_threads(monkeypatch):
-    """What BLAS gets: products of few multiplications, and none of a vector and a matrix."""
-    sizes, matmul = [], np.matmul
-
-    def spy(a, b, **options):
-        sizes.append((a.shape[-2], a.shape[-2] * a.shape[-1] * b.shape[-1]))
-        return matmul(a, b, **options)
-
-    class Spied(np.ndarray):
-        def __matmul__(self, other):
-            return spy(np.asarray(self), np.asarray(other))
-
-    monkeypatch.setattr(np, "matmul", spy)
-    rng = np.random.default_rng(0)
-    for m, k, n in [
-        (1, 128, 128),
-        (100, 128, 256),
-        (97, 64, 5000),
-        (1024, 128, 128),
-        (2, 512, 512),
-    ]:
-        serving._product(rng.random((m, k), np.float32).view(Spied), rng.random((k, n), np.float32))
-    assert min(rows for rows, _ in sizes) >= 2
-    assert max(size for _, size in sizes) <= 2**18
-
-
-def blas_of(monkeypatch, n_threads):
-    library = mock.Mock(num_threads=n_threads)
-    monkeypatch.setattr(serving, "_blas", lambda: mock.Mock(lib_controllers=[library]))
-    return library
-
-
-def test_threads_share_the_jobs_and_pass_errors_on(monkeypatch):
-    library, together = blas_of(monkeypatch, 3), threading.Barrier(3, timeout=20)
-    done = []
-
-    def job(number):
-        together.wait()  # never passed by one thread alone
-        done.append(number)
-
-    serving._for_each(job, range(6))
-    assert sorted(done) == list(range(6))
-    with pytest.raises(ZeroDivisionError):
-        serving._for_each(lambda number: 1 / number, [1, 0, 2])
-    assert not library.set_num_threads.called
-
-
 def test_answers_do_not_depend_on_the_number_of_threads(monkeypatch):
     asked = wide_scorer(n_queries=9, n_items=500)
-    monkeypatch.setattr(serving, "_TILE_QUERIES", 2)
-    monkeypatch.setattr(serving, "_TILE_SCORES", 100)
+    monkeypatch.setattr(scoring, "_TILE_QUERIES", 2)
+    monkeypatch.setattr(scoring, "_TILE_SCORES", 100)
     answers = []
     for n_threads in (1, 3):
         blas_of(monkeypatch, n_threads)
@@ -646,7 +585,7 @@ def test_answers_leave_the_threads_of_the_process_alone():
     before = [(info["filepath"], info["num_threads"]) for info in threadpool_info()]
     counts = []
 
-    class Counting(serving.JointModel):
+    class Counting(inference.JointModel):
         def logits(self, states, items):
             counts.append([(i["filepath"], i["num_threads"]) for i in threadpool_info()])
             return super().logits(states, items)
