@@ -619,7 +619,7 @@ class FittedModel:
                 dislike_aversion=weights[0],
                 device=device,
             )
-            targets = histories.items[stops[part]]
+            targets = histories.codes(stops[part])
             if len(weights) == 1:
                 ranks[0, part] = scorer.ranks(targets)
             else:
@@ -652,7 +652,7 @@ class FittedModel:
             scorer = self._scorer(
                 histories, users[part], stops[part], exclude_seen=False, dislike_aversion=0.0
             )
-            items, memory = histories.items[stops[part]], self.memory
+            items, memory = histories.codes(stops[part]), self.memory
             logits, tastes = scorer.tastes(None if memory is None else memory.items, items)
             if memory is not None:
                 logits = memory.taste_weights.logit(logits, tastes)
@@ -677,9 +677,10 @@ class FittedModel:
             Training part and held-out events.
         held : bool array of shape (n_events,)
         """
-        stops = np.flatnonzero(held & (histories.items >= 0) & (histories.signs != 0))
+        stops = np.flatnonzero(held)
+        stops = stops[(histories.items[stops] >= 0) & (histories.signs[stops] != 0)]
         users = np.searchsorted(histories.offsets, stops, side="right") - 1
-        targets, signs = histories.items[stops], histories.signs[stops]
+        targets, signs = histories.codes(stops), histories.signs[stops]
 
         def scorer_of(kept: NDArray[np.bool_]) -> serving.Scorer:
             return self._scorer(
@@ -710,6 +711,7 @@ class FittedModel:
         device: str = "cpu",
     ) -> serving.Scorer:
         excluded = check_excluded(exclude_seen, self.excludes_seen)
+        histories, users, stops = _of_users(histories, users, stops)
         if not isinstance(excluded, bool):
             latest = _latest(histories, users, stops, excluded)
             filters = replace(filters, denied_rows=(*filters.denied_rows, latest))
@@ -758,6 +760,18 @@ def _parts_of(
     n_seen = np.cumsum(stops - histories.offsets[:-1][users])
     cuts = np.flatnonzero(np.diff(n_seen // _MAX_SEEN)) + 1
     return np.split(np.arange(len(stops)), cuts)
+
+
+def _of_users(
+    histories: Histories, users: NDArray[np.int64], stops: NDArray[np.int64]
+) -> tuple[Histories, NDArray[np.int64], NDArray[np.int64]]:
+    """Leave out the users that nobody asks for: their events take memory and time."""
+    asked, places = np.unique(users, return_inverse=True)
+    if len(asked) == len(histories):
+        return histories, users, stops
+    part = histories.take(asked)
+    shifts = part.offsets[:-1] - histories.offsets[:-1][asked]
+    return part, places, stops + shifts[places]
 
 
 def _latest(

@@ -514,13 +514,15 @@ class LastSeen:
         covered = np.zeros(len(histories.items), dtype=bool)
         if histories.times is None or not self.compares(histories):
             return covered
-        codes = ItemVocabulary(self.users).encode(histories.users)
-        codes = np.repeat(codes, histories.lengths)  # of each event's user
-        known = np.flatnonzero(codes >= 0)
-        times, until = _in_one_unit(
-            (histories.times[known], histories.time_unit), (self.times[codes[known]], self.unit)
-        )
-        covered[known] = times <= until
+        codes_of_users = ItemVocabulary(self.users).encode(histories.users)
+        for users, events, part in histories.parts():
+            codes = np.repeat(codes_of_users[users], part.lengths)  # of each event's user
+            known = np.flatnonzero(codes >= 0)
+            assert part.times is not None
+            times, until = _in_one_unit(
+                (part.times[known], histories.time_unit), (self.times[codes[known]], self.unit)
+            )
+            covered[events][known] = times <= until
         return covered
 
     def merged(self, other: LastSeen | None) -> LastSeen:
