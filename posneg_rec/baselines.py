@@ -29,6 +29,7 @@ from posneg_rec.ids import ItemVocabulary
 from posneg_rec.interactions import (
     Interactions,
     build_histories,
+    check_no_store,
     check_not_empty,
     check_table,
     one_of,
@@ -142,6 +143,7 @@ class _BaselineRecommender(BaseEstimator):
         UserWarning
             If nothing is liked, or a column looks like feedback and none was passed.
         """
+        check_no_store(interactions)
         interactions, feedback = as_frame(interactions), one_of(y, feedback)
         events = read_interactions(
             interactions, feedback, positive_threshold=self.positive_threshold, **self._columns()

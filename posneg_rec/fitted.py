@@ -22,7 +22,7 @@ from posneg_rec import serving
 from posneg_rec._lazy import lazy
 from posneg_rec.explanation import Explanation
 from posneg_rec.filters import Asked, check_excluded, read_filters
-from posneg_rec.frames import is_history, is_sparse, is_vector
+from posneg_rec.frames import is_history, is_sparse, is_store, is_vector
 from posneg_rec.ids import ItemVocabulary, complete_ids
 from posneg_rec.interactions import (
     Interactions,
@@ -236,12 +236,13 @@ class FittedModel:
     def read(
         self, interactions: Any, feedback: Any, columns: Mapping[str, str | int | None]
     ) -> Interactions:
-        """Read a table or a list of histories as the fit did."""
+        """Read a table, a list of histories or a store as the fit did."""
+        is_told = feedback is not None or is_store(interactions)
         return read_interactions(
             interactions,
             feedback,
             positive_threshold=self.positive_threshold,
-            feedback_coding=self.feedback_coding if feedback is not None else None,
+            feedback_coding=self.feedback_coding if is_told else None,
             **columns,
         )
 

@@ -15,7 +15,7 @@ from posneg_rec._sklearn import check_sample_weight
 from posneg_rec.checkpoint import Checkpoint, digest
 from posneg_rec.columns import ROLES
 from posneg_rec.fitted import FittedModel
-from posneg_rec.frames import is_table
+from posneg_rec.frames import is_store, is_table
 from posneg_rec.ids import ItemVocabulary
 from posneg_rec.interactions import (
     Interactions,
@@ -216,9 +216,7 @@ def fit_model(
 
     memory = None
     if params["item_memory"] and objective_class.has_memory and len(objective.trainable_users()):
-        memory = _memory(
-            histories, stops, n_items, weights, before, excludes_seen=excludes_seen
-        )
+        memory = _memory(histories, stops, n_items, weights, before, excludes_seen=excludes_seen)
 
     def at(weights: Weights, log: list[EpochLog]) -> FittedModel:
         return replace(base, weights=weights, history=logged(log))
@@ -280,7 +278,8 @@ def fit_model(
         )
         kept = None if weights_of_first is None else WeighedMemory(memory.items, *weights_of_first)
         fitted = replace(fitted, memory=kept)
-    if feedback is not None or not log:
+    is_told = interactions.has_feedback if is_store(interactions) else feedback is not None
+    if is_told or not log:
         _warn_of_what_was_not_learned(fitted, events, is_trained=bool(log))
     return fitted
 
@@ -458,12 +457,13 @@ def _read_validation_set(
 
     Returns its histories, and the ids of items that those rows lack.
     """
+    is_told = feedback is not None or is_store(interactions)
     try:
         events = read_interactions(
             interactions,
             feedback,
             positive_threshold=params["positive_threshold"],
-            feedback_coding=None if feedback is None else trained.feedback_coding,
+            feedback_coding=trained.feedback_coding if is_told else None,
             **{f"{role}_column": params[f"{role}_column"] for role in ROLES},
         )
         check_not_empty(events)
@@ -528,7 +528,9 @@ def _warn_of_what_was_trained_on(
     histories, n_items = validation.histories, int(trained.items.max(initial=0)) + 1
     users = ItemVocabulary(trained.users).encode(histories.users)[validation.users]
     items = histories.items[validation.targets]
-    met = np.repeat(np.arange(len(trained)), trained.lengths) * n_items + trained.items
+    known = np.unique(users[users >= 0])
+    those = trained.take(known)
+    met = np.repeat(known, those.lengths) * n_items + those.items
     leaks = (users >= 0) & (items >= 0) & np.isin(users * n_items + items, met)
     last_seen = LastSeen.of(trained)
     if last_seen is not None and histories.times is not None:

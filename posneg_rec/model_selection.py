@@ -23,7 +23,7 @@ from sklearn.utils import check_scalar
 from posneg_rec.columns import ROLES
 from posneg_rec.frames import as_array, full_name, is_frame, is_table
 from posneg_rec.ids import ItemVocabulary, as_column
-from posneg_rec.interactions import Interactions, read_interactions
+from posneg_rec.interactions import Interactions, check_no_store, read_interactions
 from posneg_rec.sequences import Histories, shorten
 
 __all__ = [
@@ -465,6 +465,7 @@ def leaking_rows(
     >>> leaking_rows(interactions, *next(KFold(2).split(interactions)))
     array([0, 1])
     """
+    check_no_store(interactions)
     table = read_interactions(
         interactions, user_column=user_column, item_column=item_column, time_column=time_column
     )
@@ -614,6 +615,7 @@ def _read(splitter: Any, X: Any, y: Any = None, **options: Any) -> Interactions:
             f"{name} cuts inside a user's history and yields row indices, which a list of "
             "histories does not have. Pass a table (user, item, time), or use UserHoldoutSplit."
         )
+    check_no_store(X)
     columns = {f"{role}_column": getattr(splitter, f"{role}_column") for role in ROLES}
     try:
         return read_interactions(X, y, **columns, **options)

@@ -25,7 +25,7 @@ from posneg_rec.answering import AnsweringMixin
 from posneg_rec.checkpoint import Checkpoint
 from posneg_rec.fitted import FittedModel
 from posneg_rec.fitting import fit_model
-from posneg_rec.frames import as_frame, is_table
+from posneg_rec.frames import as_frame, is_store, is_table
 from posneg_rec.interactions import build_histories, check_table, one_of
 from posneg_rec.metrics import TargetRanks, recommender_scorer
 from posneg_rec.model_selection import find_targets, warn_if_future_leaks
@@ -352,12 +352,13 @@ class ContrastiveSeqRecommender(CallbackSupportMixin, AnsweringMixin, BaseEstima
 
         Parameters
         ----------
-        interactions : frame, array of shape (n_rows, >= 2) or list of histories
+        interactions : frame, array of shape (n_rows, >= 2), list of histories or store
             One row per event: user, item and, if there is one, time. Columns are found as
             :class:`ContrastiveSeqRecommender` describes. Rows of one user are put in time order;
             equal times keep the order of the rows, and without a time column the rows' order is
             the order in time. A list of histories has one list of item ids, oldest first, per
-            user.
+            user. An :class:`~posneg_rec.store.InteractionStore` holds more than memory does, and
+            the feedback as well.
         y : array-like of shape (n_rows,), list of lists, or None
             The feedback, how each event was received: bool, {0, 1}, {-1, 1}, {-1, 0, 1} (0 is
             neutral) or, with `positive_threshold`, graded. None means that everything was liked.
@@ -519,9 +520,13 @@ class ContrastiveSeqRecommender(CallbackSupportMixin, AnsweringMixin, BaseEstima
         """Check that there is all that early stopping needs, in the columns of the fit."""
         if X_val is None:
             raise ValueError("y_val is provided, but X_val was not provided.")
-        if feedback is not None and y_val is None:
+        has_y, has_y_val = (
+            rows.has_feedback if is_store(rows) else told is not None
+            for rows, told in ((interactions, feedback), (X_val, y_val))
+        )
+        if has_y and not has_y_val:
             raise ValueError("X_val is provided, but y_val was not provided, and there is a y.")
-        if feedback is None and y_val is not None:
+        if has_y_val and not has_y:
             raise ValueError(
                 "y_val is provided, but y was not: all of X would count as liked, but not all of "
                 "X_val. Pass both or neither."
@@ -531,7 +536,7 @@ class ContrastiveSeqRecommender(CallbackSupportMixin, AnsweringMixin, BaseEstima
                 "X_val is what early stopping ranks, but early_stopping=False. Pass "
                 "early_stopping=True, or no X_val."
             )
-        if is_table(X_val):
+        if is_table(X_val) and not is_store(X_val):
             probe = BaseEstimator()
             for name, value in _columns_in(interactions).items():
                 setattr(probe, f"{name}_", value)
@@ -792,6 +797,8 @@ class ContrastiveSeqRecommender(CallbackSupportMixin, AnsweringMixin, BaseEstima
 
     def _check_columns(self, interactions: Any) -> None:
         """Check that the columns are those of the fit, in number and name."""
+        if is_store(interactions):
+            return  # its columns were found when it was built
         if is_table(interactions):
             check_table(interactions)  # to which scikit-learn's errors would be another's
             validate_data(self, interactions, reset=False, skip_check_array=True)
@@ -864,6 +871,9 @@ def _columns_in(interactions: Any) -> dict[str, Any]:
     """Find the number and the names of columns as scikit-learn does."""
     if not is_table(interactions):
         return {}
+    if is_store(interactions):
+        names = np.array(interactions.names, dtype=object)
+        return {"n_features_in": len(names), "feature_names_in": names}
     check_table(interactions)
     probe = BaseEstimator()
     validate_data(probe, interactions, skip_check_array=True)
