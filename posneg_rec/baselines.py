@@ -299,7 +299,7 @@ class _BaselineRecommender(BaseEstimator):
         )
         return TargetRanks(
             users=histories.users[users],
-            rows=histories.rows[stops],
+            rows=histories.rows[stops].astype(np.int64),
             signs=histories.signs[stops],
             ranks=ranks,
             n_items=len(fitted.items),

@@ -148,10 +148,10 @@ def fit_model(
                 _warn_of_what_was_trained_on(validation, histories, excludes_seen)
         elif params["early_stopping"] and not partial:
             can_be_hit = ~repeats if excludes_seen else np.full(len(repeats), True)
+            del repeats
             validation = _hold_out(
                 histories, can_be_hit, n_items, params["validation_fraction"], rng
             )
-        del repeats
     if validation is not None and others is None:
         stops = validation.stops
     if before is not None:
@@ -193,10 +193,11 @@ def fit_model(
 
     # Until the end, counts are of the training part alone: they rank where nothing else does.
     new = _new(histories, weights, before)
-    counted = _counts(histories, n_items, new, before)
-    likes, dislikes = counted
+    likes, dislikes = counted = _counts(histories, n_items, new, before)
     if stops is not None:
-        likes, dislikes = _counts(histories, n_items, _but(new, stops, histories), before)
+        new[ranges(stops, histories.offsets[1:] - stops)] = False
+        likes, dislikes = _counts(histories, n_items, new, before)
+    del new
     base = FittedModel(
         method=params["objective"],
         n_heads=params["n_heads"],
@@ -558,15 +559,6 @@ def _new(
     if before is not None and before.last_seen is not None:
         new &= ~before.last_seen.covers(histories)
     return new
-
-
-def _but(
-    new: NDArray[np.bool_], stops: NDArray[np.int64], histories: Histories
-) -> NDArray[np.bool_]:
-    """Leave out the events of each user from its stop on."""
-    left = new.copy()
-    left[ranges(stops, histories.offsets[1:] - stops)] = False
-    return left
 
 
 def _counts(

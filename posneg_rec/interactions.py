@@ -471,6 +471,8 @@ def _factorized(
             return codes, as_objects(values)
         values = column.drop_nulls().unique().to_list()
         codes = np.full(len(column), -1)
+        if not values:  # which no library replaces by nothing
+            return codes, as_objects(values)
         codes[~column.is_null().to_numpy()] = (
             column.drop_nulls()
             .replace_strict(values, list(range(len(values))), return_dtype=nw.Int64)

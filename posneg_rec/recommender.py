@@ -718,7 +718,7 @@ class ContrastiveSeqRecommender(CallbackSupportMixin, AnsweringMixin, BaseEstima
         answers = [
             TargetRanks(
                 users=histories.users[users],
-                rows=histories.rows[stops],
+                rows=histories.rows[stops].astype(np.int64),
                 signs=histories.signs[stops],
                 ranks=of_one,
                 n_items=len(fitted.items),

@@ -194,8 +194,8 @@ class Histories:
     users : ndarray of shape (n_users,), dtype=int64, float64 or object
         Raw ids, ascending.
     items : ndarray of shape (n_events,), dtype=int64
-        Item codes; -1 for an item that the vocabulary does not know. Of a store they are int32,
-        until :meth:`take`, :meth:`select` or :meth:`codes` makes them what they are said to be.
+        Item codes; -1 for an item that the vocabulary does not know. These and `rows` are int32
+        of a store, until :meth:`take`, :meth:`select` or :meth:`codes` makes int64 of them.
     signs : ndarray of shape (n_events,), dtype=int8
         +1 liked, -1 disliked, 0 neutral.
     times : ndarray of shape (n_events,), dtype=int64 or float64, or None
@@ -374,7 +374,7 @@ class Histories:
             self.codes(events),
             self.signs.take(events),
             None if self.times is None else self.times.take(events),
-            self.rows.take(events),
+            self.rows.take(events).astype(np.int64, copy=False),
             offsets,
             self.time_unit,
         )

@@ -114,6 +114,7 @@ class InteractionStore:
         head = reader.head
         self.n_rows, self.n_events = head["n_rows"], head["n_events"]
         self.feedback_coding, self.has_feedback = head["feedback_coding"], head["has_feedback"]
+        self._has_zeros: bool = head["has_zeros"]
         threshold = head["positive_threshold"]
         self.positive_threshold: float | tuple[float, float] | None = (
             (threshold[0], threshold[1]) if isinstance(threshold, list) else threshold
@@ -198,9 +199,7 @@ class InteractionStore:
         duckdb, pyarrow = _needed("duckdb"), _needed("pyarrow")
         target = Path(path)
         if os.path.lexists(target):
-            raise ValueError(
-                f"{shorten(str(target))} is there already: remove it, or pass another path."
-            )
+            raise ValueError(f"{target} is there already: remove it, or pass another path.")
         if feedback_coding not in (None, *_CODINGS):
             raise ValueError(
                 f"feedback_coding must be one of {', '.join(_CODINGS)}, got "
@@ -254,7 +253,8 @@ class InteractionStore:
                 f"the model has {shorten(positive_threshold)}: set the model's, or build the store "
                 "anew."
             )
-        if {feedback_coding, self.feedback_coding} == {"binary", "signed"}:
+        codings = feedback_coding, self.feedback_coding
+        if codings == ("binary", "signed") or (codings == ("signed", "binary") and self._has_zeros):
             kinds = {"binary": "disliked", "signed": "neutral"}
             raise ValueError(
                 f"In the store 0 is {kinds[self.feedback_coding]}, in the model it is "
@@ -321,15 +321,15 @@ def _of_parquet(path: Path, pyarrow: Any) -> tuple[Any, Callable[[list[str]], It
     parquet = import_module("pyarrow.parquet")
     paths = sorted(path.glob("*.parquet")) if path.is_dir() else [path]
     if not paths:
-        raise ValueError(f"{shorten(str(path))} holds no file *.parquet.")
+        raise ValueError(f"{path} holds no file *.parquet.")
 
     def opened(one: Path) -> Any:
         try:
             return parquet.ParquetFile(one)
         except FileNotFoundError:
-            raise ValueError(f"There is no file {shorten(str(one))}.") from None
+            raise ValueError(f"There is no file {one}.") from None
         except (pyarrow.ArrowException, OSError) as error:
-            raise ValueError(f"{shorten(str(one))} is no parquet file: {error!s:.100}") from error
+            raise ValueError(f"{one} is no parquet file: {error!s:.100}") from error
 
     with opened(paths[0]) as first:
         schema = first.schema_arrow
@@ -339,7 +339,7 @@ def _of_parquet(path: Path, pyarrow: Any) -> tuple[Any, Callable[[list[str]], It
             with opened(one) as file:
                 if not file.schema_arrow.equals(schema):
                     raise ValueError(
-                        f"{shorten(str(one))} has other columns than {shorten(str(paths[0]))}: all "
+                        f"{one} has other columns than {paths[0]}: all "
                         "files must have the same, in the same order and of the same types."
                     )
                 yield from file.iter_batches(_BATCH, columns=names)
@@ -397,8 +397,10 @@ class _Staged:
         #: The columns that are looked at.
         self.read = [*self.columns.values(), *([] if feedback is None else [feedback])]
         self.n_rows = self.n_events = 0
-        self.users, self.items = (ItemVocabulary(np.empty(0, np.int64)) for _ in range(2))
+        self.users: ItemVocabulary | None = None
+        self.items: ItemVocabulary | None = None
         self.codings: set[str] = set()
+        self.has_zeros = False  # as numbers, which booleans have none of
         self.kinds: dict[str, Any] = {}
 
     def add(self, batch: Any) -> None:
@@ -441,6 +443,7 @@ class _Staged:
         self.codings.add(coding)
         if coding == "binary" and self.coding is None:
             signs, _ = read("signed")
+        self.has_zeros |= coding == "binary" and not (self.coding is None and signs.all())
         return signs
 
     def _path(self, name: str) -> Path:
@@ -471,6 +474,7 @@ class _Staged:
                 "liked",
             )
         )
+        assert self.users is not None and self.items is not None
         coding = self._coding()
         arrays = _Writer(self.folder)
         ranks = {}
@@ -481,9 +485,10 @@ class _Staged:
             arrays.write_ids(f"{name}s", vocabulary.items[order])
         time = self.kinds["times"]
         dtypes = {name: dtype or time for name, dtype in _SORTED.items() if dtype or time}
+        kept = dtypes | ({"row": "<i4"} if self.n_rows < 2**31 else {})
         n_of_user = np.zeros(len(self.users), np.int64)
         for batch in self._sorted(duckdb, pyarrow, dtypes, ranks, is_binary=coding == "binary"):
-            for name, dtype in dtypes.items():
+            for name, dtype in kept.items():
                 arrays.append(name, batch.column(name).to_numpy(zero_copy_only=False), dtype)
             np.add.at(n_of_user, batch.column("user").to_numpy(), 1)
         for name in dtypes:
@@ -498,6 +503,7 @@ class _Staged:
             "n_events": self.n_events,
             "feedback_coding": coding,
             "has_feedback": self.feedback is not None,
+            "has_zeros": self.has_zeros,
             "positive_threshold": list(threshold) if isinstance(threshold, tuple) else threshold,
             "time_unit": self.kinds["time units"],
             "columns": self.columns,
@@ -551,11 +557,11 @@ class _Staged:
 
 
 def _joined(
-    vocabulary: ItemVocabulary, ids: NDArray[Any], codes: NDArray[np.integer], name: str
+    vocabulary: ItemVocabulary | None, ids: NDArray[Any], codes: NDArray[np.integer], name: str
 ) -> tuple[ItemVocabulary, NDArray[np.int32]]:
-    """Give ids of a batch codes among those of all batches."""
+    """Give ids of a batch codes among those of all batches, of which some may have come before."""
     try:
-        vocabulary = vocabulary.extended(ids)
+        vocabulary = ItemVocabulary(ids) if vocabulary is None else vocabulary.extended(ids)
     except TypeError as error:
         raise TypeError(f"The {name} of the batches differ in type: {error}") from error
     if len(vocabulary) >= 2**31:
@@ -605,7 +611,8 @@ class _Reader:
             with open(os.path.join(path, _HEAD), encoding="utf-8") as file:
                 head = json.load(file)
         except (OSError, ValueError) as error:
-            self.refuse(f"is no store: it has no {_HEAD} that could be read ({error!s:.100})")
+            reason = error.strerror if isinstance(error, OSError) else error
+            self.refuse(f"is no store: it has no {_HEAD} that could be read ({reason!s:.100})")
         if not isinstance(head, dict) or "posneg_rec_store" not in head:
             self.refuse(f"is no store: its {_HEAD} is another's")
         if head["posneg_rec_store"] != _FORMAT:
@@ -617,6 +624,7 @@ class _Reader:
             "n_rows": int,
             "n_events": int,
             "has_feedback": bool,
+            "has_zeros": bool,
             "columns": dict,
             "names": list,
             "arrays": dict,
@@ -629,7 +637,7 @@ class _Reader:
         self.head, self.arrays = head, head["arrays"]
 
     def refuse(self, fault: str) -> NoReturn:
-        raise ValueError(f"{shorten(self.path)} {fault}. Build the store anew.")
+        raise ValueError(f"{self.path} {fault}. Build the store anew.")
 
     def array(self, name: str) -> NDArray[Any]:
         """Map an array whose size and checksum are right."""

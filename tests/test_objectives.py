@@ -434,6 +434,37 @@ def test_drawn_negatives_come_as_often_as_they_are_said_to(events, dislikes, n_n
     assert (np.abs(drawn - expected) < 6 * np.sqrt(expected / 600)).all()
 
 
+@given(
+    st.lists(st.lists(st.integers(0, 5), min_size=1, max_size=4), min_size=1, max_size=5), st.data()
+)
+def test_what_is_held_out_is_drawn_as_if_it_were_not_there(lists, data):
+    kept = [data.draw(st.integers(1, len(items))) for items in lists]
+    packed = PackedSequences.from_lists(lists)
+    spans = objectives._Spans(packed.offsets[:-1], np.array(kept))
+    trained = [item for items, n in zip(lists, kept, strict=True) for item in items[:n]]
+    whole = objectives._NegativeSampler(packed.values.astype(np.int32), 9, spans)
+    alone = objectives._NegativeSampler(np.array(trained), 9)
+    for drawn, expected in zip(
+        *(each.draw(np.random.default_rng(0), 6, np.array([2])) for each in (whole, alone)),
+        strict=True,
+    ):
+        assert drawn.tolist() == expected.tolist()
+
+
+@BOTH
+def test_training_up_to_stops_is_training_on_what_is_before_them(kind):
+    rows = np.array([*EVENTS, (0, 5, 1), (1, 3, -1), (1, 4, 1)])
+    interactions = read_interactions(rows[:, :2], rows[:, 2])
+    histories = build_histories(interactions, ItemVocabulary.from_ids(rows[:, 1]))
+    stops = histories.offsets[1:] - np.array([1, 2])
+    settings = with_settings(n_negatives=3, windows="random", contrastive_negatives="past")
+    alone = kind(histories.take([0, 1], stops), settings)
+    until = kind(histories, settings, stops=stops)
+    assert until.n_positions() == alone.n_positions() == 8
+    (one, _), (other, _) = run(alone), run(until)
+    assert all(value.tobytes() == other[name].tobytes() for name, value in one.items())
+
+
 @BOTH
 def test_sampled_steps_move_only_the_items_they_touch(kind):
     made = objective(EVENTS, kind, n_negatives=3, max_epochs=1)
