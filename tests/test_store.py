@@ -25,6 +25,7 @@ from posneg_rec.store import InteractionStore
 pytest.importorskip("duckdb")
 pa = pytest.importorskip("pyarrow")
 pc = pytest.importorskip("pyarrow.compute")
+pytestmark = pytest.mark.usefixtures("few_steps")
 
 
 @pytest.fixture(scope="module", autouse=True)
