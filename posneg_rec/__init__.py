@@ -24,6 +24,7 @@ if TYPE_CHECKING:
         recommender,
         reporting,
         serving,
+        store,
     )
     from posneg_rec.pipeline import make_recommender_pipeline
     from posneg_rec.preprocessing import RareItemMasker, SequenceBuilder
@@ -49,6 +50,7 @@ __all__ = [
     "recommender",
     "reporting",
     "serving",
+    "store",
 ]
 
 _MODULE_OF = {

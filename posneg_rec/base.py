@@ -15,7 +15,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from posneg_rec.answering import AnsweringMixin
 from posneg_rec.columns import columns_of
 from posneg_rec.fitted import FittedModel
-from posneg_rec.frames import as_frame, is_table
+from posneg_rec.frames import as_frame, is_store, is_table
 from posneg_rec.interactions import build_histories, check_table, one_of
 from posneg_rec.metrics import recommender_scorer
 from posneg_rec.model_selection import find_targets, warn_if_future_leaks
@@ -43,7 +43,7 @@ class Targets(NamedTuple):
         return [
             TargetRanks(
                 users=histories.users[self.users],
-                rows=histories.rows[stops],
+                rows=histories.rows[stops].astype(np.int64),
                 signs=histories.signs[stops],
                 ranks=of_one,
                 n_items=len(self.fitted.items),
@@ -121,6 +121,9 @@ def columns_in(interactions: Any) -> dict[str, Any]:
     """Find the number and the names of columns as scikit-learn does; none of what is no table."""
     if not is_table(interactions):
         return {}
+    if is_store(interactions):
+        names = np.array(interactions.names, dtype=object)
+        return {"n_features_in": len(names), "feature_names_in": names}
     check_table(interactions)
     probe = BaseEstimator()
     validate_data(probe, interactions, skip_check_array=True)
@@ -129,8 +132,8 @@ def columns_in(interactions: Any) -> dict[str, Any]:
 
 def check_columns_in(name: str, interactions: Any, expected: Mapping[str, Any]) -> None:
     """Check that a table's columns are the expected ones, in scikit-learn's words of `name`."""
-    if not is_table(interactions):
-        return
+    if not is_table(interactions) or is_store(interactions):
+        return  # the columns of a store were found when it was built
     check_table(interactions)  # to which scikit-learn's errors would be another's
     probe = type(name, (BaseEstimator,), {})()
     for field, value in expected.items():

@@ -27,6 +27,7 @@ from posneg_rec.inference import Model
 from posneg_rec.interactions import (
     Interactions,
     build_histories,
+    check_no_store,
     check_not_empty,
     one_of,
     read_interactions,
@@ -129,6 +130,7 @@ class _BaselineRecommender(BaseRecommender):
         UserWarning
             If nothing is liked, or a column looks like feedback and none was passed.
         """
+        check_no_store(interactions)
         interactions, feedback = as_frame(interactions), one_of(y, feedback)
         events = read_interactions(
             interactions, feedback, positive_threshold=self.positive_threshold, **columns_of(self)

@@ -23,6 +23,8 @@ __all__ = ["Checkpoint", "State", "digest"]
 Arrays: TypeAlias = Callable[[str, str, tuple[int, ...] | None], NDArray[Any]]
 
 _PRECISIONS = ("float32", "bfloat16")
+# Numbers of an array, which may be mapped from a disk, that are looked at together.
+_AT_ONCE = 2**20
 
 
 class State(NamedTuple):
@@ -37,9 +39,13 @@ def digest(*parts: Any) -> str:
     found = hashlib.sha256()
     for part in parts:
         if isinstance(part, np.ndarray) and part.dtype.kind != "O":
-            part = np.ascontiguousarray(part, part.dtype.newbyteorder("<"))
-            found.update(f"{part.dtype.str}{part.shape}".encode())
-            found.update(part.reshape(-1).view(np.uint8).data)
+            # Codes are the same codes however wide they are kept.
+            dtype = np.dtype("<i8") if part.dtype == np.int32 else part.dtype.newbyteorder("<")
+            found.update(f"{dtype.str}{part.shape}".encode())
+            flat = part.reshape(-1)
+            for start in range(0, len(flat), _AT_ONCE):
+                piece = np.ascontiguousarray(flat[start : start + _AT_ONCE], dtype)
+                found.update(piece.view(np.uint8).data)
         else:
             part = part.tolist() if isinstance(part, np.ndarray) else part
             found.update(f"{type(part).__name__}{part!r}".encode(errors="surrogatepass"))

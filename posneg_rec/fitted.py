@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import sys
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -21,7 +21,7 @@ from numpy.typing import ArrayLike, NDArray
 from posneg_rec._lazy import lazy
 from posneg_rec.explanation import Explanation
 from posneg_rec.filters import Asked, check_excluded, read_filters
-from posneg_rec.frames import is_history, is_sparse, is_vector
+from posneg_rec.frames import is_history, is_sparse, is_store, is_vector
 from posneg_rec.ids import ItemVocabulary, complete_ids
 from posneg_rec.inference import METHODS, Model
 from posneg_rec.interactions import (
@@ -238,12 +238,13 @@ class FittedModel:
     def read(
         self, interactions: Any, feedback: Any, columns: Mapping[str, str | int | None]
     ) -> Interactions:
-        """Read a table or a list of histories as the fit did."""
+        """Read a table, a list of histories or a store as the fit did."""
+        is_told = feedback is not None or is_store(interactions)
         return read_interactions(
             interactions,
             feedback,
             positive_threshold=self.positive_threshold,
-            feedback_coding=self.feedback_coding if feedback is not None else None,
+            feedback_coding=self.feedback_coding if is_told else None,
             **columns,
         )
 
@@ -597,17 +598,16 @@ class FittedModel:
         if not self.dislikes.any():
             weights = [0.0] * len(weights)  # who never met a dislike cannot foretell one
         ranks = np.empty((len(weights), len(stops)), dtype=np.int64)
-        reader = self._reader(histories)
-        for part in _parts_of(histories, users, stops):
+        for part, reader, of_users, at in self._in_parts(histories, users, stops):
             scorer = self._scorer(
                 reader,
-                users[part],
-                stops[part],
+                of_users,
+                at,
                 exclude_seen=exclude_seen,
                 dislike_aversion=weights[0],
                 device=device,
             )
-            targets = histories.items[stops[part]]
+            targets = reader.histories.codes(at)
             if len(weights) == 1:
                 ranks[0, part] = scorer.ranks(targets)
             else:
@@ -636,12 +636,9 @@ class FittedModel:
             )
         chances = np.empty(len(stops))
         likes, dislikes = self.likes + 1.0, self.dislikes + 1.0
-        reader = self._reader(histories)
-        for part in _parts_of(histories, users, stops):
-            scorer = self._scorer(
-                reader, users[part], stops[part], exclude_seen=False, dislike_aversion=0.0
-            )
-            items, memory = histories.items[stops[part]], self.memory
+        for part, reader, of_users, at in self._in_parts(histories, users, stops):
+            scorer = self._scorer(reader, of_users, at, exclude_seen=False, dislike_aversion=0.0)
+            items, memory = reader.histories.codes(at), self.memory
             logits, tastes = scorer.tastes(None if memory is None else memory.items, items)
             if memory is not None:
                 logits = memory.taste_weights.logit(logits, tastes)
@@ -665,10 +662,11 @@ class FittedModel:
             Training part and held-out events.
         held : bool array of shape (n_events,)
         """
-        stops = np.flatnonzero(held & (histories.items >= 0) & (histories.signs != 0))
+        stops = np.flatnonzero(held)
+        stops = stops[(histories.items[stops] >= 0) & (histories.signs[stops] != 0)]
         users = np.searchsorted(histories.offsets, stops, side="right") - 1
-        targets, signs = histories.items[stops], histories.signs[stops]
-
+        histories, users, stops = _of_users(histories, users, stops)
+        targets, signs = histories.codes(stops), histories.signs[stops]
         reader = self._reader(histories)
 
         def scorer_of(kept: NDArray[np.bool_]) -> Scorer:
@@ -687,6 +685,14 @@ class FittedModel:
                 lambda block: scorer.parts(items, taste_weights, block), targets[liked]
             )
         return WeighedMemory(items, next_weight, taste_weights)
+
+    def _in_parts(
+        self, histories: Histories, users: NDArray[np.int64], stops: NDArray[np.int64]
+    ) -> Iterator[tuple[NDArray[np.int64], HistoryReader, NDArray[np.int64], NDArray[np.int64]]]:
+        """Yield some targets at a time, a reader of their users alone, and both places there."""
+        for part in _parts_of(histories, users, stops):
+            of_part, of_users, at = _of_users(histories, users[part], stops[part])
+            yield part, self._reader(of_part), of_users, at
 
     def _reader(self, histories: Histories) -> HistoryReader:
         return HistoryReader(
@@ -755,6 +761,18 @@ def _parts_of(
     n_seen = np.cumsum(stops - histories.offsets[:-1][users])
     cuts = np.flatnonzero(np.diff(n_seen // _MAX_SEEN)) + 1
     return np.split(np.arange(len(stops)), cuts)
+
+
+def _of_users(
+    histories: Histories, users: NDArray[np.int64], stops: NDArray[np.int64]
+) -> tuple[Histories, NDArray[np.int64], NDArray[np.int64]]:
+    """Leave out the users that nobody asks for: their events take memory and time."""
+    asked, places = np.unique(users, return_inverse=True)
+    if len(asked) == len(histories):
+        return histories, users, stops
+    part = histories.take(asked)
+    shifts = part.offsets[:-1] - histories.offsets[:-1][asked]
+    return part, places, stops + shifts[places]
 
 
 def _latest(

@@ -15,7 +15,7 @@ from posneg_rec._sklearn import check_sample_weight
 from posneg_rec.checkpoint import Checkpoint, digest
 from posneg_rec.columns import ROLES
 from posneg_rec.fitted import FittedModel
-from posneg_rec.frames import is_table
+from posneg_rec.frames import is_store, is_table
 from posneg_rec.ids import ItemVocabulary
 from posneg_rec.interactions import (
     Interactions,
@@ -26,7 +26,7 @@ from posneg_rec.interactions import (
 from posneg_rec.memory import ItemMemory, WeighedMemory
 from posneg_rec.metrics import gain
 from posneg_rec.model_selection import FutureLeakWarning, LastSeen
-from posneg_rec.sequences import Histories, gap_edges, preview, shorten
+from posneg_rec.sequences import Histories, gap_edges, preview, ranges, shorten
 
 if TYPE_CHECKING:
     from posneg_rec.momentum import Momentum
@@ -41,6 +41,9 @@ _MAX_VALIDATION_EVENTS = 10
 _MAX_VALIDATION_TARGETS, _MAX_VALIDATION_SCORES = 2**12, 2**28
 # From this share of repeated events on, users are taken to come back to what they met.
 _REPEATING = 0.1
+# Of very many events the users of so many, evenly spread, tell the ranges of time and what goes
+# with what: quantiles to a fortieth of a percent, and neighbours of any item that is met.
+_MOST_GAPS, _MOST_REMEMBERED = 2**22, 2**24
 
 
 def fit_model(
@@ -128,7 +131,9 @@ def fit_model(
         rng.bit_generator.state = start
     initial = before.grown(n_items, rng) if before else None
 
-    training, validation = histories, None
+    # Where the events of each user end that are trained on; None for all of them.
+    stops: NDArray[np.int64] | None = None
+    validation = None
     if before is not None:
         excludes_seen = before.excludes_seen
     else:
@@ -143,12 +148,16 @@ def fit_model(
                 _warn_of_what_was_trained_on(validation, histories, excludes_seen)
         elif params["early_stopping"] and not partial:
             can_be_hit = ~repeats if excludes_seen else np.full(len(repeats), True)
+            del repeats
             validation = _hold_out(
                 histories, can_be_hit, n_items, params["validation_fraction"], rng
             )
     if validation is not None and others is None:
-        training = histories.select(~validation.held)
-    edges = before.gap_edges if before else gap_edges(training.gaps())
+        stops = validation.stops
+    if before is not None:
+        edges = before.gap_edges
+    else:
+        edges = gap_edges(histories.sample(_MOST_GAPS, stops).gaps())
 
     precision = params["precision"]
     if precision == "auto" and before is not None:
@@ -168,20 +177,27 @@ def fit_model(
         checkpoint.precision = settings.precision
     objective_class = OBJECTIVES[params["objective"]]
 
-    def objective_on(part: Histories) -> Any:
-        return objective_class(part, settings, weights, gap_edges=edges, trained=initial)
+    def objective_until(stops: NDArray[np.int64] | None) -> Any:
+        return objective_class(
+            histories, settings, weights, gap_edges=edges, trained=initial, stops=stops
+        )
 
-    objective = objective_on(training)
-    if training is not histories and not len(objective.trainable_users()):
+    objective = objective_until(stops)
+    if stops is not None and not len(objective.trainable_users()):
         # All there is to learn from was held out.
-        training, validation = histories, None
-        objective = objective_on(training)
+        stops = validation = None
+        objective = objective_until(None)
 
     def logged(log: list[EpochLog]) -> dict[str, list[Any]]:
         return _as_columns(log, objective.terms, before)
 
     # Until the end, counts are of the training part alone: they rank where nothing else does.
-    likes, dislikes = _counts(training, n_items, weights, before)
+    new = _new(histories, weights, before)
+    likes, dislikes = counted = _counts(histories, n_items, new, before)
+    if stops is not None:
+        new[ranges(stops, histories.offsets[1:] - stops)] = False
+        likes, dislikes = _counts(histories, n_items, new, before)
+    del new
     base = FittedModel(
         method=params["objective"],
         n_heads=params["n_heads"],
@@ -201,8 +217,7 @@ def fit_model(
 
     memory = None
     if params["item_memory"] and objective_class.has_memory and len(objective.trainable_users()):
-        memory = _memory(training, n_items, weights, before, excludes_seen=excludes_seen)
-    counted = _counts(histories, n_items, weights, before)
+        memory = _memory(histories, stops, n_items, weights, before, excludes_seen=excludes_seen)
 
     def at(weights: Weights, log: list[EpochLog]) -> FittedModel:
         return replace(base, weights=weights, history=logged(log))
@@ -264,7 +279,8 @@ def fit_model(
         )
         kept = None if weights_of_first is None else WeighedMemory(memory.items, *weights_of_first)
         fitted = replace(fitted, memory=kept)
-    if feedback is not None or not log:
+    is_told = interactions.has_feedback if is_store(interactions) else feedback is not None
+    if is_told or not log:
         _warn_of_what_was_not_learned(fitted, events, is_trained=bool(log))
     return fitted
 
@@ -384,6 +400,7 @@ class _Validation(NamedTuple):
     held: NDArray[np.bool_]  # of all their events
     users: NDArray[np.int64]  # position of each target's user
     targets: NDArray[np.int64]  # position of each target among all events
+    stops: NDArray[np.int64]  # where each user's other events end
 
     @classmethod
     def of(cls, histories: Histories, chosen: NDArray[np.int64], n_items: int) -> _Validation:
@@ -397,10 +414,13 @@ class _Validation(NamedTuple):
         n_latest[np.cumsum(n_latest) > most] = 0
         n_held = np.zeros(len(histories), dtype=np.int64)
         n_held[chosen] = n_latest
-        user = np.repeat(np.arange(len(histories)), histories.lengths)
-        held = np.arange(len(user)) >= (histories.offsets[1:] - n_held)[user]
-        targets = np.flatnonzero(held & (histories.signs == 1))
-        return cls(histories, held, user[targets], targets)
+        stops = histories.offsets[1:] - n_held
+        held = np.zeros(len(histories.items), dtype=bool)
+        events = ranges(stops, n_held)
+        held[events] = True
+        liked = histories.signs[events] == 1
+        users = np.repeat(np.arange(len(histories)), n_held)
+        return cls(histories, held, users[liked], events[liked], stops)
 
 
 def _hold_out(
@@ -438,12 +458,13 @@ def _read_validation_set(
 
     Returns its histories, and the ids of items that those rows lack.
     """
+    is_told = feedback is not None or is_store(interactions)
     try:
         events = read_interactions(
             interactions,
             feedback,
             positive_threshold=params["positive_threshold"],
-            feedback_coding=None if feedback is None else trained.feedback_coding,
+            feedback_coding=trained.feedback_coding if is_told else None,
             **{f"{role}_column": params[f"{role}_column"] for role in ROLES},
         )
         check_not_empty(events)
@@ -470,7 +491,7 @@ def _check_validation_set(
     excludes_seen: bool,
 ) -> None:
     """Check that there is something to rank in the caller's own validation set."""
-    histories, held, _, targets = validation
+    histories, held, _, targets, _ = validation
     if not held.any():
         raise ValueError(
             f"None of the {len(histories)} users of X_val has a second event, and a first one has "
@@ -508,7 +529,9 @@ def _warn_of_what_was_trained_on(
     histories, n_items = validation.histories, int(trained.items.max(initial=0)) + 1
     users = ItemVocabulary(trained.users).encode(histories.users)[validation.users]
     items = histories.items[validation.targets]
-    met = np.repeat(np.arange(len(trained)), trained.lengths) * n_items + trained.items
+    known = np.unique(users[users >= 0])
+    those = trained.take(known)
+    met = np.repeat(known, those.lengths) * n_items + those.items
     leaks = (users >= 0) & (items >= 0) & np.isin(users * n_items + items, met)
     last_seen = LastSeen.of(trained)
     if last_seen is not None and histories.times is not None:
@@ -531,7 +554,8 @@ def _new(
     """Tell which events have weight and were not counted before."""
     new = np.full(len(histories.items), True)
     if weights is not None:
-        new = weights[histories.rows] > 0
+        for _, events, part in histories.parts():
+            new[events] = weights[part.rows] > 0
     if before is not None and before.last_seen is not None:
         new &= ~before.last_seen.covers(histories)
     return new
@@ -540,15 +564,14 @@ def _new(
 def _counts(
     histories: Histories,
     n_items: int,
-    weights: NDArray[np.float32] | None,
+    counted: NDArray[np.bool_],
     before: FittedModel | None,
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Count how often each item was liked and disliked, in events of weight not counted before."""
-    counted = _new(histories, weights, before)
-    likes, dislikes = (
-        np.bincount(histories.items[counted & (histories.signs == sign)], minlength=n_items)
-        for sign in (1, -1)
-    )
+    """Count how often each item was liked and disliked in the events that are `counted`."""
+    likes, dislikes = np.zeros((2, n_items), np.int64)
+    for _, events, part in histories.parts():
+        for counts, sign in ((likes, 1), (dislikes, -1)):
+            np.add.at(counts, part.items[counted[events] & (part.signs == sign)], 1)
     if before is not None:
         likes[: len(before.items)] += before.likes
         dislikes[: len(before.items)] += before.dislikes
@@ -556,22 +579,24 @@ def _counts(
 
 
 def _memory(
-    training: Histories,
+    histories: Histories,
+    stops: NDArray[np.int64] | None,
     n_items: int,
     weights: NDArray[np.float32] | None,
     before: FittedModel | None,
     *,
     excludes_seen: bool,
 ) -> WeighedMemory | None:
-    """Remember the events of weight, beside what was remembered before."""
+    """Remember the events of weight up to the stops, beside what was remembered before."""
+    if before is not None and before.memory is None:
+        return None
+    training = histories.sample(_MOST_REMEMBERED, stops)
     new = _new(training, weights, before)
     if not new.all():
         training = training.select(new)
-    if before is None:
+    if before is None or before.memory is None:
         memory = WeighedMemory(ItemMemory.fit(training, n_items))
         return memory if excludes_seen else memory._replace(next_weight=0.0)
-    if before.memory is None:
-        return None
     items = ItemMemory.fit(training, n_items, prior=before.memory.items)
     return before.memory._replace(items=items)
 
@@ -581,8 +606,10 @@ def _warn_of_lost_context(histories: Histories, last_seen: LastSeen) -> None:
     if not last_seen.compares(histories):
         return
     known = ItemVocabulary(last_seen.users).encode(histories.users) >= 0
-    covered = np.concatenate([[0], np.cumsum(last_seen.covers(histories))])
-    with_context = covered[histories.offsets[1:]] > covered[histories.offsets[:-1]]
+    covered, with_context = last_seen.covers(histories), np.zeros(len(histories), bool)
+    for users, events, part in histories.parts():
+        n_covered = np.concatenate([[0], np.cumsum(covered[events])])
+        with_context[users] = np.diff(n_covered[part.offsets]) > 0
     lost = np.flatnonzero(known & ~with_context & (histories.lengths > 0))
     if len(lost):
         warnings.warn(

@@ -21,6 +21,7 @@ __all__ = [
     "is_frame",
     "is_history",
     "is_sparse",
+    "is_store",
     "is_table",
     "is_vector",
     "speaks_arrow",
@@ -34,6 +35,11 @@ MISSING_ID: int = int(np.iinfo(np.int64).min)
 def is_table(interactions: Any) -> bool:
     """Tell a table, one row per interaction, from a list of histories, one entry per user."""
     return not isinstance(interactions, list | tuple)
+
+
+def is_store(interactions: Any) -> bool:
+    """Tell a store of interactions on disk, whose module need not be imported for that."""
+    return hasattr(type(interactions), "interactions_as")
 
 
 def is_frame(interactions: Any) -> bool:

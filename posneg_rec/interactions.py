@@ -34,6 +34,7 @@ from posneg_rec.frames import (
     full_name,
     is_frame,
     is_sparse,
+    is_store,
     is_table,
     is_vector,
     speaks_arrow,
@@ -62,7 +63,9 @@ __all__ = [
     "Interactions",
     "as_table",
     "build_histories",
+    "check_no_store",
     "check_not_empty",
+    "find_columns",
     "one_of",
     "read_history",
     "read_interactions",
@@ -70,6 +73,10 @@ __all__ = [
     "read_times",
     "table_like",
 ]
+
+
+# Item codes of a store that are made anew together.
+_AT_ONCE = 2**20
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,6 +105,9 @@ class Interactions:
         NumPy's unit of a datetime column ("ns", "us", ...), None for plain numbers.
     ignored : tuple
         Columns named like feedback, which is never read from a table.
+    offsets : ndarray of shape (n_users + 1,), dtype=int64, or None
+        Of a store, whose entries are in order of user and time: those of user ``u`` go from
+        ``offsets[u]`` to ``offsets[u + 1]``, and `kept` names their rows in this order. Else None.
     """
 
     user_codes: NDArray[np.integer]
@@ -111,6 +121,7 @@ class Interactions:
     feedback_coding: str
     time_unit: str | None = None
     ignored: tuple[Any, ...] = ()
+    offsets: NDArray[np.int64] | None = None
 
     @property
     def rows(self) -> NDArray[np.int64]:
@@ -184,12 +195,13 @@ def read_interactions(
 
     Parameters
     ----------
-    interactions : dataframe, array of shape (n_rows, n_columns) or list of histories
+    interactions : dataframe, array of shape (n_rows, n_columns), list of histories or store
         A pandas, polars or pyarrow table, a structured array, anything else that speaks Arrow's
         PyCapsule interface, or an array with the columns user, item and optionally time; without
         time, row order is time order. Or a list with one history per user, oldest item first.
         Other columns are not looked at. A row in which user, item and time are all missing is
-        masked: it is skipped.
+        masked: it is skipped. Or an :class:`~posneg_rec.store.InteractionStore`, which holds its
+        feedback.
     feedback : array-like of shape (n_rows,), list of lists or None, default=None
         One value per row; for a list of histories, one list per history. None: all liked.
     positive_threshold : float or (low, high), default=None
@@ -225,6 +237,16 @@ def read_interactions(
     array([ 1, -1], dtype=int8)
     """
     where: Where = name_row
+    if is_store(interactions):
+        read: Interactions = interactions.interactions_as(
+            feedback,
+            positive_threshold=positive_threshold,
+            feedback_coding=feedback_coding,
+            user_column=user_column,
+            item_column=item_column,
+            time_column=time_column,
+        )
+        return read
     if is_table(interactions):
         table = read_table(interactions, user_column, item_column, time_column)
         check_not_empty(table)
@@ -321,8 +343,10 @@ def read_table(
     user_column: str | int | None,
     item_column: str | int | None,
     time_column: str | int | None,
+    *,
+    where: Where = name_row,
 ) -> Interactions:
-    """Read the columns of a table, all liked."""
+    """Read the columns of a table, all liked; `where` names a row in an error."""
     explicit = {"user": user_column, "item": item_column, "time": time_column}
     table = as_table(interactions)
     names: list[Any] | None = None
@@ -344,19 +368,20 @@ def read_table(
     raw: dict[str, Any] = {role: table[:, place] for role, place in positions.items()}
 
     masks: dict[str, Mask] = {}
-    users, user_ids, masks["user"] = _coded(raw["user"], labels["user"])
-    items, item_ids, masks["item"] = _coded(raw["item"], labels["item"])
+    users, user_ids, masks["user"] = _coded(raw["user"], labels["user"], where)
+    items, item_ids, masks["item"] = _coded(raw["item"], labels["item"], where)
     times, unit = None, None
     if "time" in raw:
         times, masks["time"], unit = as_times(
             *as_column(raw["time"], labels["time"]),
             labels["time"],
+            where,
             advice=", or name another column with time_column"
             + ("" if names is not None else " (an array of text holds only text: use a frame)"),
         )
     if not named and time_column is None and n_columns > len(ROLES):
         check_width(table)
-    kept = _kept_rows(masks, labels)
+    kept = _kept_rows(masks, labels, where)
     if kept is not None:
         users, items = users[kept], items[kept]
         times = None if times is None else times[kept]
@@ -375,6 +400,30 @@ def read_table(
         unit,
         tuple(ignored),
     )
+
+
+def check_no_store(interactions: Any) -> None:
+    """Refuse a store where a table is needed."""
+    if is_store(interactions):
+        raise TypeError(
+            f"{shorten(interactions)} is taken by fit, partial_fit, score, target_ranks, recommend "
+            "and encode of a recommender, but not here: pass a table, of some of the users perhaps."
+        )
+
+
+def find_columns(
+    frame: Any, explicit: dict[str, str | int | None]
+) -> tuple[dict[str, int], list[Any]]:
+    """Find the columns of a frame, which need have no row; name those that look like feedback."""
+    table = _eager(frame)
+    names: list[Any] = list(table.columns)
+    if len(names) < 2:
+        _raise_too_small(table.shape, "")
+    positions = column_positions(names, len(names), explicit)
+    if not are_names(names):
+        return positions, []
+    check_columns_left(table, positions)
+    return positions, feedback_columns(names, positions.values())
 
 
 def check_table(interactions: Any) -> None:
@@ -435,6 +484,8 @@ def _factorized(
             return codes, as_objects(values)
         values = column.drop_nulls().unique().to_list()
         codes = np.full(len(column), -1)
+        if not values:  # which no library replaces by nothing
+            return codes, as_objects(values)
         codes[~column.is_null().to_numpy()] = (
             column.drop_nulls()
             .replace_strict(values, list(range(len(values))), return_dtype=nw.Int64)
@@ -463,7 +514,9 @@ def check_not_empty(table: Interactions) -> None:
         raise ValueError(f"Found 0 sample(s) while a minimum of 1 is required: {nothing}.")
 
 
-def _kept_rows(masks: dict[str, Mask], labels: dict[str, str]) -> NDArray[np.int64] | None:
+def _kept_rows(
+    masks: dict[str, Mask], labels: dict[str, str], where: Where
+) -> NDArray[np.int64] | None:
     """Return which rows are not masked, None for all; a row missing in part is an error."""
     if all(mask is None for mask in masks.values()):
         return None
@@ -474,7 +527,7 @@ def _kept_rows(masks: dict[str, Mask], labels: dict[str, str]) -> NDArray[np.int
         partly = mask & ~masked
         if partly.any():
             raise ValueError(
-                f"{labels[role]}, {name_row(int(np.argmax(partly)))}: the value is missing "
+                f"{labels[role]}, {where(int(np.argmax(partly)))}: the value is missing "
                 "(NaN, None, NaT or MISSING_ID). Drop the row, or mask it by making all of "
                 f"{', '.join(full)} missing."
             )
@@ -489,6 +542,7 @@ def as_table(interactions: Any, *, n_columns: int = 2) -> Any:
             "users x items matrix turns into such rows with "
             "np.column_stack(matrix.tocoo().coords), its data being the feedback."
         )
+    check_no_store(interactions)
     table = as_frame(interactions)
     if is_frame(table):
         return table
@@ -666,6 +720,8 @@ def build_histories(
     -------
     Histories
     """
+    if interactions.offsets is not None:
+        return _of_store(interactions, vocabulary, interactions.offsets)
     users = interactions.user_codes
     counts = np.bincount(users, minlength=len(interactions.user_ids))
     order = event_order(users, interactions.times, counts)
@@ -683,6 +739,29 @@ def build_histories(
     if duplicates == "last":
         return histories.select(is_last(users.take(order), items, counts) | (items < 0))
     return histories
+
+
+def _of_store(
+    interactions: Interactions, vocabulary: ItemVocabulary, offsets: NDArray[np.int64]
+) -> Histories:
+    """Take what is in order already; only item codes that are others are made anew."""
+    codes = vocabulary.encode(interactions.item_ids)
+    items: NDArray[Any] = interactions.item_codes
+    if not np.array_equal(codes, np.arange(len(codes))):
+        narrow = codes.astype(np.int32)
+        items = np.empty(len(interactions.item_codes), np.int32)
+        for start in range(0, len(items), _AT_ONCE):
+            piece = slice(start, start + _AT_ONCE)
+            items[piece] = narrow.take(interactions.item_codes[piece])
+    return Histories(
+        interactions.user_ids,
+        items,
+        interactions.signs,
+        interactions.times,
+        interactions.rows,
+        offsets,
+        interactions.time_unit,
+    )
 
 
 # Where names went that stood here before.

@@ -23,7 +23,7 @@ from posneg_rec._sklearn import check_scalar
 from posneg_rec.columns import columns_of
 from posneg_rec.frames import as_array, full_name, is_frame, is_table
 from posneg_rec.ids import ItemVocabulary, as_column
-from posneg_rec.interactions import Interactions, read_interactions
+from posneg_rec.interactions import Interactions, check_no_store, read_interactions
 from posneg_rec.sequences import Histories, shorten
 
 __all__ = [
@@ -465,6 +465,7 @@ def leaking_rows(
     >>> leaking_rows(interactions, *next(KFold(2).split(interactions)))
     array([0, 1])
     """
+    check_no_store(interactions)
     table = read_interactions(
         interactions, user_column=user_column, item_column=item_column, time_column=time_column
     )
@@ -514,13 +515,15 @@ class LastSeen:
         covered = np.zeros(len(histories.items), dtype=bool)
         if histories.times is None or not self.compares(histories):
             return covered
-        codes = ItemVocabulary(self.users).encode(histories.users)
-        codes = np.repeat(codes, histories.lengths)  # of each event's user
-        known = np.flatnonzero(codes >= 0)
-        times, until = _in_one_unit(
-            (histories.times[known], histories.time_unit), (self.times[codes[known]], self.unit)
-        )
-        covered[known] = times <= until
+        codes_of_users = ItemVocabulary(self.users).encode(histories.users)
+        for users, events, part in histories.parts():
+            codes = np.repeat(codes_of_users[users], part.lengths)  # of each event's user
+            known = np.flatnonzero(codes >= 0)
+            assert part.times is not None
+            times, until = _in_one_unit(
+                (part.times[known], histories.time_unit), (self.times[codes[known]], self.unit)
+            )
+            covered[events][known] = times <= until
         return covered
 
     def merged(self, other: LastSeen | None) -> LastSeen:
@@ -612,6 +615,7 @@ def _read(splitter: Any, X: Any, y: Any = None, **options: Any) -> Interactions:
             f"{name} cuts inside a user's history and yields row indices, which a list of "
             "histories does not have. Pass a table (user, item, time), or use UserHoldoutSplit."
         )
+    check_no_store(X)
     columns = columns_of(splitter)
     try:
         return read_interactions(X, y, **columns, **options)

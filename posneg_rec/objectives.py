@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -33,7 +33,7 @@ from posneg_rec.nn import (
     TwoSidedEncoder,
     to_device,
 )
-from posneg_rec.sequences import Histories, PackedSequences, latest_of_each_sign
+from posneg_rec.sequences import Histories, PackedSequences, gap_tags, latest_of_each_sign, ranges
 from posneg_rec.training import FEW_USERS, WHOLE, Settings, Share
 
 __all__ = ["OBJECTIVES", "JointObjective", "PNFRecObjective"]
@@ -44,9 +44,30 @@ _TIMELESS_SHARE = 0.1
 # to be busy), and a multiple of so many.
 _MAX_POSITIONS, _ACCELERATOR_POSITIONS = 3 * 2**11, 2**16
 _POSITIONS_MULTIPLE = 256
+# Events that are counted at once.
+_MANY_EVENTS = 2**20
 
 
 # -- Windows ---------------------------------------------------------------------------------
+
+
+class _Sequences(Protocol):
+    """Where the sequences of users stand on one axis, whatever is there."""
+
+    @property
+    def offsets(self) -> NDArray[np.int64]:
+        """Where each starts, (n_users,) or more."""
+
+    @property
+    def lengths(self) -> NDArray[np.int64]:
+        """How long each is, (n_users,)."""
+
+
+class _Spans(NamedTuple):
+    """The events of each user that are trained on, among all events."""
+
+    offsets: NDArray[np.int64]
+    lengths: NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -60,7 +81,7 @@ class _Windows:
     @classmethod
     def draw(
         cls,
-        sequences: PackedSequences,
+        sequences: _Sequences,
         users: NDArray[np.int64],
         length: int,
         rng: np.random.Generator | None,
@@ -84,6 +105,12 @@ class _Windows:
         """Take the windows of some of the batch's users, in that order."""
         taken = PackedSequences(self.index, self.offsets).take(users)
         return _Windows(taken.values, taken.offsets, self.starts[users])
+
+    def first_of(self, events: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Tell where the sequences start that some events of the windows, in any order, are of."""
+        filled = np.diff(self.offsets) > 0
+        first = np.sort(self.index[self.offsets[:-1][filled]] - self.starts[filled])
+        return first[np.searchsorted(first, events, side="right") - 1]
 
     def part(self, users: slice) -> _Windows:
         """Take the windows of some of the batch's users."""
@@ -128,15 +155,15 @@ class _Shifted(NamedTuple):
     offsets: NDArray[np.int64]  # (U + 1,), padding included
     n_targets: int
 
-    def total(self, of_events: NDArray[np.float32] | None) -> float:
+    def total(self, of_targets: NDArray[np.float32] | None) -> float:
         """Sum the weights of the targets; where it is 0, any other number does as well."""
-        return float(self.weights(of_events).sum(dtype=np.float64)) or 1.0
+        return float(self.weights(of_targets).sum(dtype=np.float64)) or 1.0
 
-    def weights(self, of_events: NDArray[np.float32] | None) -> NDArray[np.float32]:
-        """Give the weights of the targets (T,), by default 1."""
+    def weights(self, of_targets: NDArray[np.float32] | None) -> NDArray[np.float32]:
+        """Give the weights of the targets (T,), by default 1: of the padding none."""
         weights = np.ones(len(self.targets), dtype=np.float32)
-        if of_events is not None:
-            weights = of_events[self.targets]
+        if of_targets is not None:
+            weights = of_targets.copy()
         weights[self.n_targets :] = 0
         return weights
 
@@ -194,14 +221,29 @@ class _NegativeSampler:
 
     Parameters
     ----------
-    items : int64 array of shape (n_events,)
-        Codes of the training events.
+    items : int array of shape (n_events,)
+        Codes of the events.
     n_negatives : int
+    spans : _Spans, default=None
+        Those of them that are trained on; None for all.
     """
 
-    def __init__(self, items: NDArray[np.int64], n_negatives: int) -> None:
+    def __init__(
+        self, items: NDArray[np.integer], n_negatives: int, spans: _Spans | None = None
+    ) -> None:
         self.items, self.n_negatives = items, n_negatives
-        self.ordered = np.sort(items)
+        self.counts = np.zeros(int(items.max(initial=-1)) + 1, np.int64)
+        for start in range(0, len(items), _MANY_EVENTS):
+            np.add.at(self.counts, items[start : start + _MANY_EVENTS], 1)
+        self.n_events = len(items)
+        self._ends: NDArray[np.int64] | None = None
+        if spans is not None:
+            stops = spans.offsets + spans.lengths
+            left_out = ranges(stops, np.append(spans.offsets[1:], len(items)) - stops)
+            np.subtract.at(self.counts, items[left_out], 1)
+            self.n_events -= len(left_out)
+            self._ends = np.cumsum(spans.lengths)
+            self._shifts = stops - self._ends
 
     def draw(
         self, rng: np.random.Generator, n_items: int, dislikes: NDArray[np.int64]
@@ -212,21 +254,25 @@ class _NegativeSampler:
         n_uniform = self.n_negatives - n_disliked - n_events
         drawn = [
             rng.integers(n_items, size=n_uniform),
-            self.items[rng.integers(len(self.items), size=n_events)],
+            self.items[self._events(rng.integers(self.n_events, size=n_events))],
         ]
         if n_disliked:
             drawn.append(dislikes[rng.integers(len(dislikes), size=n_disliked)])
         codes = np.concatenate(drawn).astype(np.int64)
-        expected = n_uniform / n_items + n_events * _share(self.ordered, codes)
+        if len(self.counts) < n_items:
+            self.counts = np.pad(self.counts, (0, n_items - len(self.counts)))
+        expected = n_uniform / n_items + n_events * (self.counts[codes] / self.n_events)
         if n_disliked:
-            expected += n_disliked * _share(np.sort(dislikes), codes)
+            ordered = np.sort(dislikes)
+            ends = (np.searchsorted(ordered, codes, side) for side in ("right", "left"))
+            expected += n_disliked * (np.subtract(*ends) / len(ordered))
         return codes, np.log(expected).astype(np.float32)
 
-
-def _share(ordered: NDArray[np.int64], values: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Tell which share of `ordered`, sorted, equals each of `values`."""
-    ends = (np.searchsorted(ordered, values, side) for side in ("right", "left"))
-    return np.subtract(*ends) / len(ordered)
+    def _events(self, places: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Find the events that stand at `places` of those that are trained on."""
+        if self._ends is None:
+            return places
+        return places + self._shifts[np.searchsorted(self._ends, places, side="right")]
 
 
 def _items_of_batch(
@@ -253,7 +299,8 @@ class _Objective:
     Parameters
     ----------
     histories : Histories
-        The training part.
+        They may be longer than memory: what is read of an event is cast batch by batch, and
+        nothing is kept of each event.
     settings : Settings
     sample_weight : float32 array with one entry per row of the caller, default=None
         Weights of the events as targets.
@@ -262,6 +309,8 @@ class _Objective:
         model that reads no times.
     trained : mapping of str to array, default=None
         Parameters that training goes on from: the model has the parts that they have.
+    stops : int64 array of shape (n_users,), default=None
+        Where, among all events, those of each user end that are trained on; None trains on all.
     """
 
     terms: ClassVar[tuple[str, ...]]
@@ -277,24 +326,22 @@ class _Objective:
         *,
         gap_edges: NDArray[np.float64] | None = None,
         trained: Mapping[str, NDArray[np.float32]] | None = None,
+        stops: NDArray[np.int64] | None = None,
     ) -> None:
-        self.settings = settings
+        self.settings, self.histories, self.sample_weight = settings, histories, sample_weight
+        self.stops = stops
+        self.gap_edges = np.empty(0) if gap_edges is None else gap_edges
+        starts = histories.offsets[:-1]
+        self.spans = _Spans(starts, (histories.offsets[1:] if stops is None else stops) - starts)
         self.sampler = None
         if settings.n_negatives is not None:
-            self.sampler = _NegativeSampler(histories.items, settings.n_negatives)
-        self._read(
-            histories,
-            None if sample_weight is None else sample_weight[histories.rows],
-            np.empty(0) if gap_edges is None else gap_edges,
-        )
+            spans = None if stops is None else self.spans
+            self.sampler = _NegativeSampler(histories.items, settings.n_negatives, spans)
+        self._survey()
         self.options = self._options() if trained is None else self.encoder.options_of(trained)
 
-    def _read(
-        self,
-        histories: Histories,
-        weights: NDArray[np.float32] | None,
-        gap_edges: NDArray[np.float64],
-    ) -> None:
+    def _survey(self) -> None:
+        """Pass over all events once, for what must be known of each user."""
         raise NotImplementedError
 
     def _options(self) -> dict[str, bool]:
@@ -318,9 +365,10 @@ class _Objective:
     def n_positions(self) -> int:
         """Count the events that an epoch reads."""
         longest = self.settings.max_len + 1
-        return sum(int(np.minimum(read.lengths, longest).sum()) for read in self._sequences())
+        return sum(int(np.minimum(lengths, longest).sum()) for lengths in self._lengths())
 
-    def _sequences(self) -> tuple[PackedSequences, ...]:
+    def _lengths(self) -> tuple[NDArray[np.int64], ...]:
+        """Tell how long the sequences of each user are that the encoders read."""
         raise NotImplementedError
 
 
@@ -336,34 +384,57 @@ def _has_target(
     return np.diff(n_targets[sequences.offsets]) > 0
 
 
+class _BySign(NamedTuple):
+    """The liked and the disliked sequence of each of some users, and the weights of both."""
+
+    liked: PackedSequences
+    disliked: PackedSequences
+    liked_weights: NDArray[np.float32] | None
+    disliked_weights: NDArray[np.float32] | None
+    n_dislikes_before: NDArray[np.int64]  # of the user, before each liked event
+
+    @classmethod
+    def of(cls, histories: Histories, sample_weight: NDArray[np.float32] | None) -> _BySign:
+        liked, liked_events = histories.of_sign(1)
+        disliked, disliked_events = histories.of_sign(-1)
+        n_dislikes = np.concatenate([[0], np.cumsum(histories.signs == -1)])
+        first = np.repeat(histories.offsets[:-1], liked.lengths)
+        weights = None if sample_weight is None else sample_weight[histories.rows]
+        return cls(
+            liked,
+            disliked,
+            None if weights is None else weights[liked_events],
+            None if weights is None else weights[disliked_events],
+            n_dislikes[liked_events] - n_dislikes[first],
+        )
+
+
 class PNFRecObjective(_Objective):
     """``CE_p + a CE_n + b L_c`` on the liked and the disliked sequence of each user."""
 
     terms = ("positive_loss", "negative_loss", "contrastive_loss")
     encoder = TwoSidedEncoder
 
-    def _read(
-        self,
-        histories: Histories,
-        weights: NDArray[np.float32] | None,
-        gap_edges: NDArray[np.float64],
-    ) -> None:
-        self.liked, liked_events = histories.of_sign(1)
-        self.disliked, disliked_events = histories.of_sign(-1)
-        # How many dislikes of the user precede each liked event.
-        n_dislikes = np.concatenate([[0], np.cumsum(histories.signs == -1)])
-        first = np.repeat(histories.offsets[:-1], self.liked.lengths)
-        self.n_dislikes_before = n_dislikes[liked_events] - n_dislikes[first]
-        self.liked_weights = self.disliked_weights = None
-        if weights is not None:
-            self.liked_weights = weights[liked_events]
-            self.disliked_weights = weights[disliked_events]
+    def _survey(self) -> None:
+        n_users = len(self.histories)
+        self._n_liked, self._n_disliked = np.zeros((2, n_users), np.int64)
+        self._likes, self._dislikes = np.zeros((2, n_users), bool)
+        for users, _, _ in self.histories.parts():
+            events = self.read(np.arange(users.start, users.stop))
+            self._n_liked[users] = events.liked.lengths
+            self._n_disliked[users] = events.disliked.lengths
+            self._likes[users] = _has_target(events.liked, events.liked_weights)
+            self._dislikes[users] = _has_target(events.disliked, events.disliked_weights)
+
+    def read(self, users: NDArray[np.int64]) -> _BySign:
+        """Split the events of some users, in that order, by their signs."""
+        return _BySign.of(self.histories.take(users, self.stops), self.sample_weight)
 
     def _options(self) -> dict[str, bool]:
         return {"two_sided": self.settings.negative_weight > 0}
 
-    def _sequences(self) -> tuple[PackedSequences, ...]:
-        return self.liked, self.disliked
+    def _lengths(self) -> tuple[NDArray[np.int64], ...]:
+        return self._n_liked, self._n_disliked
 
     def model(self, n_items: int, generator: torch.Generator) -> ItemModel:
         """Make the model with its initial values."""
@@ -380,9 +451,9 @@ class PNFRecObjective(_Objective):
 
         Nobody where nothing is a liked target: the encoder that answers would learn nothing.
         """
-        trainable = _has_target(self.liked, self.liked_weights)
+        trainable = self._likes
         if trainable.any() and self.settings.negative_weight > 0:
-            trainable |= _has_target(self.disliked, self.disliked_weights)
+            trainable = trainable | self._dislikes
         return np.flatnonzero(trainable)
 
     def losses(
@@ -397,10 +468,14 @@ class PNFRecObjective(_Objective):
         settings, device = self.settings, model.item_embedding.device
         both_signs = settings.negative_weight > 0 or settings.contrastive_weight > 0
         window_rng = rng if settings.windows == "random" else None
-        users = _by_length(users, self.liked, settings.max_len + 1)
+        events = self.read(_by_length(users, self._n_liked, settings.max_len + 1))
 
         def windows(sequences: PackedSequences) -> _Windows:
-            return _Windows.draw(sequences, users, settings.max_len + 1, window_rng)
+            everyone = np.arange(len(users))
+            return _Windows.draw(sequences, everyone, settings.max_len + 1, window_rng)
+
+        def total(weights: NDArray[np.float32] | None, shifted: _Shifted) -> float:
+            return shifted.total(None if weights is None else weights[shifted.targets])
 
         def encode(
             encoder: SequenceEncoder,
@@ -411,35 +486,36 @@ class PNFRecObjective(_Objective):
         ) -> Positions:
             packed = torch.from_numpy(shifted.offsets)
             x = items.parameters.embed(items.codes(sequences.values[shifted.inputs]))
+            of_targets = None if weights is None else weights[shifted.targets]
             return Positions(
                 encoder(x, packed, generator),
                 items.codes(sequences.values[shifted.targets]),
                 packed,
-                _to(device, shifted.weights(weights) / total),
+                _to(device, shifted.weights(of_targets) / total),
             )
 
-        all_liked = windows(self.liked)
+        all_liked = windows(events.liked)
         mine = share.of(len(users))
         n_positions, total_disliked = np.diff(all_liked.offsets), 1.0
-        total_liked = all_liked.shifted().total(self.liked_weights)
+        total_liked = total(events.liked_weights, all_liked.shifted())
         if both_signs:
-            all_disliked = windows(self.disliked)
+            all_disliked = windows(events.disliked)
             n_positions = n_positions + np.diff(all_disliked.offsets)
-            total_disliked = all_disliked.shifted().total(self.disliked_weights)
+            total_disliked = total(events.disliked_weights, all_disliked.shifted())
             all_disliked = all_disliked.take(mine)
         all_liked, n_positions = all_liked.take(mine), n_positions[mine]
         draws_rng = share.draws or rng
         for part in _parts(n_positions, _most_positions(model.item_embedding)):
             liked = all_liked.part(part)
-            likes, dislikes = self.liked.values[liked.index], self.liked.values[:0]
+            likes, dislikes = events.liked.values[liked.index], events.liked.values[:0]
             if both_signs:
                 disliked = all_disliked.part(part)
-                dislikes = self.disliked.values[disliked.index]
+                dislikes = events.disliked.values[disliked.index]
             in_batch = np.concatenate([likes, dislikes])
             items, draws = _items_of_batch(model, self.sampler, draws_rng, in_batch, dislikes)
             positions = liked.shifted(settings.max_len)
             positive = encode(
-                model.positive, self.liked, self.liked_weights, positions, total_liked
+                model.positive, events.liked, events.liked_weights, positions, total_liked
             )
             negative = contrasted = None
             if both_signs:
@@ -448,12 +524,12 @@ class PNFRecObjective(_Objective):
                     shifted = disliked.by_length().shifted(settings.max_len)
                     negative = encode(
                         model.negative,
-                        self.disliked,
-                        self.disliked_weights,
+                        events.disliked,
+                        events.disliked_weights,
                         shifted,
                         total_disliked,
                     )
-                contrasted = self._dislikes(positions, disliked, items, device)
+                contrasted = self._contrasted(events, positions, disliked, items, device)
             yield composite_loss(
                 items.parameters.vectors,
                 positive,
@@ -467,8 +543,13 @@ class PNFRecObjective(_Objective):
                 reduction="sum",
             )
 
-    def _dislikes(
-        self, positions: _Shifted, disliked: _Windows, items: _BatchItems, device: torch.device
+    def _contrasted(
+        self,
+        events: _BySign,
+        positions: _Shifted,
+        disliked: _Windows,
+        items: _BatchItems,
+        device: torch.device,
     ) -> Dislikes:
         """Return what the positive `positions` are contrasted with: padding with nothing."""
         if self.settings.contrastive_negatives == "window":
@@ -480,11 +561,11 @@ class PNFRecObjective(_Objective):
             index, offsets = disliked.index, disliked.offsets
             real = positions.targets[: positions.n_targets]
             user = np.searchsorted(positions.offsets, np.arange(len(real)), "right") - 1
-            before = self.n_dislikes_before[real] - disliked.starts[user]
+            before = events.n_dislikes_before[real] - disliked.starts[user]
             n_visible = _to(device, np.pad(before, (0, len(positions.targets) - len(real))))
         n_padding = len(positions.offsets) - len(offsets)
         offsets = np.pad(offsets, (0, n_padding), mode="edge")
-        codes = items.codes(self.disliked.values[index])
+        codes = items.codes(events.disliked.values[index])
         return Dislikes(codes, torch.from_numpy(offsets), n_visible)
 
 
@@ -495,30 +576,34 @@ class JointObjective(_Objective):
     encoder = JointEncoder
     has_memory = True
 
-    def _read(
-        self,
-        histories: Histories,
-        weights: NDArray[np.float32] | None,
-        gap_edges: NDArray[np.float64],
-    ) -> None:
-        self.gap_tags, self.gap_edges = histories.gap_tags(gap_edges), gap_edges
-        self.elapsed = histories.elapsed() if len(gap_edges) else None
-        self.events = PackedSequences(histories.items, histories.offsets)
-        self.signs = histories.signs.astype(np.int64)
-        # A neutral event is context, never a target.
-        self.weights = (self.signs != 0).astype(np.float32)
-        if weights is not None:
-            self.weights *= weights
+    def _survey(self) -> None:
+        self._trainable = np.zeros(len(self.histories), bool)
+        for users, events, part in self.histories.parts():
+            spans = PackedSequences(np.arange(events.start, events.stop), part.offsets)
+            if self.stops is not None:
+                starts, stops = self.histories.offsets[users], self.stops[users]
+                spans = PackedSequences.slices(
+                    spans.values, starts - events.start, stops - events.start
+                )
+            weights = self.weights(spans.values)
+            self._trainable[users] = _has_target(spans, weights)
 
-    def _sequences(self) -> tuple[PackedSequences, ...]:
-        return (self.events,)
+    def weights(self, events: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Give the weights of some events as targets; a neutral one is context, never a target."""
+        weights = (self.histories.signs[events] != 0).astype(np.float32)
+        if self.sample_weight is not None:
+            weights *= self.sample_weight[self.histories.rows[events]]
+        return weights
+
+    def _lengths(self) -> tuple[NDArray[np.int64], ...]:
+        return (self.spans.lengths,)
 
     def _options(self) -> dict[str, bool]:
         return {"shows_latest": len(self.trainable_users()) < FEW_USERS}
 
     def trainable_users(self) -> NDArray[np.int64]:
         """Return the users with a target: an event of weight after another."""
-        return np.flatnonzero(_has_target(self.events, self.weights))
+        return np.flatnonzero(self._trainable)
 
     def losses(
         self,
@@ -531,10 +616,10 @@ class JointObjective(_Objective):
         """Yield the loss of each part of a batch of users, then its two terms."""
         settings = self.settings
         window_rng = rng if settings.windows == "random" else None
-        users = _by_length(users, self.events, settings.max_len + 1)
-        drawn = _Windows.draw(self.events, users, settings.max_len + 1, window_rng)
+        users = _by_length(users, self.spans.lengths, settings.max_len + 1)
+        drawn = _Windows.draw(self.spans, users, settings.max_len + 1, window_rng)
         shifted = drawn.shifted(settings.max_len)
-        total = shifted.total(self.weights)
+        total = shifted.total(self.weights(shifted.targets))
         # Some windows go without times, so that a history without them is read as well. Padding
         # has none anyway, but has always taken its numbers: an old random_state stays good.
         timeless = rng.random(len(shifted.offsets) - 1)[: len(users)] < _TIMELESS_SHARE
@@ -555,35 +640,39 @@ class JointObjective(_Objective):
     ) -> tuple[Tensor, ...]:
         device = model.item_embedding.device
         inputs, targets, offsets, _ = shifted = drawn.shifted(self.settings.max_len)
-        values, signs = self.events.values, self.signs
-        in_batch, dislikes = values[drawn.index], signs[drawn.index] == -1
+        histories = self.histories
+        in_batch, dislikes = histories.codes(drawn.index), histories.signs[drawn.index] == -1
         items, draws = _items_of_batch(model, self.sampler, rng, in_batch, in_batch[dislikes])
         timeless = np.pad(timeless, (0, len(offsets) - 1 - len(timeless)))
         timeless = np.repeat(timeless, np.diff(offsets))
-        gaps = np.where(timeless, 0, self.gap_tags[inputs])
-        clock = None
-        if self.elapsed is not None:
-            elapsed = np.where(timeless, np.nan, self.elapsed[inputs])
+        gaps, clock = np.zeros(len(inputs), np.int64), None
+        if len(self.gap_edges):
+            first = drawn.first_of(inputs)
+            passed = histories.gaps_at(inputs, first)
+            if passed is not None:
+                gaps = np.where(timeless, 0, gap_tags(passed, self.gap_edges))
+            elapsed = np.where(timeless, np.nan, histories.elapsed_at(inputs, first))
             clock = Clock(_to(device, elapsed), self.gap_edges)
+        signs = histories.signs[inputs].astype(np.int64)
         latest = None
         if model.latest is not None:
-            latest = _to(device, latest_of_each_sign(signs[inputs], offsets))
+            latest = _to(device, latest_of_each_sign(signs, offsets))
         x = model.embed_events(
             items.parameters,
-            items.codes(values[inputs]),
-            _to(device, signs[inputs]),
+            items.codes(histories.codes(inputs)),
+            _to(device, signs),
             _to(device, gaps),
             latest,
         )
         hidden = model.encoder(x, torch.from_numpy(offsets), generator, clock)  # (T, d)
-        next_items = items.codes(values[targets])
-        weights = _to(device, shifted.weights(self.weights) / total)
+        next_items = items.codes(histories.codes(targets))
+        weights = _to(device, shifted.weights(self.weights(targets)) / total)
         item = item_loss(
             hidden, items.parameters.vectors, next_items, draws, weights=weights, reduction="sum"
         )
         feedback = feedback_loss(
             model.like_logits(hidden, items.parameters, next_items, generator),
-            _to(device, signs[targets]),
+            _to(device, histories.signs[targets].astype(np.int64)),
             weights=weights,
             reduction="sum",
         )
@@ -591,11 +680,10 @@ class JointObjective(_Objective):
 
 
 def _by_length(
-    users: NDArray[np.int64], sequences: PackedSequences, longest: int
+    users: NDArray[np.int64], lengths: NDArray[np.int64], longest: int
 ) -> NDArray[np.int64]:
     """Put users in order of their windows' length, which the attention is fastest at."""
-    lengths = np.minimum(sequences.lengths[users], longest)
-    return users[np.argsort(lengths, kind="stable")]
+    return users[np.argsort(np.minimum(lengths[users], longest), kind="stable")]
 
 
 def _to(device: torch.device, array: NDArray[Any]) -> Tensor:

@@ -25,6 +25,7 @@ from posneg_rec.ids import ItemVocabulary
 from posneg_rec.interactions import (
     Interactions,
     build_histories,
+    check_no_store,
     read_interactions,
     read_table,
     table_like,
@@ -334,6 +335,7 @@ class RecommenderPipeline(Pipeline):
 
     def _read(self, interactions: Any, feedback: Any = None, **options: Any) -> Interactions:
         """Read a table as the first step does that knows its columns."""
+        check_no_store(interactions)
         n_before, reader = self._reader()
         n_rows = interactions.shape[0]
         for transformer in self._transformers()[:n_before]:

@@ -22,7 +22,7 @@ from posneg_rec.base import NOT_ROUTED, BaseRecommender, check_columns_in, colum
 from posneg_rec.checkpoint import Checkpoint
 from posneg_rec.fitted import FittedModel
 from posneg_rec.fitting import fit_model
-from posneg_rec.frames import as_frame
+from posneg_rec.frames import as_frame, is_store
 from posneg_rec.interactions import one_of
 from posneg_rec.parameters import PARAMETERS, Allowed, Range, refuse_switch
 from posneg_rec.progress import Progress
@@ -346,12 +346,13 @@ class ContrastiveSeqRecommender(CallbackSupportMixin, EncoderMixin, BaseRecommen
 
         Parameters
         ----------
-        interactions : frame, array of shape (n_rows, >= 2) or list of histories
+        interactions : frame, array of shape (n_rows, >= 2), list of histories or store
             One row per event: user, item and, if there is one, time. Columns are found as
             :class:`ContrastiveSeqRecommender` describes. Rows of one user are put in time order;
             equal times keep the order of the rows, and without a time column the rows' order is
             the order in time. A list of histories has one list of item ids, oldest first, per
-            user.
+            user. An :class:`~posneg_rec.store.InteractionStore` holds more than memory does, and
+            the feedback as well.
         y : array-like of shape (n_rows,), list of lists, or None
             The feedback, how each event was received: bool, {0, 1}, {-1, 1}, {-1, 0, 1} (0 is
             neutral) or, with `positive_threshold`, graded. None means that everything was liked.
@@ -513,9 +514,13 @@ class ContrastiveSeqRecommender(CallbackSupportMixin, EncoderMixin, BaseRecommen
         """Check that there is all that early stopping needs, in the columns of the fit."""
         if X_val is None:
             raise ValueError("y_val is provided, but X_val was not provided.")
-        if feedback is not None and y_val is None:
+        has_y, has_y_val = (
+            rows.has_feedback if is_store(rows) else told is not None
+            for rows, told in ((interactions, feedback), (X_val, y_val))
+        )
+        if has_y and not has_y_val:
             raise ValueError("X_val is provided, but y_val was not provided, and there is a y.")
-        if feedback is None and y_val is not None:
+        if has_y_val and not has_y:
             raise ValueError(
                 "y_val is provided, but y was not: all of X would count as liked, but not all of "
                 "X_val. Pass both or neither."

@@ -27,7 +27,13 @@ from posneg_rec.columns import columns_of
 from posneg_rec.evaluation import Evaluation, compare, summarize
 from posneg_rec.frames import as_frame, is_table
 from posneg_rec.ids import ItemVocabulary
-from posneg_rec.interactions import Interactions, build_histories, read_interactions, read_table
+from posneg_rec.interactions import (
+    Interactions,
+    build_histories,
+    check_no_store,
+    read_interactions,
+    read_table,
+)
 from posneg_rec.ranks import FEEDBACKS, TargetRanks, Targets, last_step, ranks_of_targets
 from posneg_rec.sequences import Histories, shorten
 
@@ -276,6 +282,7 @@ def report(
 
 def _read(model: Any, interactions: Any, feedback: Any) -> tuple[Interactions, Histories]:
     """Read the rows as the model does, before any transformer."""
+    check_no_store(interactions)
     recommender = last_step(model)
     coding = getattr(recommender, "feedback_coding_", None) if feedback is not None else None
     events = read_interactions(

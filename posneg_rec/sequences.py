@@ -6,9 +6,9 @@ where they come from is that of :mod:`interactions`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import chain
+from itertools import chain, pairwise
 from typing import Any
 
 import numpy as np
@@ -33,6 +33,8 @@ __all__ = [
 ]
 
 _MANY_EVENTS = 2**14
+# Events of a part: what is made for each of them takes a few dozen MB.
+_PART = 2**20
 
 
 @dataclass(frozen=True, eq=False)
@@ -192,7 +194,8 @@ class Histories:
     users : ndarray of shape (n_users,), dtype=int64, float64 or object
         Raw ids, ascending.
     items : ndarray of shape (n_events,), dtype=int64
-        Item codes; -1 for an item that the vocabulary does not know.
+        Item codes; -1 for an item that the vocabulary does not know. These and `rows` are int32
+        of a store, until :meth:`take`, :meth:`select` or :meth:`codes` makes int64 of them.
     signs : ndarray of shape (n_events,), dtype=int8
         +1 liked, -1 disliked, 0 neutral.
     times : ndarray of shape (n_events,), dtype=int64 or float64, or None
@@ -235,12 +238,52 @@ class Histories:
         """Number of events of each user, shape (n_users,)."""
         return np.diff(self.offsets)
 
-    def take(self, user_indices: ArrayLike) -> Histories:
-        """Return the users at `user_indices`, in that order, with their events."""
+    def codes(self, events: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return the item codes of some events."""
+        return self.items.take(events).astype(np.int64, copy=False)
+
+    def take(self, user_indices: ArrayLike, stops: NDArray[np.int64] | None = None) -> Histories:
+        """Return the users at `user_indices`, in that order, with their events.
+
+        `stops` says of all users where those to be taken end, (n_users,); None takes all.
+        """
         user_indices = as_indices(user_indices)
-        lengths = self.lengths[user_indices]
-        events = ranges(self.offsets[:-1][user_indices], lengths)
+        starts = self.offsets[:-1][user_indices]
+        lengths = (self.offsets[1:] if stops is None else stops)[user_indices] - starts
+        events = ranges(starts, lengths)
         return self._at(events, self.users[user_indices], offsets_of(lengths))
+
+    def parts(self) -> Iterator[tuple[slice, slice, Histories]]:
+        """Cut into parts of whole users with about a million events each, which copy nothing.
+
+        Yields the part's users and its events, both among all, and its histories. What is made
+        for each event on the way to a few numbers need not be there for all events at once.
+        """
+        part = np.maximum(self.offsets[1:] - 1, 0) // _PART
+        bounds = [*np.flatnonzero(np.diff(part, prepend=-1)).tolist(), len(part)]
+        for start, stop in pairwise(bounds):
+            events = slice(int(self.offsets[start]), int(self.offsets[stop]))
+            yield (
+                slice(start, stop),
+                events,
+                Histories(
+                    self.users[start:stop],
+                    self.items[events],
+                    self.signs[events],
+                    None if self.times is None else self.times[events],
+                    self.rows[events],
+                    self.offsets[start : stop + 1] - self.offsets[start],
+                    self.time_unit,
+                ),
+            )
+
+    def sample(self, n_events: int, stops: NDArray[np.int64] | None = None) -> Histories:
+        """Take as many users, evenly spread, as have about `n_events` events; all if they may.
+
+        `stops` as in :meth:`take`.
+        """
+        step = max(1, -(-len(self.items) // n_events))
+        return self.take(np.arange(0, len(self), step), stops)
 
     def select(self, event_mask: ArrayLike) -> Histories:
         """Return all users with only the events where `event_mask` is True."""
@@ -255,7 +298,7 @@ class Histories:
         """Return the item codes of one sign by user, and the event index of each of them."""
         events = np.flatnonzero(self.signs == sign)
         offsets = np.searchsorted(events, self.offsets)
-        return PackedSequences(self.items.take(events), offsets), events
+        return PackedSequences(self.codes(events), offsets), events
 
     def gaps(self) -> NDArray[np.float64] | None:
         """Tell the time since the user's event before, shape (n_events,).
@@ -270,6 +313,29 @@ class Histories:
         gaps[self.offsets[:-1][self.lengths > 0]] = np.nan
         return gaps
 
+    def gaps_at(
+        self, events: NDArray[np.int64], first: NDArray[np.int64]
+    ) -> NDArray[np.float64] | None:
+        """Tell of some events what :meth:`gaps` tells of all.
+
+        `first` is the first event of the user of each of `events`.
+        """
+        if self.times is None:
+            return None
+        gaps: NDArray[np.float64] = self.times[events] - self.times[np.maximum(events - 1, 0)]
+        gaps = gaps / time_units(self.time_unit)
+        gaps[events == first] = np.nan
+        return gaps
+
+    def elapsed_at(
+        self, events: NDArray[np.int64], first: NDArray[np.int64]
+    ) -> NDArray[np.float64]:
+        """Tell of some events what :meth:`elapsed` tells of all; `first` as in `gaps_at`."""
+        if self.times is None:
+            return np.full(len(events), np.nan)
+        since: NDArray[np.float64] = self.times[events] - self.times[first]
+        return since / time_units(self.time_unit)
+
     def elapsed(self) -> NDArray[np.float64]:
         """Tell the time since the user's first event, shape (n_events,), in the unit of `gaps`.
 
@@ -283,12 +349,14 @@ class Histories:
 
     def repeats(self) -> NDArray[np.bool_]:
         """Tell which events meet an item again that their user met before, shape (n_events,)."""
-        users = np.repeat(np.arange(len(self.users)), self.lengths)
-        order = event_order(users, self.items, self.lengths)
-        users, items = users.take(order), self.items.take(order)
-        repeats = np.zeros(len(order), dtype=bool)
-        repeats[order[1:]] = (users[1:] == users[:-1]) & (items[1:] == items[:-1])
-        return repeats & (self.items >= 0)
+        repeats = np.zeros(len(self.items), dtype=bool)
+        for _, events, part in self.parts():
+            users = np.repeat(np.arange(len(part)), part.lengths)
+            order = event_order(users, part.items, part.lengths)
+            users, items = users.take(order), part.items.take(order)
+            again = (users[1:] == users[:-1]) & (items[1:] == items[:-1]) & (items[1:] >= 0)
+            repeats[events][order[1:]] = again
+        return repeats
 
     def gap_tags(self, edges: NDArray[np.float64]) -> NDArray[np.int64]:
         """Classify the time before each event by :func:`gap_tags`, shape (n_events,).
@@ -303,10 +371,10 @@ class Histories:
     ) -> Histories:
         return Histories(
             users,
-            self.items.take(events),
+            self.codes(events),
             self.signs.take(events),
             None if self.times is None else self.times.take(events),
-            self.rows.take(events),
+            self.rows.take(events).astype(np.int64, copy=False),
             offsets,
             self.time_unit,
         )
@@ -433,6 +501,8 @@ def event_order(
     order = _grouped(users, len(counts))
     if keys is None or len(keys) == 0:
         return order
+    if keys.dtype.kind == "i":
+        keys = keys.astype(np.int64, copy=False)  # what follows adds to them
     grouped = keys.take(order)
     falls = grouped[1:] < grouped[:-1]
     ends = np.cumsum(counts)
@@ -494,7 +564,7 @@ def _grouped(codes: NDArray[np.integer], n_codes: int) -> NDArray[np.int64]:
 
 
 def is_last(
-    users: NDArray[np.integer], items: NDArray[np.int64], counts: NDArray[np.int64]
+    users: NDArray[np.integer], items: NDArray[np.integer], counts: NDArray[np.int64]
 ) -> NDArray[np.bool_]:
     """Tell which events are the last of their user and item."""
     order = event_order(users, items, counts)

@@ -23,6 +23,7 @@ ALLOWED = {
     "columns": {"ids", "sequences"},
     "feedback": {"frames", "ids", "sequences"},
     "interactions": {"columns", "feedback", "frames", "ids", "sequences"},
+    "store": {"columns", "feedback", "frames", "ids", "interactions", "sequences"},
     "preprocessing": {"_sklearn", "columns", "frames", "ids", "interactions", "sequences"},
     "ranks": {"_sklearn", "frames", "ids"},
     "evaluation": {"_sklearn", "ranks"},

@@ -140,6 +140,31 @@ def test_a_grid_over_workers_of_dask_scores_as_in_one_process(tmp_path):
     np.testing.assert_allclose(eval(found.partition("told ")[2]), expected, atol=1e-6)
 
 
+def test_trials_of_ray_tune_tell_each_epochs_score(tmp_path):
+    pytest.importorskip("ray")
+    told = """
+for result in results:
+    print("told", result.config["learning_rate"], result.metrics_dataframe["score"].tolist())
+print("best", best.config["learning_rate"], best.metrics["score"])
+"""
+    lines = run(WORLD + searches("ray") + told, tmp_path)
+    told = re.findall(r"^told (\S+) (\[.*\])$", lines, flags=re.MULTILINE)
+    found = {float(rate): eval(scores) for rate, scores in told}
+    names = {}
+    exec(WORLD, names)
+    highest = {}
+    for rate, scores in found.items():
+        model = names["model"].set_params(max_epochs=3, learning_rate=rate)
+        model.fit(names["world"].interactions, names["world"].feedback)
+        expected = model.history_["validation_score"]
+        np.testing.assert_allclose(scores, expected[: len(scores)], atol=1e-6)
+        highest[rate] = max(scores)
+    assert set(found) == {1e-3, 1e-2} and max(map(len, found.values())) == 3
+    ((rate, score),) = re.findall(r"^best (\S+) (\S+)$", lines, flags=re.MULTILINE)
+    assert float(rate) == max(highest, key=highest.get)
+    assert float(score) == pytest.approx(max(highest.values()), abs=1e-6)
+
+
 @pytest.mark.parametrize("make", [list, np.array, pd.Series, pl.Series, pa.array])
 @pytest.mark.parametrize("name", [str, int])
 def test_users_in_two_parts_are_named(make, name):

@@ -137,7 +137,7 @@ def test_counts_are_of_likes_and_of_dislikes_of_weight(n_items, weights, likes, 
         offsets=np.array([0, 3, 6]),
     )
     weights = None if weights is None else np.array(weights, np.float32)
-    counted = fitting._counts(events, n_items, weights, None)
+    counted = fitting._counts(events, n_items, fitting._new(events, weights, None), None)
     more = [0] * (n_items - 3)
     assert [part.tolist() for part in counted] == [likes + more, dislikes + more]
 

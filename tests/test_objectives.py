@@ -58,7 +58,7 @@ EVENTS = [(0, 0, 1), (0, 3, -1), (0, 1, 1), (0, 4, -1), (0, 2, 1), (1, 5, -1), (
 
 
 def test_signs_part_and_dislikes_before_each_like_are_counted():
-    made = objective(EVENTS, sample_weight=np.arange(8, dtype=np.float32))
+    made = objective(EVENTS, sample_weight=np.arange(8, dtype=np.float32)).read(np.arange(2))
     assert made.liked.to_lists() == [[0, 1, 2], [0, 1]]
     assert made.disliked.to_lists() == [[3, 4], [5]]
     assert made.n_dislikes_before.tolist() == [0, 1, 2, 1, 1]
@@ -71,18 +71,18 @@ def test_weights_go_with_the_callers_rows_in_whatever_order(kind):
     rows = np.array([(1, 0, 1), (0, 1, 1), (1, 2, 1), (0, 3, -1), (1, 4, -1), (0, 5, 1)])
     made = objective(rows, kind, np.arange(6, dtype=np.float32))
     if kind is PNFRecObjective:
-        assert made.liked_weights.tolist() == [1, 5, 0, 2]
-        assert made.disliked_weights.tolist() == [3, 4]
+        assert made.read(np.arange(2)).liked_weights.tolist() == [1, 5, 0, 2]
+        assert made.read(np.array([1, 0])).liked_weights.tolist() == [0, 2, 1, 5]
+        assert made.read(np.arange(2)).disliked_weights.tolist() == [3, 4]
     else:
-        assert made.weights.tolist() == [1, 3, 5, 0, 2, 4]
+        assert made.weights(np.arange(6)).tolist() == [1, 3, 5, 0, 2, 4]
+        assert made.weights(np.array([4, 1])).tolist() == [2, 3]
 
 
 def test_joint_events_keep_their_signs_and_neutral_ones_no_weight():
     events = [(0, 0, 1), (0, 3, 0), (0, 1, -1), (1, 2, 1)]
     made = objective(events, JointObjective, np.array([1, 2, 3, 4], dtype=np.float32))
-    assert made.events.to_lists() == [[0, 3, 1], [2]]
-    assert made.signs.tolist() == [1, 0, -1, 1]
-    assert made.weights.tolist() == [1, 0, 3, 4]
+    assert made.weights(np.arange(4)).tolist() == [1, 0, 3, 4]
     assert made.trainable_users().tolist() == [0]
 
 
@@ -199,7 +199,7 @@ def test_padding_ends_at_a_multiple_and_weighs_nothing(lists, longest, multiple)
         and np.diff(padded_to.offsets).max() <= longest
     )
     assert set(padded_to.inputs[n:]) | set(padded_to.targets[n:]) <= set(windows.index)
-    weights = padded_to.weights(np.arange(1, len(packed.values) + 1, dtype=np.float32))
+    weights = padded_to.weights((padded_to.targets + 1).astype(np.float32))
     assert weights[:n].tolist() == (plain.targets + 1).tolist() and not weights[n:].any()
     assert padded_to.weights(None).tolist() == [1] * n + [0] * (len(weights) - n)
 
@@ -401,7 +401,6 @@ def test_windows_hide_all_their_times_or_none(monkeypatch):
     rows = np.column_stack([users, users % 6, np.arange(len(users))])  # a unit apart
     histories = build_histories(read_interactions(rows), ItemVocabulary.from_ids(rows[:, 1]))
     made = JointObjective(histories, with_settings(), gap_edges=np.array([0.5, 2.0]))
-    assert made.gap_tags[:6].tolist() == [0, 3, 3, 3, 3, 0]
     monkeypatch.setattr(objectives, "_POSITIONS_MULTIPLE", 1)
     model = made.model(6, torch.Generator().manual_seed(0))
     with mock.patch.object(model, "embed_events", wraps=model.embed_events) as read:
@@ -433,6 +432,37 @@ def test_drawn_negatives_come_as_often_as_they_are_said_to(events, dislikes, n_n
     assert expected.sum() == pytest.approx(n_negatives, rel=1e-5)
     # Poisson-like counts: six standard errors.
     assert (np.abs(drawn - expected) < 6 * np.sqrt(expected / 600)).all()
+
+
+@given(
+    st.lists(st.lists(st.integers(0, 5), min_size=1, max_size=4), min_size=1, max_size=5), st.data()
+)
+def test_what_is_held_out_is_drawn_as_if_it_were_not_there(lists, data):
+    kept = [data.draw(st.integers(1, len(items))) for items in lists]
+    packed = PackedSequences.from_lists(lists)
+    spans = objectives._Spans(packed.offsets[:-1], np.array(kept))
+    trained = [item for items, n in zip(lists, kept, strict=True) for item in items[:n]]
+    whole = objectives._NegativeSampler(packed.values.astype(np.int32), 9, spans)
+    alone = objectives._NegativeSampler(np.array(trained), 9)
+    for drawn, expected in zip(
+        *(each.draw(np.random.default_rng(0), 6, np.array([2])) for each in (whole, alone)),
+        strict=True,
+    ):
+        assert drawn.tolist() == expected.tolist()
+
+
+@BOTH
+def test_training_up_to_stops_is_training_on_what_is_before_them(kind):
+    rows = np.array([*EVENTS, (0, 5, 1), (1, 3, -1), (1, 4, 1)])
+    interactions = read_interactions(rows[:, :2], rows[:, 2])
+    histories = build_histories(interactions, ItemVocabulary.from_ids(rows[:, 1]))
+    stops = histories.offsets[1:] - np.array([1, 2])
+    settings = with_settings(n_negatives=3, windows="random", contrastive_negatives="past")
+    alone = kind(histories.take([0, 1], stops), settings)
+    until = kind(histories, settings, stops=stops)
+    assert until.n_positions() == alone.n_positions() == 8
+    (one, _), (other, _) = run(alone), run(until)
+    assert all(value.tobytes() == other[name].tobytes() for name, value in one.items())
 
 
 @BOTH

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -10,6 +12,7 @@ from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 from tables import LAW, numbers_of
 
+from posneg_rec import sequences
 from posneg_rec.ids import ItemVocabulary
 from posneg_rec.interactions import (
     build_histories,
@@ -259,3 +262,66 @@ def test_latest_events_of_each_sign_are_the_users_own(lists):
         for n in range(len(user))
     ]
     assert_array_equal(latest_of_each_sign(signs, offsets), np.reshape(expected, (len(signs), 2)))
+
+
+def of_lists(lists, times=None, time_unit=None, dtype=np.int64):
+    items = np.array([item for user in lists for item in user], dtype=dtype)
+    n = len(items)
+    return Histories(
+        users=np.arange(len(lists)),
+        items=items,
+        signs=np.ones(n, np.int8),
+        times=None if times is None else np.array(times),
+        rows=np.arange(n).astype(dtype),
+        offsets=np.cumsum([0, *map(len, lists)]),
+        time_unit=time_unit,
+    )
+
+
+@given(
+    st.lists(st.lists(st.integers(0, 3), max_size=5), max_size=6),
+    st.integers(1, 9),
+    st.sampled_from([np.int32, np.int64]),
+)
+def test_parts_hold_all_users_and_events_whatever_their_size(lists, size, dtype):
+    histories = of_lists(lists, dtype=dtype)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sequences, "_PART", size)
+        parts, repeats = list(histories.parts()), histories.repeats()
+    found = [part.items[a:b].tolist() for *_, part in parts for a, b in pairwise(part.offsets)]
+    assert found == lists
+    for users, events, part in parts:
+        assert part.users.tolist() == list(range(users.start, users.stop))
+        assert part.rows.tolist() == list(range(events.start, events.stop))
+        assert part.offsets[-1] - part.offsets[1] <= size  # beside what the first user has
+    expected = [item in user[:n] for user in lists for n, item in enumerate(user)]
+    assert repeats.tolist() == expected
+
+
+@given(
+    st.lists(st.lists(st.integers(0, 3), max_size=5), min_size=1, max_size=6),
+    st.sampled_from([None, "s", "ns"]),
+    st.sampled_from([np.int64, np.float64, None]),
+    st.data(),
+)
+def test_gaps_of_some_events_are_those_among_all(lists, unit, dtype, data):
+    n = sum(map(len, lists))
+    times = None if dtype is None else np.arange(n, dtype=dtype) ** 2 / dtype(1)
+    histories = of_lists(lists, None if times is None else times.astype(dtype), unit)
+    events = np.array(data.draw(st.lists(st.integers(0, n - 1)) if n else st.just([])), np.int64)
+    first = np.repeat(histories.offsets[:-1], histories.lengths)[events]
+    gaps = histories.gaps_at(events, first)
+    assert (gaps is None) == (times is None)
+    if gaps is not None:
+        assert_array_equal(gaps, histories.gaps()[events])
+    assert_array_equal(histories.elapsed_at(events, first), histories.elapsed()[events])
+
+
+def test_users_are_taken_up_to_their_stops_and_sampled_evenly():
+    histories = of_lists([[1, 2, 3], [], [4, 5], [6]], dtype=np.int32)
+    taken = histories.take([2, 0], np.array([1, 3, 4, 6]))
+    assert taken.items.tolist() == [4, 1] and taken.items.dtype == taken.rows.dtype == np.int64
+    assert taken.offsets.tolist() == [0, 1, 2] and taken.users.tolist() == [2, 0]
+    assert histories.sample(6).items.tolist() == [1, 2, 3, 4, 5, 6]
+    assert histories.sample(3).users.tolist() == [0, 2]
+    assert histories.sample(1).users.tolist() == [0]
