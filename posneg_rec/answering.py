@@ -31,6 +31,7 @@ class AnsweringMixin:
     fitted_: FittedModel
     dislike_aversion: float
     device: str
+    verbose: int
     user_column: str | int | None
     item_column: str | int | None
     time_column: str | int | None
@@ -197,6 +198,7 @@ class AnsweringMixin:
             dislike_aversion=self._aversion(dislike_aversion),
             columns=self._columns(),
             device=self._device(),
+            verbose=self.verbose,
         )
 
     def score_items(

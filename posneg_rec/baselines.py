@@ -57,7 +57,7 @@ class _ConstantModel(Model):
     def __init__(self, scores: NDArray[np.float32]) -> None:
         self.scores = scores
 
-    def encode(self, inputs: Inputs) -> NDArray[np.float32]:
+    def encode(self, inputs: Inputs, watch: Any = None) -> NDArray[np.float32]:
         return np.zeros((len(inputs), 1), np.float32)
 
     def logits(

@@ -11,6 +11,7 @@ import functools
 import sys
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field, fields, replace
 from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -34,12 +35,14 @@ from posneg_rec.interactions import (
     table_like,
 )
 from posneg_rec.memory import ItemMemory, WeighedMemory, fit_next_weight, fit_taste_weights
+from posneg_rec.progress import ShareProgress
 from posneg_rec.selection import NO_FILTERS, Filters
 from posneg_rec.sequences import Histories, PackedSequences, preview
 
 if TYPE_CHECKING:
     from posneg_rec.model_selection import LastSeen
     from posneg_rec.momentum import Momentum
+    from posneg_rec.progress import Watch
 
 __all__ = ["FittedModel", "Reranked"]
 
@@ -54,6 +57,8 @@ _MAX_SEEN = 2**22
 
 # Of a top k of nothing, places and scores.
 _NOTHING = np.zeros((1, 0), np.int64), np.zeros((1, 0), np.float32)
+# Of both doors to a model, one of which has no `set_params`.
+_TO_SEE_MORE = "model.verbose = 1 shows how far it is"
 # Of two scores of one item that are made in different order.
 _ROUNDING = 1e-5
 
@@ -327,23 +332,32 @@ class FittedModel:
         dislike_aversion: float,
         columns: Mapping[str, str | int | None],
         device: str,
+        verbose: int | None = None,
         **filters: Any,
     ) -> Any:
         """Answer :meth:`ContrastiveSeqRecommender.recommend`, which describes the parameters."""
         k = check_k(k)
         is_one = is_history(interactions)
         histories = self._histories(interactions, feedback, times, columns)
-        asked = Asked(self.vocabulary, None if is_one else histories.users)
-        scorer = self._scorer(
-            histories,
-            np.arange(len(histories.users)),
-            histories.offsets[1:],
-            exclude_seen=exclude_seen,
-            filters=read_filters(asked, **filters),
-            dislike_aversion=dislike_aversion,
-            device=device,
-        )
-        codes, scores = scorer.top_k(k)
+        n_users, n_items = len(histories.users), len(self.items)
+        read = read_filters(Asked(self.vocabulary, None if is_one else histories.users), **filters)
+        progress = watch = None
+        if not is_one:
+            title = f"Recommending to {n_users:,} users"
+            progress = ShareProgress(title, verbose, how_to_see_more=_TO_SEE_MORE)
+            watch = progress.stages(serving.n_stages(n_users, n_items, k, read))
+        with progress or nullcontext():
+            scorer = self._scorer(
+                histories,
+                np.arange(n_users),
+                histories.offsets[1:],
+                exclude_seen=exclude_seen,
+                filters=read,
+                dislike_aversion=dislike_aversion,
+                device=device,
+                watch=watch,
+            )
+            codes, scores = scorer.top_k(k)
         found = codes >= 0
         n_found = found.sum(1)
         short = n_found < k
@@ -593,6 +607,7 @@ class FittedModel:
         *,
         exclude_seen: bool | int | None = None,
         device: str = "cpu",
+        verbose: int | None = None,
     ) -> NDArray[np.int64]:
         """Rank the same under several aversions, of one pass over the histories.
 
@@ -601,6 +616,8 @@ class FittedModel:
         histories, users, stops, exclude_seen, device
             As in :meth:`ranks`.
         aversions : sequence of A floats
+        verbose : int or None, default=None
+            As of :class:`progress.ShareProgress`.
 
         Returns
         -------
@@ -610,20 +627,25 @@ class FittedModel:
         if not self.dislikes.any():
             weights = [0.0] * len(weights)  # who never met a dislike cannot foretell one
         ranks = np.empty((len(weights), len(stops)), dtype=np.int64)
-        for part in _parts_of(histories, users, stops):
-            scorer = self._scorer(
-                histories,
-                users[part],
-                stops[part],
-                exclude_seen=exclude_seen,
-                dislike_aversion=weights[0],
-                device=device,
-            )
-            targets = histories.items[stops[part]]
-            if len(weights) == 1:
-                ranks[0, part] = scorer.ranks(targets)
-            else:
-                ranks[:, part] = scorer.ranks_by_aversion(targets, weights)
+        n = len(stops)
+        title = f"Ranking {n:,} targets"
+        with ShareProgress(title, verbose, how_to_see_more=_TO_SEE_MORE) as progress:
+            for part in _parts_of(histories, users, stops):
+                scorer = self._scorer(
+                    histories,
+                    users[part],
+                    stops[part],
+                    exclude_seen=exclude_seen,
+                    dislike_aversion=weights[0],
+                    device=device,
+                    # Encoding and ranking of this part of the whole.
+                    watch=progress.stages(2, part[0] / n, (part[-1] + 1) / n) if n else None,
+                )
+                targets = histories.items[stops[part]]
+                if len(weights) == 1:
+                    ranks[0, part] = scorer.ranks(targets)
+                else:
+                    ranks[:, part] = scorer.ranks_by_aversion(targets, weights)
         return ranks
 
     def liked_probabilities(
@@ -708,6 +730,7 @@ class FittedModel:
         dislike_aversion: float,
         filters: Filters = NO_FILTERS,
         device: str = "cpu",
+        watch: Watch | None = None,
     ) -> serving.Scorer:
         excluded = check_excluded(exclude_seen, self.excludes_seen)
         if not isinstance(excluded, bool):
@@ -738,6 +761,7 @@ class FittedModel:
             memory=self.memory,
             liked_shift=self.liked_shift,
             catalogue=self.catalogue,
+            watch=watch,
         )
 
     @property

@@ -30,7 +30,7 @@ from posneg_rec.interactions import build_histories, check_table, one_of
 from posneg_rec.metrics import TargetRanks, recommender_scorer
 from posneg_rec.model_selection import find_targets, warn_if_future_leaks
 from posneg_rec.parameters import PARAMETERS, Allowed, Range, refuse_switch
-from posneg_rec.progress import Progress
+from posneg_rec.progress import EpochProgress
 
 if TYPE_CHECKING:
     from posneg_rec import sequences
@@ -190,7 +190,9 @@ class ContrastiveSeqRecommender(CallbackSupportMixin, AnsweringMixin, BaseEstima
     verbose : int, default=0
         1 draws a progress bar: one line that is updated in a terminal and a notebook, a line per
         epoch on stderr in a log. 2 writes a line per epoch everywhere. 0 is silent, but that a
-        long fit says once, by the logger "posneg_rec", that it runs.
+        long fit says once, by the logger "posneg_rec", that it runs. The same goes for answers to
+        many users and the ranks of many targets, where they take longer than a second (ten in a
+        log); it can be set after a fit (``model.verbose = 1``).
 
     Attributes
     ----------
@@ -586,7 +588,7 @@ class ContrastiveSeqRecommender(CallbackSupportMixin, AnsweringMixin, BaseEstima
             name: value.item() if isinstance(value, np.generic) else value
             for name, value in self.get_params(deep=False).items()
         }
-        progress = Progress(
+        progress = EpochProgress(
             n_epochs, self.verbose, is_watched=bool(vars(self).get("_skl_callbacks"))
         )
         with progress:
@@ -708,7 +710,13 @@ class ContrastiveSeqRecommender(CallbackSupportMixin, AnsweringMixin, BaseEstima
             raise ValueError("dislike_aversion must be a number or some, got an empty sequence.")
         fitted, histories, stops, users = self._targets(interactions, feedback, targets)
         ranks = fitted.ranks_by_aversion(
-            histories, users, stops, aversions, exclude_seen=exclude_seen, device=self.device
+            histories,
+            users,
+            stops,
+            aversions,
+            exclude_seen=exclude_seen,
+            device=self.device,
+            verbose=self.verbose,
         )
         answers = [
             TargetRanks(

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import copy
 import functools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypeVar
@@ -43,6 +43,7 @@ from posneg_rec.sequences import (
 if TYPE_CHECKING:
     from posneg_rec.answering import ServedRecommender
     from posneg_rec.archive import File
+    from posneg_rec.progress import Watch
 
 __all__ = [
     "METHODS",
@@ -55,6 +56,7 @@ __all__ = [
     "Scorer",
     "load",
     "log_sigmoid",
+    "n_stages",
     "of_one_length",
     "target_ranks",
     "top_k",
@@ -228,15 +230,21 @@ def _n_threads() -> int:
     return max((library.num_threads for library in _blas().lib_controllers), default=1)
 
 
-def _for_each(function: Callable[[_Job], None], jobs: Sequence[_Job]) -> None:
+def _for_each(
+    function: Callable[[_Job], None], jobs: Sequence[_Job], watch: Watch | None = None
+) -> None:
     """Call a function with each job, on as many threads as one matrix product would take."""
+
+    def go_through(done: Iterable[None]) -> None:
+        for _ in done if watch is None else watch(done, len(jobs)):
+            pass
+
     n_threads = min(_n_threads(), len(jobs)) if len(jobs) > 1 else 1
     if n_threads == 1:
-        for job in jobs:
-            function(job)
+        go_through(map(function, jobs))
     else:
         with ThreadPoolExecutor(n_threads) as pool:
-            list(pool.map(function, jobs))
+            go_through(pool.map(function, jobs))
 
 
 def _product(a: Array, b: Array) -> Array:
@@ -467,7 +475,7 @@ class Model:
         prefix = f"{cls.encoder}.blocks."
         return len({name.split(".")[2] for name in weights if name.startswith(prefix)})
 
-    def encode(self, inputs: Inputs) -> Array:
+    def encode(self, inputs: Inputs, watch: Watch | None = None) -> Array:
         """Encode histories to the state after the last event.
 
         Parameters
@@ -493,7 +501,7 @@ class Model:
                     inputs.elapsed[events],
                 )
 
-        _for_each(fill, of_one_length(lengths, _MAX_EVENTS))
+        _for_each(fill, of_one_length(lengths, _MAX_EVENTS), watch)
         return states
 
     def _encode(
@@ -746,6 +754,8 @@ class Scorer:
         of dislikes is another.
     catalogue : Catalogue, default=None
         Of the same model, likes, dislikes and memory, where one is kept.
+    watch : Watch, default=None
+        Sees the jobs of each stage done; the first stage is the encoding.
     """
 
     model: Model
@@ -758,10 +768,11 @@ class Scorer:
     memory: WeighedMemory | None = None
     liked_shift: float = 0.0
     catalogue: Catalogue | None = None
+    watch: Watch | None = None
 
     def __post_init__(self) -> None:
         """Encode what the queries read."""
-        self._states = self.model.encode(self.queries.inputs)  # (U, d)
+        self._states = self.model.encode(self.queries.inputs, self.watch)  # (U, d)
 
     def top_k(self, k: int) -> tuple[NDArray[np.int64], Array]:
         """Find the best items of each query, best first, equal scores by item code.
@@ -814,7 +825,7 @@ class Scorer:
                 pool.part(block), k, filters, self.model.items
             )
 
-        _for_each(fill, asked._blocks(_MAX_SELECTED // size))
+        _for_each(fill, asked._blocks(_MAX_SELECTED // size), self.watch)
         return queries[is_short & (size < len(self.likes))]
 
     def _of(self, queries: NDArray[np.int64]) -> Scorer:
@@ -854,11 +865,11 @@ class Scorer:
 
         # Tile after tile, long lists would be sorted over and over.
         if k > _LONG_LIST * n_items:
-            _for_each(fill_whole, self._blocks(_MAX_ROW_SCORES // n_items))
+            _for_each(fill_whole, self._blocks(_MAX_ROW_SCORES // n_items), self.watch)
         else:
             has_rows = self.filters.allowed_rows is not None or self.filters.denied_rows
             most = _MAX_MARKS // n_items if has_rows else _TILE_QUERIES
-            _for_each(fill, self._blocks(min(_TILE_QUERIES, most)))
+            _for_each(fill, self._blocks(min(_TILE_QUERIES, most)), self.watch)
         return Pool(codes, best, pinned_scores)
 
     def ranks(self, targets: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -878,7 +889,8 @@ class Scorer:
             scores, _ = self._whole_rows(block)
             ranks[block] = target_ranks(scores, targets[block])
 
-        _for_each(fill, self._blocks(min(_TILE_QUERIES, _MAX_ROW_SCORES // len(self.likes))))
+        size = min(_TILE_QUERIES, _MAX_ROW_SCORES // len(self.likes))
+        _for_each(fill, self._blocks(size), self.watch)
         return ranks
 
     def ranks_by_aversion(
@@ -904,7 +916,8 @@ class Scorer:
             for row, aversion in zip(ranks, aversions, strict=True):
                 row[block] = target_ranks(_weighed(scores, liked, aversion), targets[block])
 
-        _for_each(fill, self._blocks(min(_TILE_QUERIES, _MAX_ROW_SCORES // len(self.likes))))
+        size = min(_TILE_QUERIES, _MAX_ROW_SCORES // len(self.likes))
+        _for_each(fill, self._blocks(size), self.watch)
         return ranks
 
     def row(self, query: int) -> Array:
@@ -1187,6 +1200,14 @@ class Scorer:
         return np.repeat(np.arange(block.stop - block.start), seen.lengths[block])[order], items[
             order
         ]
+
+
+def n_stages(n_queries: int, n_items: int, k: int, filters: Filters) -> int:
+    """Count what a scorer's `watch` sees of a top k, if no pool must be widened."""
+    if not filters.reorders:
+        return 2
+    n_parts = -(-n_queries // max(1, _MAX_POOLED // min(filters.pool_size(k), n_items)))
+    return 1 + 2 * n_parts
 
 
 def _weighed(
