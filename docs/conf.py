@@ -41,7 +41,8 @@ html_theme_options = {
     "footer_start": ["copyright"],
     "footer_end": [],
 }
-html_sidebars = {"index": [], "results": [], "method": [], "changelog": []}
+_ALONE = ("index", "getting_started", "method", "results", "changelog")  # in no section
+html_sidebars = dict.fromkeys(_ALONE, [])
 
 myst_enable_extensions = ["colon_fence", "dollarmath"]
 myst_heading_anchors = 3
