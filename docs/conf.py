@@ -42,7 +42,7 @@ html_theme_options = {
     "footer_end": [],
 }
 _ALONE = ("index", "getting_started", "method", "results", "changelog")  # in no section
-html_sidebars = dict.fromkeys(_ALONE, [])
+html_sidebars = {page: [] for page in _ALONE}
 
 myst_enable_extensions = ["colon_fence", "dollarmath"]
 myst_heading_anchors = 3
