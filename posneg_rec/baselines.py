@@ -290,8 +290,13 @@ class _BaselineRecommender(BaseEstimator):
         histories = build_histories(events, fitted.vocabulary)
         stops = find_targets(histories, targets, events.n_rows)
         users = np.searchsorted(histories.offsets, stops, side="right") - 1
-        if isinstance(targets, str) and targets == "last":
-            warn_if_future_leaks(fitted.last_seen, histories, stops, self._columns())
+        warn_if_future_leaks(
+            fitted.last_seen,
+            histories,
+            stops,
+            self._columns(),
+            of_each_last=isinstance(targets, str) and targets == "last",
+        )
         ranks = fitted.ranks(
             histories, users, stops, exclude_seen=exclude_seen, dislike_aversion=0.0
         )

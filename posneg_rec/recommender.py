@@ -777,9 +777,14 @@ class ContrastiveSeqRecommender(CallbackSupportMixin, AnsweringMixin, BaseEstima
         histories = build_histories(events, fitted.vocabulary)
         stops = find_targets(histories, targets, events.n_rows)
         users = np.searchsorted(histories.offsets, stops, side="right") - 1
-        if isinstance(targets, str) and targets == "last":
-            # What was trained on is gone from a loaded model.
-            warn_if_future_leaks(fitted.last_seen, histories, stops, self._columns())
+        # What was trained on is gone from a loaded model.
+        warn_if_future_leaks(
+            fitted.last_seen,
+            histories,
+            stops,
+            self._columns(),
+            of_each_last=isinstance(targets, str) and targets == "last",
+        )
         return fitted, histories, stops, users
 
     def _validate_params(self) -> None:
