@@ -5,6 +5,7 @@ from pathlib import Path
 
 from docutils import nodes
 from docutils.parsers.rst import states
+from docutils.utils.math.latex2mathml import tex2mathml
 from sphinx.util.nodes import make_refnode
 
 import posneg_rec
@@ -19,7 +20,6 @@ extensions = [
     "numpydoc",
     "sphinx.ext.autodoc",
     "sphinx.ext.autosummary",
-    "sphinx.ext.mathjax",
     "sphinx_copybutton",
     "sphinx_design",
     "sphinx_gallery.gen_gallery",
@@ -33,6 +33,7 @@ html_title = f"posneg-rec {release}"
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
 html_show_sourcelink = False
+html_math_renderer = "mathml"
 html_theme_options = {
     "header_links_before_dropdown": 6,
     "navigation_with_keys": False,
@@ -41,7 +42,8 @@ html_theme_options = {
     "footer_start": ["copyright"],
     "footer_end": [],
 }
-html_sidebars = {"index": [], "results": [], "method": [], "changelog": []}
+_ALONE = ("index", "getting_started", "method", "results", "changelog")  # in no section
+html_sidebars = {page: [] for page in _ALONE}
 
 myst_enable_extensions = ["colon_fence", "dollarmath"]
 myst_heading_anchors = 3
@@ -64,6 +66,7 @@ sphinx_gallery_conf = {
     "show_signature": False,
     "copyfile_regex": r"^$",
     "backreferences_dir": None,
+    "write_computation_times": False,
     "capture_repr": (),  # a page shows what is printed and drawn, not where an object lies
 }
 
@@ -105,6 +108,12 @@ def _no_mail(self, match, lineno, found=states.Inliner.standalone_uri):
 states.Inliner.standalone_uri = _no_mail
 
 
+def as_mathml(self, node):
+    """Write a formula as browsers draw it by themselves: no script from another site is needed."""
+    self.body.append(tex2mathml(node.astext(), as_block=isinstance(node, nodes.math_block)))
+    raise nodes.SkipNode
+
+
 def by_last_names(app, env, node, contnode):
     """Find what a docstring names as its readers do, without the modules that it is in."""
     if node.get("refdomain") != "py" or not node.get("reftarget"):
@@ -139,6 +148,7 @@ def skip_member(app, what, name, obj, skip, options):
 
 
 def setup(app):
+    app.add_html_math_renderer("mathml", (as_mathml, None), (as_mathml, None))
     app.connect("autodoc-skip-member", skip_member)
     app.connect("missing-reference", by_last_names)
     app.connect("missing-reference", elsewhere)

@@ -6,7 +6,7 @@ some queries at a time. Shapes use the letters of :mod:`scoring`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -59,7 +59,7 @@ class AcceleratedScorer(Scorer):
             len(inputs), self._items.vectors.shape[1], dtype=torch.float32, device=self._device
         )
         lengths = inputs.lengths
-        for rows in of_one_length(lengths, _MAX_EVENTS):
+        for rows in self._watched(of_one_length(lengths, _MAX_EVENTS)):
             length = int(lengths[rows[0]])
             events = (inputs.offsets[rows, None] + np.arange(length)).ravel()  # (U L,)
             signs, offsets = inputs.signs[events], offsets_of(np.full(len(rows), length))
@@ -81,7 +81,7 @@ class AcceleratedScorer(Scorer):
     def _best(self, k: int) -> Pool:
         n_items = len(self.likes)
         found, pinned_scores = [], []
-        for queries in self._portions(np.arange(len(self.queries.rows))):
+        for queries in self._watched(self._portions(np.arange(len(self.queries.rows)))):
             scores, log_normaliser = self._scores(queries)
             pinned_scores.append(self._take_out(scores, queries) - log_normaliser[:, None])
             top, codes = scores.topk(min(k + 1, n_items))
@@ -127,7 +127,7 @@ class AcceleratedScorer(Scorer):
         n_items = len(self.likes)
         codes = torch.arange(n_items, device=self._device)
         found = []
-        for queries in self._portions(np.arange(len(targets))):
+        for queries in self._watched(self._portions(np.arange(len(targets)))):
             parts, liked, _ = self._parts(queries, with_liked=any(aversions))
             target = self._to(targets[queries])[:, None]  # (Q, 1)
             portion = []
@@ -145,9 +145,12 @@ class AcceleratedScorer(Scorer):
             scores, log_normaliser = self._scores(np.arange(block.start, block.stop))
         return scores.cpu().numpy(), log_normaliser.cpu().numpy()
 
-    def _portions(self, queries: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
+    def _portions(self, queries: NDArray[np.int64]) -> list[NDArray[np.int64]]:
         size = max(1, _MAX_SCORES // len(self.likes))
-        return (queries[start : start + size] for start in range(0, max(1, len(queries)), size))
+        return [queries[start : start + size] for start in range(0, max(1, len(queries)), size)]
+
+    def _watched(self, jobs: list[NDArray[np.int64]]) -> Iterable[NDArray[np.int64]]:
+        return jobs if self.watch is None else self.watch(jobs, len(jobs))
 
     @torch.inference_mode()
     def _scores(self, queries: NDArray[np.int64]) -> tuple[Tensor, Tensor]:

@@ -30,6 +30,7 @@ class AnsweringMixin:
     """The answers of any fitted model."""
 
     fitted_: FittedModel
+    verbose: int | None = None  # of an estimator without the parameter: silent
     user_column: str | int | None
     item_column: str | int | None
     time_column: str | int | None
@@ -196,6 +197,7 @@ class AnsweringMixin:
             dislike_aversion=self._aversion(dislike_aversion),
             columns=columns_of(self),
             device=self._device(),
+            verbose=self.verbose,
         )
 
     def score_items(

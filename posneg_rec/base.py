@@ -91,9 +91,14 @@ class BaseRecommender(AnsweringMixin, BaseEstimator):
         histories = build_histories(events, fitted.vocabulary)
         stops = find_targets(histories, targets, events.n_rows)
         users = np.searchsorted(histories.offsets, stops, side="right") - 1
-        if isinstance(targets, str) and targets == "last":
-            # What was trained on is gone from a loaded model.
-            warn_if_future_leaks(fitted.last_seen, histories, stops, columns_of(self))
+        # What was trained on is gone from a loaded model.
+        warn_if_future_leaks(
+            fitted.last_seen,
+            histories,
+            stops,
+            columns_of(self),
+            of_each_last=isinstance(targets, str) and targets == "last",
+        )
         return Targets(fitted, histories, users, stops)
 
     def _checked(self) -> FittedModel:

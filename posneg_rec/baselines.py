@@ -55,7 +55,7 @@ class _ConstantModel(Model):
     def __init__(self, scores: NDArray[np.float32]) -> None:
         self.items = scores[:, None]
 
-    def encode(self, inputs: Inputs) -> NDArray[np.float32]:
+    def encode(self, inputs: Inputs, watch: Any = None) -> NDArray[np.float32]:
         return np.ones((len(inputs), 1), np.float32)
 
 
@@ -187,7 +187,7 @@ class _BaselineRecommender(BaseRecommender):
             In the order of the rows.
         """
         found = self._targets(interactions, feedback, targets)
-        (ranks,) = found.ranks([0.0], exclude_seen=exclude_seen)
+        (ranks,) = found.ranks([0.0], exclude_seen=exclude_seen, verbose=self.verbose)
         return ranks
 
 

@@ -159,7 +159,9 @@ def gini_at_k(y_pred: ArrayLike, *, n_items: int, k: int = 10) -> float:
 def intra_list_distance_at_k(
     y_pred: ArrayLike, *, items: ArrayLike, vectors: ArrayLike, k: int = 10
 ) -> float:
-    """Mean distance between two items of a list, ``1 - cosine`` of their vectors [1]_.
+    """Mean distance between two items of a list, ``1 - cosine`` of their vectors.
+
+    The intra-list similarity of [1]_, turned into a distance.
 
     Parameters
     ----------

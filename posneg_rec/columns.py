@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Collection, Sequence
 from numbers import Integral
 from typing import Any
@@ -58,6 +59,12 @@ _HAPPENED = (
     "server start started submitted transaction unix unixreview utc view viewed visit visited "
     "watch watched"
 )
+# How a date begins that a csv holds, and in how many rows a first one is looked for.
+_DATE = re.compile(r"(19|20)\d\d-(0\d|1[0-2])-[0-3]\d($|[ T])")
+_LOOKED_AT = 100
+# 1990 to 2038 in seconds and milliseconds, and how names end of what merely looks so.
+_SINCE_1970 = [(scale * 631_152_000, scale * 2**31) for scale in (1, 1000)]
+_NUMBERED = ("id", "ids", "code", "key", "no", "nr", "num", "number", "hash", "phone", "ean")
 _SPANS = {"playtime", "watchtime", "viewtime", "readtime", "clicktimes", "playtimes"}
 
 # What columns are called, in lower case and with letters and digits only. Of the names of a role
@@ -92,6 +99,15 @@ _COLUMN_NAMES: dict[str, tuple[frozenset[str], ...]] = {
         _names("day week month step"),
     ),
 }
+
+
+# What a SequenceBuilder calls its columns, and why a name may not be found.
+_BUILT = {"sequence", "item", "position", "time"}
+_STEP_BEFORE = (
+    " In a pipeline a frame's names end at the first transformer: give user_column, item_column "
+    "and time_column to the first step that reads them; those after it find user, item and time by "
+    "themselves."
+)
 
 
 def _key(name: Any) -> str:
@@ -278,11 +294,34 @@ def check_columns_left(frame: nw.DataFrame[Any], positions: dict[str, int]) -> N
             "interactions.reset_index(names='time'), or reset_index(drop=True)."
         )
     for place, (name, dtype) in enumerate(frame.schema.items()):
-        if place not in positions.values() and dtype in (nw.Datetime, nw.Date):
+        if place in positions.values():
+            continue
+        told = f"pass time_column={shorten(name)}, or leave that column out."
+        if dtype in (nw.Datetime, nw.Date):
             raise ValueError(
-                f"no column is named like a time, but {shorten(name)} holds datetimes: pass "
-                f"time_column={shorten(name)}, or leave that column out."
+                f"no column is named like a time, but {shorten(name)} holds datetimes: {told}"
             )
+        if dtype in (nw.String, nw.Object, nw.Categorical):
+            values = frame[:_LOOKED_AT, place].to_list()
+            first = next((value for value in values if isinstance(value, str)), "")
+            if _DATE.match(first):
+                raise ValueError(
+                    f"no column is named like a time, but {shorten(name)} holds dates as text "
+                    f"({shorten(first)}): convert them, for example with pd.to_datetime(...), and "
+                    + told
+                )
+        elif dtype.is_integer() and not _key(name).endswith(_NUMBERED):
+            numbers = frame[:_LOOKED_AT, place].drop_nulls().to_numpy()
+            if any(
+                len(numbers) and (low <= numbers.min() <= numbers.max() < high)
+                for low, high in _SINCE_1970
+            ):
+                warnings.warn(
+                    "No column is named like a time, so rows count as in the order of time, but "
+                    f"{shorten(name)} holds numbers like seconds since 1970 ({numbers[0]}): {told}",
+                    UserWarning,
+                    stacklevel=2,
+                )
 
 
 def check_width(table: Any) -> None:
@@ -311,9 +350,11 @@ def _told_position(names: list[Any] | None, n_columns: int, role: str, wanted: s
     if names is None:
         raise ValueError(
             f"{role}_column={shorten(wanted)} is a name, but an array has only positions."
+            + _STEP_BEFORE
         )
     if names.count(wanted) != 1:
         raise ValueError(
             f"{role}_column={shorten(wanted)} is not one of the columns {preview(names, 10)}."
+            + _STEP_BEFORE * (set(names) <= _BUILT)
         )
     return names.index(wanted)

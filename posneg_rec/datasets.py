@@ -3,7 +3,6 @@
 import hashlib
 import http.client
 import os
-import sys
 import time
 import warnings
 import zipfile
@@ -24,6 +23,7 @@ from sklearn.datasets import get_data_home
 from sklearn.utils import Bunch, check_random_state
 
 from posneg_rec._sklearn import Interval, StrOptions, validate_params
+from posneg_rec.progress import ShareProgress
 
 __all__ = ["OpposingPatterns", "fetch_movielens", "make_opposing_patterns"]
 
@@ -454,6 +454,7 @@ Read from {source}."""
         "as_frame": ["boolean"],
         "n_retries": [Interval(Integral, 0, None, closed="left")],
         "delay": [Interval(Real, 0.0, None, closed="left")],
+        "verbose": ["verbose"],
     },
     prefer_skip_nested_validation=True,
 )
@@ -465,6 +466,7 @@ def fetch_movielens(
     as_frame: bool = False,
     n_retries: int = 3,
     delay: float = 1.0,
+    verbose: int = 1,
 ) -> Bunch:
     """Load a MovieLens data set, downloading it if need be.
 
@@ -496,6 +498,11 @@ def fetch_movielens(
         How often a failed download is tried again.
     delay : float, default=1.0
         Seconds between tries.
+    verbose : int, default=1
+        1 shows how far a download is that takes longer than a second: one line that is updated in
+        a terminal and a notebook, a line every ten seconds on stderr in a log. 2 writes lines
+        everywhere. 0 is silent, but that a long one says once, by the logger "posneg_rec", that
+        it runs.
 
     Returns
     -------
@@ -544,7 +551,7 @@ def fetch_movielens(
         if not source.exists():
             if not download_if_missing:
                 raise OSError(f"{source} does not exist and download_if_missing is False.")
-            _download_and_keep(variant, source, n_retries=n_retries, delay=delay)
+            _download_and_keep(variant, source, n_retries=n_retries, delay=delay, verbose=verbose)
         with np.load(source) as arrays:
             interactions, feedback = arrays["interactions"], arrays["feedback"]
     descr = _MOVIELENS_DESCR.format(variant=variant, n_rows=len(feedback), source=source)
@@ -573,7 +580,9 @@ def _read_parquet(path: Path) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     return np.column_stack(interactions), frame["rating"].to_numpy().astype(np.float64)
 
 
-def _download_and_keep(variant: str, kept: Path, *, n_retries: int, delay: float) -> None:
+def _download_and_keep(
+    variant: str, kept: Path, *, n_retries: int, delay: float, verbose: int
+) -> None:
     """Download and parse an archive; `kept` appears whole or not at all."""
     archive = _ARCHIVES[variant]
     url = f"{_BASE_URL}ml-{variant}.zip"
@@ -581,7 +590,7 @@ def _download_and_keep(variant: str, kept: Path, *, n_retries: int, delay: float
     # Beside the kept file: a rename is atomic only within one file system.
     with TemporaryDirectory(dir=kept.parent, prefix=f"{kept.name}.part_") as scratch:
         archive_path = Path(scratch, "archive.zip")
-        sha256 = _download(url, archive_path, n_retries=n_retries, delay=delay)
+        sha256 = _download(url, archive_path, n_retries=n_retries, delay=delay, verbose=verbose)
         if sha256 != archive.sha256:
             raise OSError(
                 f"What {url} sends has the SHA-256 {sha256} where {archive.sha256} is expected: "
@@ -602,11 +611,11 @@ def _parse_archive(path: Path, archive: _Archive) -> tuple[NDArray[np.int64], ND
     return np.column_stack([table["user"], table["item"], table["time"]]), table["rating"]
 
 
-def _download(url: str, path: Path, *, n_retries: int, delay: float) -> str:
+def _download(url: str, path: Path, *, n_retries: int, delay: float, verbose: int) -> str:
     """Download to path, trying again on failure, and return the SHA-256 of what came."""
     while True:
         try:
-            return _download_once(url, path)
+            return _download_once(url, path, verbose)
         except (URLError, http.client.HTTPException, ConnectionError, TimeoutError) as error:
             if n_retries == 0:
                 raise OSError(
@@ -618,23 +627,18 @@ def _download(url: str, path: Path, *, n_retries: int, delay: float) -> str:
             time.sleep(delay)
 
 
-def _download_once(url: str, path: Path) -> str:
+def _download_once(url: str, path: Path, verbose: int) -> str:
     digest = hashlib.sha256()
     n_done = 0
-    with urlopen(url, timeout=30) as response, path.open("wb") as file:
+    progress = ShareProgress(f"Downloading {url}", verbose)
+    with progress, urlopen(url, timeout=30) as response, path.open("wb") as file:
         n_total = int(response.headers.get("Content-Length", 0))
         while chunk := response.read(1 << 18):
             file.write(chunk)
             digest.update(chunk)
             n_done += len(chunk)
-            _show_progress(url, n_done, n_total)
-    print(file=sys.stderr)
+            progress.show(min(n_done / n_total, 1) if n_total else None, f"{n_done / 1e6:.1f} MB")
     # A connection that breaks off looks like the end of the file.
     if n_done < n_total:
         raise ContentTooShortError(f"{n_done:,} of {n_total:,} bytes came", b"")  # type: ignore[arg-type]
     return digest.hexdigest()
-
-
-def _show_progress(url: str, n_done: int, n_total: int) -> None:
-    bar = f"[{'#' * (30 * n_done // n_total):<30}]" if n_total else ""
-    print(f"\r{url} {bar} {n_done / 1e6:.1f} MB", end="", file=sys.stderr, flush=True)

@@ -11,6 +11,7 @@ import functools
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field, fields, replace
 from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -34,14 +35,16 @@ from posneg_rec.interactions import (
     table_like,
 )
 from posneg_rec.memory import ItemMemory, WeighedMemory, fit_next_weight, fit_taste_weights
+from posneg_rec.progress import ShareProgress
 from posneg_rec.queries import HistoryReader
-from posneg_rec.scoring import Catalogue, Scorer, top_k
+from posneg_rec.scoring import Catalogue, Scorer, n_stages, top_k
 from posneg_rec.selection import NO_FILTERS, Filters
 from posneg_rec.sequences import Histories, PackedSequences, preview
 
 if TYPE_CHECKING:
     from posneg_rec.model_selection import LastSeen
     from posneg_rec.momentum import Momentum
+    from posneg_rec.progress import Watch
 
 __all__ = ["FittedModel", "Reranked"]
 
@@ -56,6 +59,8 @@ _MAX_SEEN = 2**22
 
 # Of a top k of nothing, places and scores.
 _NOTHING = np.zeros((1, 0), np.int64), np.zeros((1, 0), np.float32)
+# Of both doors to a model, one of which has no `set_params`.
+_TO_SEE_MORE = "model.verbose = 1 shows how far it is"
 # Of two scores of one item that are made in different order.
 _ROUNDING = 1e-5
 
@@ -330,12 +335,14 @@ class FittedModel:
         dislike_aversion: float,
         columns: Mapping[str, str | int | None],
         device: str,
+        verbose: int | None = None,
         **filters: Any,
     ) -> Any:
         """Answer :meth:`ContrastiveSeqRecommender.recommend`, which describes the parameters."""
         k = check_k(k)
         is_one = is_history(interactions)
         histories = self._histories(interactions, feedback, times, columns)
+        n_users, n_items = len(histories.users), len(self.items)
         asked = Asked(self.vocabulary, None if is_one else histories.users)
         wanted = read_filters(asked, **filters)
         if wanted.diversity > 0 and "item_embedding" not in self.weights:
@@ -343,14 +350,21 @@ class FittedModel:
                 f"diversity compares vectors of items, and a {self.method} has none: leave it out, "
                 "or limit groups with max_per_group."
             )
-        scorer = self._scorer_after(
-            histories,
-            exclude_seen=exclude_seen,
-            filters=wanted,
-            dislike_aversion=dislike_aversion,
-            device=device,
-        )
-        codes, scores = scorer.top_k(k)
+        progress = watch = None
+        if not is_one:
+            title = f"Recommending to {n_users:,} users"
+            progress = ShareProgress(title, verbose, how_to_see_more=_TO_SEE_MORE)
+            watch = progress.stages(n_stages(n_users, n_items, k, wanted))
+        with progress or nullcontext():
+            scorer = self._scorer_after(
+                histories,
+                exclude_seen=exclude_seen,
+                filters=wanted,
+                dislike_aversion=dislike_aversion,
+                device=device,
+                watch=watch,
+            )
+            codes, scores = scorer.top_k(k)
         found = codes >= 0
         n_found = found.sum(1)
         short = n_found < k
@@ -581,6 +595,7 @@ class FittedModel:
         *,
         exclude_seen: bool | int | None = None,
         device: str = "cpu",
+        verbose: int | None = None,
     ) -> NDArray[np.int64]:
         """Rank the same under several aversions, of one pass over the histories.
 
@@ -589,6 +604,8 @@ class FittedModel:
         histories, users, stops, exclude_seen, device
             As in :meth:`ranks`.
         aversions : sequence of A floats
+        verbose : int or None, default=None
+            As of :class:`progress.ShareProgress`.
 
         Returns
         -------
@@ -598,20 +615,25 @@ class FittedModel:
         if not self.dislikes.any():
             weights = [0.0] * len(weights)  # who never met a dislike cannot foretell one
         ranks = np.empty((len(weights), len(stops)), dtype=np.int64)
-        for part, reader, of_users, at in self._in_parts(histories, users, stops):
-            scorer = self._scorer(
-                reader,
-                of_users,
-                at,
-                exclude_seen=exclude_seen,
-                dislike_aversion=weights[0],
-                device=device,
-            )
-            targets = reader.histories.codes(at)
-            if len(weights) == 1:
-                ranks[0, part] = scorer.ranks(targets)
-            else:
-                ranks[:, part] = scorer.ranks_by_aversion(targets, weights)
+        n = len(stops)
+        title = f"Ranking {n:,} targets"
+        with ShareProgress(title, verbose, how_to_see_more=_TO_SEE_MORE) as progress:
+            for part, reader, of_users, at in self._in_parts(histories, users, stops):
+                scorer = self._scorer(
+                    reader,
+                    of_users,
+                    at,
+                    exclude_seen=exclude_seen,
+                    dislike_aversion=weights[0],
+                    device=device,
+                    # Encoding and ranking of this part of the whole.
+                    watch=progress.stages(2, part[0] / n, (part[-1] + 1) / n) if n else None,
+                )
+                targets = reader.histories.codes(at)
+                if len(weights) == 1:
+                    ranks[0, part] = scorer.ranks(targets)
+                else:
+                    ranks[:, part] = scorer.ranks_by_aversion(targets, weights)
         return ranks
 
     def liked_probabilities(
@@ -721,6 +743,7 @@ class FittedModel:
         dislike_aversion: float,
         filters: Filters = NO_FILTERS,
         device: str = "cpu",
+        watch: Watch | None = None,
     ) -> Scorer:
         excluded = check_excluded(exclude_seen, self.excludes_seen)
         if not isinstance(excluded, bool):
@@ -741,6 +764,7 @@ class FittedModel:
             memory=self.memory,
             liked_shift=self.liked_shift,
             catalogue=self.catalogue,
+            watch=watch,
         )
 
     @property

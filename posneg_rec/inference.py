@@ -10,7 +10,7 @@ embedding dimension, ``H`` heads, ``U`` histories of the same length ``L``.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import ClassVar, NamedTuple
+from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
@@ -19,6 +19,9 @@ from numpy.typing import NDArray
 from posneg_rec.linalg import affine, for_each, product, sigmoid, standardised
 from posneg_rec.queries import Inputs
 from posneg_rec.sequences import latest_of_each_sign, pair_tags
+
+if TYPE_CHECKING:
+    from posneg_rec.progress import Watch
 
 __all__ = ["METHODS", "JointModel", "Model", "PNFRecModel", "of_one_length"]
 
@@ -193,7 +196,7 @@ class Model:
         prefix = f"{cls.encoder}.blocks."
         return len({name.split(".")[2] for name in weights if name.startswith(prefix)})
 
-    def encode(self, inputs: Inputs) -> Array:
+    def encode(self, inputs: Inputs, watch: Watch | None = None) -> Array:
         """Encode histories to the state after the last event.
 
         Parameters
@@ -219,7 +222,7 @@ class Model:
                     inputs.elapsed[events],
                 )
 
-        for_each(fill, of_one_length(lengths, _MAX_EVENTS))
+        for_each(fill, of_one_length(lengths, _MAX_EVENTS), watch)
         return states
 
     def _encode(

@@ -6,12 +6,15 @@ What answers a request multiplies here, not with ``@``: see :func:`product`.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from posneg_rec.progress import Watch
 
 __all__ = [
     "affine",
@@ -44,15 +47,21 @@ def _n_threads() -> int:
     return max((library.num_threads for library in _blas().lib_controllers), default=1)
 
 
-def for_each(function: Callable[[_Job], None], jobs: Sequence[_Job]) -> None:
+def for_each(
+    function: Callable[[_Job], None], jobs: Sequence[_Job], watch: Watch | None = None
+) -> None:
     """Call a function with each job, on as many threads as one matrix product would take."""
+
+    def go_through(done: Iterable[None]) -> None:
+        for _ in done if watch is None else watch(done, len(jobs)):
+            pass
+
     n_threads = min(_n_threads(), len(jobs)) if len(jobs) > 1 else 1
     if n_threads == 1:
-        for job in jobs:
-            function(job)
+        go_through(map(function, jobs))
     else:
         with ThreadPoolExecutor(n_threads) as pool:
-            list(pool.map(function, jobs))
+            go_through(pool.map(function, jobs))
 
 
 def product(a: Array, b: Array) -> Array:

@@ -548,6 +548,8 @@ def warn_if_future_leaks(
     histories: Histories,
     targets: NDArray[np.int64],
     columns: Mapping[str, str | int | None] | None = None,
+    *,
+    of_each_last: bool = True,
 ) -> None:
     """Warn if targets lie before what a model has learned of the same users.
 
@@ -561,6 +563,10 @@ def warn_if_future_leaks(
         Positions of the targets, as from :func:`find_targets`.
     columns : dict of str to (str, int or None), default=None
         The columns that the model was given (``user_column``, ...), which a splitter needs, too.
+    of_each_last : bool, default=True
+        Whether the targets are each user's last row. Others may be rows that the model was trained
+        on, where a test fold brings histories along: only if it was trained on all of them that is
+        what was asked for.
 
     Warns
     -----
@@ -582,7 +588,18 @@ def warn_if_future_leaks(
         (trained.times[codes[known]], trained.unit),
     )
     n_leaks = np.count_nonzero(times < last)
-    if n_leaks:
+    if n_leaks and not of_each_last:
+        if np.count_nonzero(times <= last) == len(targets):
+            return
+        warnings.warn(
+            f"{n_leaks} of {len(targets)} targets lie before rows of the same user that the model "
+            "was trained on: it knows them or what came next, and this is no forecast. A test fold "
+            "brings histories along; pass targets=held_out_mask(train, test) of "
+            "posneg_rec.model_selection to rank what was held out alone.",
+            FutureLeakWarning,
+            stacklevel=4,
+        )
+    elif n_leaks:
         arguments = ", ".join(
             f"{name}={column!r}" for name, column in (columns or {}).items() if column is not None
         )

@@ -266,10 +266,14 @@ class RecommenderPipeline(Pipeline):
         )
         histories = _histories(events)
         stops = find_targets(histories, targets, events.n_rows)
-        if isinstance(targets, str) and targets == "last":
-            # What was trained on is gone from a loaded pipeline.
-            trained = self.__dict__.get("_trained_until")
-            warn_if_future_leaks(trained, histories, stops, self._columns_as_passed())
+        # What was trained on is gone from a loaded pipeline.
+        warn_if_future_leaks(
+            self.__dict__.get("_trained_until"),
+            histories,
+            stops,
+            self._columns_as_passed(),
+            of_each_last=isinstance(targets, str) and targets == "last",
+        )
         mask = np.zeros(events.n_rows, dtype=bool)
         mask[histories.rows[stops]] = True
         if self._is_masked(interactions, transformed):

@@ -25,7 +25,7 @@ from posneg_rec.fitting import fit_model
 from posneg_rec.frames import as_frame, is_store
 from posneg_rec.interactions import one_of
 from posneg_rec.parameters import PARAMETERS, Allowed, Range, refuse_switch
-from posneg_rec.progress import Progress
+from posneg_rec.progress import EpochProgress
 from posneg_rec.ranks import TargetRanks
 
 if TYPE_CHECKING:
@@ -185,7 +185,9 @@ class ContrastiveSeqRecommender(CallbackSupportMixin, EncoderMixin, BaseRecommen
     verbose : int, default=0
         1 draws a progress bar: one line that is updated in a terminal and a notebook, a line per
         epoch on stderr in a log. 2 writes a line per epoch everywhere. 0 is silent, but that a
-        long fit says once, by the logger "posneg_rec", that it runs.
+        long fit says once, by the logger "posneg_rec", that it runs. The same goes for answers to
+        many users and the ranks of many targets, where they take longer than a second (ten in a
+        log); it can be set after a fit (``model.verbose = 1``).
 
     Attributes
     ----------
@@ -580,7 +582,7 @@ class ContrastiveSeqRecommender(CallbackSupportMixin, EncoderMixin, BaseRecommen
             name: value.item() if isinstance(value, np.generic) else value
             for name, value in self.get_params(deep=False).items()
         }
-        progress = Progress(
+        progress = EpochProgress(
             n_epochs, self.verbose, is_watched=bool(vars(self).get("_skl_callbacks"))
         )
         with progress:
@@ -678,7 +680,9 @@ class ContrastiveSeqRecommender(CallbackSupportMixin, EncoderMixin, BaseRecommen
         if not len(aversions):
             raise ValueError("dislike_aversion must be a number or some, got an empty sequence.")
         found = self._targets(interactions, feedback, targets)
-        answers = found.ranks(aversions, exclude_seen=exclude_seen, device=self.device)
+        answers = found.ranks(
+            aversions, exclude_seen=exclude_seen, device=self.device, verbose=self.verbose
+        )
         return answers if several else answers[0]
 
     def liked_probabilities(

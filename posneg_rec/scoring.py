@@ -12,7 +12,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,7 +24,11 @@ from posneg_rec.memory import ItemMemory, Recalled, TasteWeights, WeighedMemory
 from posneg_rec.queries import Queries
 from posneg_rec.selection import NO_FILTERS, Filters, Pool, select, take_out
 
-__all__ = ["Catalogue", "Scorer", "target_ranks", "top_k"]
+if TYPE_CHECKING:
+    from posneg_rec.progress import Watch
+
+
+__all__ = ["Catalogue", "Scorer", "n_stages", "target_ranks", "top_k"]
 
 Array = NDArray[np.float32]
 
@@ -162,6 +166,8 @@ class Scorer:
         of dislikes is another.
     catalogue : Catalogue, default=None
         Of the same model, likes, dislikes and memory, where one is kept.
+    watch : Watch, default=None
+        Sees the jobs of each stage done; the first stage is the encoding.
     """
 
     model: Model
@@ -174,10 +180,11 @@ class Scorer:
     memory: WeighedMemory | None = None
     liked_shift: float = 0.0
     catalogue: Catalogue | None = None
+    watch: Watch | None = None
 
     def __post_init__(self) -> None:
         """Encode what the queries read."""
-        self._states = self.model.encode(self.queries.inputs)  # (U, d)
+        self._states = self.model.encode(self.queries.inputs, self.watch)  # (U, d)
 
     def top_k(self, k: int) -> tuple[NDArray[np.int64], Array]:
         """Find the best items of each query, best first, equal scores by item code.
@@ -230,7 +237,7 @@ class Scorer:
                 pool.part(block), k, filters, self.model.items
             )
 
-        for_each(fill, asked._blocks(_MAX_SELECTED // size))
+        for_each(fill, asked._blocks(_MAX_SELECTED // size), self.watch)
         return queries[is_short & (size < len(self.likes))]
 
     def _of(self, queries: NDArray[np.int64]) -> Scorer:
@@ -272,11 +279,11 @@ class Scorer:
 
         # Tile after tile, long lists would be sorted over and over.
         if k > _LONG_LIST * n_items:
-            for_each(fill_whole, self._blocks(_MAX_ROW_SCORES // n_items))
+            for_each(fill_whole, self._blocks(_MAX_ROW_SCORES // n_items), self.watch)
         else:
             has_rows = self.filters.allowed_rows is not None or self.filters.denied_rows
             most = _MAX_MARKS // n_items if has_rows else _TILE_QUERIES
-            for_each(fill, self._blocks(min(_TILE_QUERIES, most)))
+            for_each(fill, self._blocks(min(_TILE_QUERIES, most)), self.watch)
         return Pool(codes, best, pinned_scores)
 
     def ranks(self, targets: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -296,7 +303,8 @@ class Scorer:
             scores, _ = self._whole_rows(block)
             ranks[block] = target_ranks(scores, targets[block])
 
-        for_each(fill, self._blocks(min(_TILE_QUERIES, _MAX_ROW_SCORES // len(self.likes))))
+        size = min(_TILE_QUERIES, _MAX_ROW_SCORES // len(self.likes))
+        for_each(fill, self._blocks(size), self.watch)
         return ranks
 
     def ranks_by_aversion(
@@ -322,7 +330,8 @@ class Scorer:
             for row, aversion in zip(ranks, aversions, strict=True):
                 row[block] = target_ranks(_weighed(scores, liked, aversion), targets[block])
 
-        for_each(fill, self._blocks(min(_TILE_QUERIES, _MAX_ROW_SCORES // len(self.likes))))
+        size = min(_TILE_QUERIES, _MAX_ROW_SCORES // len(self.likes))
+        for_each(fill, self._blocks(size), self.watch)
         return ranks
 
     def row(self, query: int) -> Array:
@@ -614,6 +623,14 @@ class Scorer:
         return np.repeat(np.arange(block.stop - block.start), seen.lengths[block])[order], items[
             order
         ]
+
+
+def n_stages(n_queries: int, n_items: int, k: int, filters: Filters) -> int:
+    """Count what a scorer's `watch` sees of a top k, if no pool must be widened."""
+    if not filters.reorders:
+        return 2
+    n_parts = -(-n_queries // max(1, _MAX_POOLED // min(filters.pool_size(k), n_items)))
+    return 1 + 2 * n_parts
 
 
 def _weighed(

@@ -1,7 +1,7 @@
-"""Which candidates of a ranking are shown: filters, pinned items, groups, variety [1]_.
+"""Which candidates of a ranking are shown: filters, pinned items, groups, variety.
 
 Everything here works on codes and scores with NumPy alone; what a request says in raw ids becomes
-:class:`Filters` in :mod:`filters`.
+:class:`Filters` in :mod:`filters`. Variety is maximal marginal relevance [1]_.
 
 Shapes use these letters: ``Q`` queries, ``N`` items, ``m`` pinned items, ``p`` items of a pool,
 ``c`` candidates, the pinned ones before those of the pool.

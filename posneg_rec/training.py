@@ -1,4 +1,4 @@
-"""ONE loop from an objective to trained weights: settings, optimisers, averages, early stopping.
+"""One loop from an objective to trained weights: settings, optimisers, averages, early stopping.
 
 Arrays go in, a flat dictionary of NumPy arrays comes out; torch modules, devices and optimisers
 live and die inside :func:`train`.

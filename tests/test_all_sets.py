@@ -20,9 +20,9 @@ from reproduce_paper import Job, jobs_of, read, run
 METHODS = ["default", "item-item", "popular-recent"]
 TINY = {"embedding_dim": 8, "n_layers": 1, "max_len": 10, "max_epochs": 2, "n_iter_no_change": 2}
 SETS = {
-    "small": all_sets.DataSet("small.csv", 4, ("P1", "P1-validation", "P3")),
-    "large": all_sets.DataSet("large.csv", 4, ("P3", "LOO")),
-    "absent": all_sets.DataSet("absent.csv", 4, ("P1",)),
+    "small": all_sets.DataSet("Small", "small.csv", 4, ("P1", "P1-validation", "P3")),
+    "large": all_sets.DataSet("Large", "large.csv", 4, ("P3", "LOO")),
+    "absent": all_sets.DataSet("Absent", "absent.csv", 4, ("P1",)),
 }
 
 
@@ -111,6 +111,22 @@ def test_all_is_reported_together(made):
     assert line.split("|")[3].strip(" *").startswith(f"{more:+.4f} [")
     if "matplotlib" in sys.modules:
         assert (out / "all_sets.png").stat().st_size > 10_000
+        assert (out / "results.png").stat().st_size > 10_000
+
+
+def test_a_reader_of_one_page_sees_of_each_set_what_has_most_targets(made):
+    pytest.importorskip("matplotlib")
+    reports = json.loads((made[0] / "all_sets.json").read_text())
+    titles = [
+        [axes.get_title() for axes in all_sets.draw(reports, one_each=one_each).axes if axes.axison]
+        for one_each in (True, False)
+    ]
+    assert titles[0] == ["Small, new users", "Large, new users"]
+    assert len(titles[1]) == sum(
+        protocol in all_sets.PANELS
+        for report in reports.values()
+        for protocol in report["protocols"]
+    )
 
 
 def test_aversions_of_all_folds_are_joined(made):

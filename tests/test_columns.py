@@ -11,6 +11,7 @@ import polars as pl
 import pyarrow as pa
 import pytest
 
+from posneg_rec import SequenceBuilder
 from posneg_rec.columns import _COLUMN_NAMES
 from posneg_rec.interactions import (
     read_interactions,
@@ -59,12 +60,52 @@ def test_columns_are_found_by_name_then_by_position():
             {},
             "'seen' holds datetimes: pass time_column='seen', or leave",
         ),
+        (
+            {"user": [1, 1], "item": [2, 3], "zeit": [None, "2020-01-31 08:00"]},
+            {},
+            r"'zeit' holds dates as text \('2020-01-31 08:00'\).*to_datetime.*time_column='zeit'",
+        ),
+        (
+            {"user": [1], "item": [2], "wann": ["2020-12-01"]},
+            {"user_column": "user", "item_column": "item"},
+            r"'wann' holds dates as text .*or leave that column out",
+        ),
         ({"q" * 1000: [1], "b": [2]}, {}, r"among \[q{47}\.\.\., b\]"),
     ],
 )
 def test_columns_that_cannot_be_told(columns, arguments, text):
     with pytest.raises(ValueError, match=text):
         read_interactions(pd.DataFrame(columns), **arguments)
+
+
+@pytest.mark.parametrize("frame", [pd.DataFrame, pl.DataFrame, pa.table])
+def test_numbers_like_times_are_told_where_no_time_is(frame):
+    rows = {"user": [1, 1], "item": [2, 3], "zeit": [1_500_000_000, 1_400_000_000]}
+    with pytest.warns(UserWarning, match=r"order of time, but 'zeit' .*1500000000.*time_column="):
+        assert read_interactions(frame(rows)).times is None
+    with pytest.warns(UserWarning, match="'zeit' holds numbers like seconds"):
+        read_interactions(frame(rows | {"zeit": [1_500_000_000_123, 1_400_000_000_321]}))
+    assert read_interactions(frame(rows), time_column="zeit").times is not None
+    for others in (
+        {"order_id": rows["zeit"]},  # warnings are errors here
+        {"price": [1_500_000_000, 3]},
+        {"time": [1, 2], "zeit": rows["zeit"]},
+    ):
+        read_interactions(frame({"user": [1, 1], "item": [2, 3]} | others))
+
+
+@pytest.mark.parametrize("output", ["default", "pandas", "polars"])
+def test_names_behind_a_transformer_are_told_where_to_go(output):
+    rows = pd.DataFrame({"who": [1, 1, 2], "what": [3, 4, 3], "when": [1, 2, 3]})
+    names = {"user_column": "who", "item_column": "what"}
+    builder = SequenceBuilder(**names, time_column="when").set_output(transform=output)
+    made = builder.fit_transform(rows)
+    assert read_interactions(made).times is not None
+    with pytest.raises(ValueError, match=r"user_column='who' .* to the first step that reads them"):
+        read_interactions(made, **names)
+    with pytest.raises(ValueError) as told:
+        read_interactions(rows, user_column="x")
+    assert "pipeline" not in str(told.value)
 
 
 SPELLINGS = {

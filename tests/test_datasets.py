@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 
-from posneg_rec import datasets
+from posneg_rec import datasets, progress
 from posneg_rec.datasets import OpposingPatterns, fetch_movielens, make_opposing_patterns
 
 # The synthetic world ------------------------------------------------------------------------
@@ -331,7 +331,22 @@ def test_fetch_reads_each_form_and_keeps_it(variant, server, tmp_path, capsys):
         assert "doi:10.1145/2827872" in ratings.DESCR
     assert server.requested == [f"/ml-{variant}.zip"]
     assert files_under(tmp_path) == [f"ml-{variant}.npz"]
-    assert f"ml-{variant}.zip [{'#' * 30}]" in capsys.readouterr().err
+    assert capsys.readouterr().err == ""  # it took no time
+
+
+@pytest.mark.parametrize(
+    ("verbose", "written"),
+    [({}, "ml-100k.zip [####################] 100 %"), ({"verbose": 0}, "")],
+)
+def test_a_download_that_takes_long_is_told(
+    verbose, written, server, tmp_path, monkeypatch, capsys
+):
+    for name in ("_DELAY", "_OFTEN", "_SELDOM", "_EACH"):
+        monkeypatch.setattr(progress, name, 0.0)
+    fetch_movielens(data_home=tmp_path, **verbose)
+    err = capsys.readouterr().err
+    assert err.startswith("Downloading http://" if written else "") and written in err
+    assert bool(err) == bool(written)
 
 
 def test_fetch_as_frame(server, tmp_path):

@@ -4,6 +4,8 @@ import re
 import tomllib
 from pathlib import Path
 
+import pytest
+
 import posneg_rec
 
 ROOT = Path(__file__).parents[1]
@@ -25,6 +27,37 @@ def test_readme_has_no_dead_link_on_an_index():
 def test_relative_links_of_the_readme_lead_somewhere():
     for target in re.findall(r"\]\((?!https?://|#)([^)#]+)", (ROOT / "README.md").read_text()):
         assert (ROOT / target).exists(), target
+
+
+def slugs(page):
+    """Name the headings of a page as links do."""
+    titles = re.findall(r"^#+ (.+)$", page.read_text(), flags=re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
+@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md"])
+def test_links_into_pages_lead_to_a_heading(page):
+    for target, heading in re.findall(
+        r"\]\((?!https?://)([^)#]*)#([^)]+)\)", (ROOT / page).read_text()
+    ):
+        assert heading in slugs(ROOT / (target or page)), f"{target}#{heading}"
+
+
+def test_forms_ask_for_what_contributing_names():
+    yaml = pytest.importorskip("yaml")
+    folder = ROOT / ".github"
+    if not folder.is_dir():
+        pytest.skip("a source distribution has no forms")
+    kinds = {"textarea", "input", "dropdown", "checkboxes", "markdown"}
+    for path in folder.glob("ISSUE_TEMPLATE/[!c]*.yml"):
+        form = yaml.safe_load(path.read_text())
+        assert set(form) == {"name", "description", "body"}
+        assert {field["type"] for field in form["body"]} <= kinds
+        assert len({field["id"] for field in form["body"]}) == len(form["body"])
+    contributing = (ROOT / "CONTRIBUTING.md").read_text()
+    for name in re.findall(r"`(\.github/[^`]+)`", contributing):
+        assert (ROOT / name).exists(), name
+    assert contributing.count("`.github/") == 2
 
 
 def test_citation_is_of_this_version():

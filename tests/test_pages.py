@@ -157,7 +157,7 @@ def test_every_page_is_reached_once():
         line
         for page in pages
         for tree in trees.findall(page.read_text())
-        for line in tree.split()
+        for line in tree.splitlines()
         if not line.startswith(":")
     ]
     for page in pages:

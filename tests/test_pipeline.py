@@ -481,6 +481,9 @@ def test_scores_warn_when_the_future_leaks(fitted):
         neutral_pipeline().fit(dated, Y).score(dated.assign(time=X[:, 2].astype("M8[s]")), Y)
     pickle.loads(pickle.dumps(fitted)).score(X[~later], Y[~later])  # knows nobody
     fitted.target_ranks(X, Y, targets=~later)  # asked for
+    past = neutral_pipeline().fit(X[~later], Y[~later])
+    with pytest.warns(FutureLeakWarning, match=r"targets=held_out_mask\(train, test\)"):
+        past.target_ranks(X, Y, targets="all")
     neutral_pipeline().fit(X[:, :2], Y).score(X[~later, :2], Y[~later])  # cannot tell
 
 

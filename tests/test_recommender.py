@@ -22,13 +22,15 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 from tiny import Hooks
 
 from posneg_rec import ContrastiveSeqRecommender, objectives, training
+from posneg_rec.baselines import PopularityRecommender
 from posneg_rec.datasets import make_opposing_patterns
-from posneg_rec.metrics import recommender_scorer
+from posneg_rec.metrics import evaluate, recommender_scorer
 from posneg_rec.model_selection import (
     FutureLeakWarning,
     LeaveLastOutSplit,
     TemporalSplit,
     UserHoldoutSplit,
+    held_out_mask,
 )
 from posneg_rec.recommender import PNFREC
 
@@ -496,6 +498,25 @@ def test_score_warns_when_the_future_leaks(tmp_path):
     with pytest.warns(FutureLeakWarning):
         model.score(rows[early], feedback[early])
     pickle.loads(pickle.dumps(model)).score(rows[early], feedback[early])  # knows nobody
+
+
+@pytest.mark.parametrize("kind", [small, PopularityRecommender])
+def test_targets_that_were_trained_on_are_told(kind):
+    rows, feedback = table()
+    train, test = next(TemporalSplit(quantile=0.5).split(rows))
+    model = kind().fit(rows[train], feedback[train])
+    asked = rows[test], feedback[test]
+    held = held_out_mask(train, test)
+    model.target_ranks(*asked, targets=held)  # warnings are errors here
+    model.target_ranks(*asked, targets=~held)  # all of them: asked for
+    for targets in ("all", np.ones(len(test), bool)):
+        with pytest.warns(FutureLeakWarning, match=r"targets=held_out_mask\(train, test\)"):
+            model.target_ranks(*asked, targets=targets)
+    with pytest.warns(FutureLeakWarning, match="no forecast"):
+        evaluate(model, *asked, k=2, targets="all", n_bootstraps=2)
+    train, test = next(UserHoldoutSplit(2, random_state=0).split(rows))
+    model = kind().fit(rows[train], feedback[train])
+    model.target_ranks(rows[test], feedback[test], targets="all")  # of others
 
 
 def test_feedback_keeps_the_meaning_it_had_in_fit():

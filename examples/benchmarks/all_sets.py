@@ -11,7 +11,8 @@ nothing is left. The jobs that take longest go first. What fails is printed, and
 At the end, and with ``--report-only`` alone, ``report.json`` and ``report.md`` of each set are
 made from the files (means over the seeds, intervals over users, paired differences from the
 default), the same of all sets in ``all_sets.md`` and ``all_sets.json``, and, where matplotlib is
-installed, a picture, ``all_sets.png``. ``--pack DIR`` puts all of it into a few archives
+installed, two pictures, ``all_sets.png`` and, of each set the protocol with the most targets,
+``results.png``. ``--pack DIR`` puts all of it into a few archives
 ``ranks-0.tar``, ``ranks-1.tar``, ... of at most 15 MiB, to take them to another machine; there
 ``--unpack DIR`` takes them out again before anything else. ``--docs FILE`` puts tables between the
 markers of a page, as `reproduce_paper.py` does: ``all-sets/SET-TABLE``.
@@ -33,16 +34,21 @@ import reproduce_paper as study
 
 
 class DataSet(NamedTuple):
+    title: str
     file: str
     threshold: float
     protocols: tuple[str, ...]
 
 
 SETS = {
-    "ml-100k": DataSet("ml-100k.parquet", 4, ("P1", "P1-validation", "P3")),
-    "ml-1m": DataSet("ml-1m.parquet", 4, ("P0", "P1", "P1-validation")),
-    "amazon-beauty": DataSet("amazon-beauty.parquet", 5, ("P1", "P1-validation", "P3", "LOO")),
-    "movietweetings": DataSet("movietweetings.parquet", 8, ("P1", "P1-validation", "P3")),
+    "ml-100k": DataSet("MovieLens-100K", "ml-100k.parquet", 4, ("P1", "P1-validation", "P3")),
+    "ml-1m": DataSet("MovieLens-1M", "ml-1m.parquet", 4, ("P0", "P1", "P1-validation")),
+    "amazon-beauty": DataSet(
+        "Amazon Beauty", "amazon-beauty.parquet", 5, ("P1", "P1-validation", "P3", "LOO")
+    ),
+    "movietweetings": DataSet(
+        "MovieTweetings", "movietweetings.parquet", 8, ("P1", "P1-validation", "P3")
+    ),
 }
 # The default, and what it is compared with.
 METHODS = (
@@ -59,7 +65,22 @@ METHODS = (
     "popular-recent",
     "popular-now",
 )
-PANELS = ("P0", "P1", "P3", "LOO")  # of the picture, from top to bottom
+# Of the pictures, in their order.
+PANELS = {
+    "P0": "each test user's last event",
+    "P1": "every later event",
+    "P3": "new users",
+    "LOO": "the last event",
+}
+MAIN = {
+    "default": "posneg-rec, all defaults",
+    "without-memory": "without its memory of items",
+    "likes-only-random-tuned": "SASRec on likes",
+    "item-item": "item-item (EASE)",
+    "item-item-sequence": "EASE and SASRec added",
+    "popular-liked": "most liked",
+}
+WIDTH = 8  # inches
 MAX_ARCHIVE = 15 * 2**20
 
 
@@ -174,8 +195,9 @@ def write_reports(args: argparse.Namespace, out: Path) -> None:
         print("matplotlib is not installed: no picture.")
         return
     matplotlib.use("Agg")
-    draw(reports).savefig(out / "all_sets.png", dpi=110)
-    print(f"{out / 'all_sets.png'} is drawn.")
+    draw(reports).savefig(out / "all_sets.png", dpi=130)
+    draw(reports, one_each=True, n_columns=2).savefig(out / "results.png", dpi=130)
+    print(f"{out / 'all_sets.png'} and results.png are drawn.")
 
 
 def summary(reports: dict[str, dict]) -> str:
@@ -209,76 +231,107 @@ def turned(difference: dict, key: str) -> dict:
     }
 
 
-def draw(reports: dict[str, dict]):
-    """Draw likes found against dislikes shown, a panel for each set and protocol."""
+def draw(reports: dict[str, dict], *, one_each: bool = False, n_columns: int = 3):
+    """Draw likes found against dislikes shown, a panel for each set and protocol.
+
+    `one_each` draws of each set the protocol with the most targets, and the methods that a reader
+    of one page wants to know of.
+    """
     import matplotlib.pyplot as plt
     import tradeoff
 
     from posneg_rec.metrics import Evaluation
     from posneg_rec.plotting import TradeoffDisplay
 
-    protocols = [
-        protocol
+    panels = [
+        (name, protocol)
+        for name, report in reports.items()
         for protocol in PANELS
-        if any(protocol in report["protocols"] for report in reports.values())
+        if protocol in report["protocols"]
     ]
-    methods = [
-        method
-        for method in study.METHODS
-        if any(method in report["methods"] for report in reports.values())
-    ]
+    if one_each:
+        panels = list(dict(sorted(panels, key=lambda panel: n_targets(reports, *panel))).items())
+        panels.sort(key=lambda panel: list(reports).index(panel[0]))
+    shown = [method for method in study.METHODS if method in MAIN or not one_each]
+    present = {
+        method: report["methods"][method]["label"]
+        for method in shown
+        for report in reports.values()
+        if method in report["methods"]
+    }
     looks = {
         method: (f"C{place % 10}", tradeoff.MARKERS[place % len(tradeoff.MARKERS)])
-        for place, method in enumerate(method for method in methods if method != "default")
+        for place, method in enumerate(method for method in present if method != "default")
     } | {"default": ("black", "o")}
-    n_rows, n_columns = max(1, len(protocols)), len(reports)
-    figure, panels = plt.subplots(
+    n_columns = max(1, min(n_columns, len(panels)))
+    n_rows = max(1, -(-len(panels) // n_columns))
+    figure, axes_of = plt.subplots(
         n_rows,
         n_columns,
-        figsize=(4 * n_columns + 3, 3.6 * n_rows),
+        figsize=(WIDTH, WIDTH / n_columns * n_rows + 1.2),
         layout="constrained",
         squeeze=False,
     )
     labels = {}
-    for column, (name, report) in enumerate(reports.items()):
-        for row, protocol in enumerate(protocols):
-            axes = panels[row, column]
-            if protocol not in report["protocols"]:
-                axes.set_axis_off()
-                continue
-            values = report["protocols"][protocol]["values"]
-            # Where all is liked there is no place on the other axis.
-            values = {
-                method: value
-                for method, value in values.items()
-                if not np.isnan([value["hit_rate_liked"], value["hit_rate_disliked"]]).any()
-            }
-            swept = report["aversions"].get(protocol, {}).get("default", {})
-            if len(swept) > 1 and "default" in values:
-                curve = tradeoff.curve_of(swept, report["methods"]["default"]["dislike_aversion"])
-                TradeoffDisplay(curve=curve, name="ours, by its aversion").plot(
-                    axes, intervals=False, color="black"
-                )
-            for method, value in values.items():
-                colour, marker = looks[method]
-                TradeoffDisplay(
-                    curve=Evaluation.from_dict(value), name=report["methods"][method]["label"]
-                ).plot(axes, color=colour, marker=marker)
-            handles, names = axes.get_legend_handles_labels()
-            labels |= dict(zip(names, handles, strict=True))
-            if axes.get_legend() is not None:
-                axes.get_legend().remove()
-            axes.set(xlabel="", ylabel="")
-            axes.set_title(f"{name}, {protocol}", fontsize="medium")
-            axes.grid(color="0.92")
-            axes.set_axisbelow(True)
-            axes.spines[["top", "right"]].set_visible(False)
-    figure.supxlabel("HR@10 on disliked items (lower is better)", fontsize="medium")
-    figure.supylabel("HR@10 on liked items (higher is better)", fontsize="medium")
+    for axes in axes_of.flat[len(panels) :]:
+        axes.set_axis_off()
+    for place, (axes, (name, protocol)) in enumerate(zip(axes_of.flat, panels, strict=False)):
+        report = reports[name]
+        values = report["protocols"][protocol]["values"]
+        # Where all is liked there is no place on the other axis.
+        values = {
+            method: values[method]
+            for method in present
+            if method in values
+            and not np.isnan(
+                [values[method]["hit_rate_liked"], values[method]["hit_rate_disliked"]]
+            ).any()
+        }
+        swept = report["aversions"].get(protocol, {}).get("default", {})
+        if len(swept) > 1 and "default" in values:
+            curve = tradeoff.curve_of(swept, report["methods"]["default"]["dislike_aversion"])
+            TradeoffDisplay(curve=curve, name="by its aversion").plot(
+                axes, intervals=False, color="black"
+            )
+        for method, value in values.items():
+            colour, marker = looks[method]
+            label = MAIN[method] if one_each else present[method]
+            TradeoffDisplay(curve=Evaluation.from_dict(value), name=label).plot(
+                axes, color=colour, marker=marker
+            )
+        handles, names = axes.get_legend_handles_labels()
+        labels |= dict(zip(names, handles, strict=True))
+        if axes.get_legend() is not None:
+            axes.get_legend().remove()
+        is_lowest = place + n_columns >= len(panels)
+        axes.set_xlabel("hits on dislikes (fewer is better)" if is_lowest else "", fontsize=9)
+        is_first = place % n_columns == 0
+        axes.set_ylabel("hits on likes (more is better)" if is_first else "", fontsize=9)
+        title = SETS[name].title, PANELS[protocol]
+        axes.set_title((", " if one_each else ",\n").join(title), fontsize="medium", pad=12)
+        axes.locator_params(nbins=5)
+        axes.grid(color="0.92")
+        axes.set_axisbelow(True)
+        axes.spines[["top", "right"]].set_visible(False)
+    # The methods in their order, and then the lines.
+    names = (MAIN if one_each else present).values()
+    order = [name for name in names if name in labels] + [
+        label for label in labels if label not in names
+    ]
     figure.legend(
-        labels.values(), labels, loc="outside right upper", frameon=False, fontsize="small"
+        [labels[label] for label in order],
+        order,
+        loc="outside lower center",
+        frameon=False,
+        ncols=3,
+        fontsize=9,
     )
     return figure
+
+
+def n_targets(reports: dict[str, dict], name: str, protocol: str) -> int:
+    counts = reports[name]["protocols"][protocol]["values"].values()
+    return max((value["n_liked"] + value["n_disliked"] for value in counts), default=0)
 
 
 # -- Archives --------------------------------------------------------------------------------
