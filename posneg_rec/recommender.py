@@ -262,6 +262,7 @@ class ContrastiveSeqRecommender(CallbackSupportMixin, EncoderMixin, BaseRecommen
     __metadata_request__partial_fit: ClassVar = NOT_ROUTED
 
     device: str
+    verbose: int
 
     def __init__(
         self,
