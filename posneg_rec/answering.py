@@ -142,7 +142,8 @@ class AnsweringMixin:
         ------
         ValueError
             If a filter's number of users is not that of the answer, or its ids are of a type that
-            the model does not have.
+            the model does not have; if a baseline gets a `dislike_aversion` or `diversity`, for it
+            knows no probability to be liked and no vectors.
 
         Notes
         -----

@@ -1,8 +1,8 @@
 """Baselines that cost nothing to fit: what is popular, and what is liked together.
 
 What a model is worth shows beside them, by the same metrics and on the same rows. They have the
-face of :class:`~posneg_rec.ContrastiveSeqRecommender`, answer through the same fitted model and
-need no torch.
+face of :class:`~posneg_rec.ContrastiveSeqRecommender`, but for vectors of items and an aversion,
+answer through the same fitted model and need no torch.
 """
 
 from __future__ import annotations

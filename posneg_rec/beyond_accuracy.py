@@ -83,6 +83,8 @@ def novelty_at_k(y_pred: ArrayLike, *, items: ArrayLike, counts: ArrayLike, k: i
     ------
     ValueError
         If `y_pred` holds an item that is not among `items`, or the counts are negative or all 0.
+    TypeError
+        If the counts are no numbers; text is none.
 
     References
     ----------
@@ -185,6 +187,8 @@ def intra_list_distance_at_k(
     ------
     ValueError
         If `y_pred` holds an item that is not among `items`.
+    TypeError
+        If the vectors hold no numbers; text is none.
 
     References
     ----------
@@ -238,6 +242,8 @@ def calibration_error(y_true: ArrayLike, y_prob: ArrayLike, *, n_bins: int = 10)
     ------
     ValueError
         If there are no samples, lengths differ, or a value is out of range.
+    TypeError
+        If a value is no number; text is none.
 
     References
     ----------

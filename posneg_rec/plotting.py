@@ -558,6 +558,8 @@ class LikeCalibrationDisplay(Display):
         ------
         ValueError
             If lengths differ, there is no target, or a number is no probability.
+        TypeError
+            If a value is no number; text is none.
         """
         check_option("strategy", strategy, ("uniform", "quantile"))
         if isinstance(n_bins, bool) or not isinstance(n_bins, Integral) or n_bins < 1:

@@ -76,6 +76,8 @@ def gain(ranks: ArrayLike, metric: Metric, k: int) -> NDArray[np.float64]:
     ------
     ValueError
         If a rank is below 1, or what a function returns is not one finite number per rank.
+    TypeError
+        If the ranks are no numbers; text is none.
 
     Examples
     --------

@@ -23,22 +23,27 @@ from sklearn.model_selection import (
 )
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
+from tiny import tiny
 
 from posneg_rec import make_recommender_pipeline
 from posneg_rec.frames import MISSING_ID
 from posneg_rec.metrics import (
     TargetRanks,
+    calibration_error,
     coverage_at_k,
     evaluate,
     gain,
     hit_rate_at_k,
+    intra_list_distance_at_k,
     mrr_at_k,
     ndcg_at_k,
+    novelty_at_k,
     recall_at_k,
     recommender_scorer,
     recommender_scores,
 )
 from posneg_rec.model_selection import TemporalSplit
+from posneg_rec.plotting import LikeCalibrationDisplay
 
 METRICS = [hit_rate_at_k, mrr_at_k, ndcg_at_k, recall_at_k]
 
@@ -565,3 +570,57 @@ def test_lists_of_histories_are_split_by_user():
 
 
 # -- reports ---------------------------------------------------------------------------------
+
+
+# -- What is no number ---------------------------------------------------------------------
+
+
+NUMBERS = {
+    "counts": lambda text: novelty_at_k([["a"]], items=["a", "b"], counts=text, k=1),
+    "vectors": lambda text: intra_list_distance_at_k(
+        [["a", "b"]], items=["a", "b"], vectors=np.array(text)[:, None].tolist(), k=2
+    ),
+    "y_true": lambda text: calibration_error(text, [0.5, 0.5]),
+    "y_prob": lambda text: calibration_error([1, 0], text),
+    "y_true of a picture": lambda text: LikeCalibrationDisplay.from_predictions(text, [0.5, 0.5]),
+    "y_prob of a picture": lambda text: LikeCalibrationDisplay.from_predictions([1, 0], text),
+    "ranks": lambda text: gain(text, "ndcg", 2),
+    "ranks of targets": lambda text: make_ranks(text, [1, 1]),
+    "signs": lambda text: make_ranks([1, 1], text),
+    "sample_weight": lambda text: hit_rate_at_k(
+        ["a", "b"], [["a"], ["b"]], k=1, sample_weight=text
+    ),
+    "sample_weight of a fit": lambda text: tiny().fit(
+        [["a", "b"]], [[1, 1]], sample_weight=np.array(text)
+    ),
+}
+
+
+@pytest.mark.parametrize("text", [["1", "0"], [1, "0"], [b"1", b"1"]], ids=repr)
+@pytest.mark.parametrize("name", NUMBERS)
+def test_text_is_no_number_to_a_metric(name, text):
+    with pytest.raises(TypeError, match=f"{name.split()[0]} must hold numbers, got .*'[01]'"):
+        NUMBERS[name](text)
+
+
+@pytest.mark.parametrize(
+    "what",
+    [
+        np.array(["2020-01-01"] * 2, "M8[D]"),
+        [1 + 1j, 0],
+        [None, {}],
+        pd.Series(["1", "0"], dtype="category"),
+        pd.Series(["1", "0"], dtype="string"),
+    ],
+    ids=["dates", "complex", "a dict", "categories", "strings"],
+)
+def test_nor_is_anything_else(what):
+    with pytest.raises(TypeError, match="counts must hold numbers"):
+        NUMBERS["counts"](what)
+    with pytest.raises(ValueError, match="counts must hold numbers, as many in each row"):
+        NUMBERS["counts"]([[1], [1, 2]])
+
+
+def test_numbers_in_any_container_are():
+    for counts in ([1, 0], (True, False), pd.Series([1, 0], dtype="Int64"), np.array([1, 0], "O")):
+        assert NUMBERS["counts"](counts) == 0

@@ -17,18 +17,8 @@ from posneg_rec import (
 )
 from posneg_rec.baselines import ItemItemRecommender, PopularityRecommender
 from posneg_rec.datasets import make_opposing_patterns
-from posneg_rec.metrics import (
-    TargetRanks,
-    calibration_error,
-    coverage_at_k,
-    evaluate,
-    gain,
-    hit_rate_at_k,
-    intra_list_distance_at_k,
-    novelty_at_k,
-)
+from posneg_rec.metrics import coverage_at_k, evaluate, gain
 from posneg_rec.model_selection import TemporalSplit, UserHoldoutSplit
-from posneg_rec.plotting import LikeCalibrationDisplay
 
 
 @pytest.fixture(scope="module")
@@ -116,59 +106,3 @@ def test_a_frame_that_cannot_hold_the_answer_is_named(item):
         pytest.raises(ValueError, match="No pyarrow frame can hold the answer"),
     ):
         model.recommend(pa.table({"user": [7], "item": [b"x"]}))
-
-
-def ranked(**given):
-    arrays = {name: np.array([1, 1]) for name in ("users", "rows", "signs", "ranks")}
-    return TargetRanks(**arrays | given, n_items=3)
-
-
-METRICS = {
-    "counts": lambda text: novelty_at_k([["a"]], items=["a", "b"], counts=text, k=1),
-    "vectors": lambda text: intra_list_distance_at_k(
-        [["a", "b"]], items=["a", "b"], vectors=np.array(text)[:, None].tolist(), k=2
-    ),
-    "y_true": lambda text: calibration_error(text, [0.5, 0.5]),
-    "y_prob": lambda text: calibration_error([1, 0], text),
-    "y_true of a picture": lambda text: LikeCalibrationDisplay.from_predictions(text, [0.5, 0.5]),
-    "y_prob of a picture": lambda text: LikeCalibrationDisplay.from_predictions([1, 0], text),
-    "ranks": lambda text: gain(text, "ndcg", 2),
-    "ranks of targets": lambda text: ranked(ranks=np.array(text)),
-    "signs": lambda text: ranked(signs=np.array(text)),
-    "sample_weight": lambda text: hit_rate_at_k(
-        ["a", "b"], [["a"], ["b"]], k=1, sample_weight=text
-    ),
-    "sample_weight of a fit": lambda text: tiny().fit(
-        [["a", "b"]], [[1, 1]], sample_weight=np.array(text)
-    ),
-}
-
-
-@pytest.mark.parametrize("text", [["1", "0"], [1, "0"], [b"1", b"1"]], ids=repr)
-@pytest.mark.parametrize("name", METRICS)
-def test_text_is_no_number_to_a_metric(name, text):
-    with pytest.raises(TypeError, match=f"{name.split()[0]} must hold numbers, got .*'[01]'"):
-        METRICS[name](text)
-
-
-@pytest.mark.parametrize(
-    "what",
-    [
-        np.array(["2020-01-01"] * 2, "M8[D]"),
-        [1 + 1j, 0],
-        [None, {}],
-        pd.Series(["1", "0"], dtype="category"),
-        pd.Series(["1", "0"], dtype="string"),
-    ],
-    ids=repr,
-)
-def test_nor_is_anything_else(what):
-    with pytest.raises(TypeError, match="counts must hold numbers"):
-        METRICS["counts"](what)
-    with pytest.raises(ValueError, match="counts must hold numbers, as many in each row"):
-        METRICS["counts"]([[1], [1, 2]])
-
-
-def test_numbers_in_any_container_are():
-    for counts in ([1, 0], (True, False), pd.Series([1, 0], dtype="Int64"), np.array([1, 0], "O")):
-        assert METRICS["counts"](counts) == 0
