@@ -189,7 +189,7 @@ class InteractionStore:
             If a column or the feedback has a type that cannot be read, or `interactions` is
             neither a path nor speaks Arrow.
         ImportError
-            If DuckDB or pyarrow is not installed.
+            If DuckDB or pyarrow is not installed (``pip install "posneg-rec[store]"``).
 
         Warns
         -----
@@ -291,8 +291,8 @@ def _needed(name: str) -> Any:
         return import_module(name)
     except ImportError as error:
         raise ImportError(
-            f"To build a store takes {name}, which is not installed: pip install duckdb pyarrow. "
-            "(To open and fit one takes neither.)",
+            f"To build a store takes {name}, which is not installed: pip install "
+            "'posneg-rec[store]'. (To open and fit one takes neither DuckDB nor pyarrow.)",
             name=name,
         ) from error
 
