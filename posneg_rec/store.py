@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import shutil
-import tempfile
 import warnings
 import zlib
 from collections.abc import Callable, Iterator, Mapping
@@ -208,7 +208,9 @@ class InteractionStore:
         explicit = {"user": user_column, "item": item_column, "time": time_column}
         schema, rows = _opened(interactions, pyarrow)
         target.parent.mkdir(parents=True, exist_ok=True)
-        folder = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
+        # Not of tempfile, whose folders are closed to others.
+        folder = target.parent / f".{target.name}-{secrets.token_hex(8)}"
+        folder.mkdir()
         try:
             staged = _Staged(
                 folder, schema, explicit, feedback, positive_threshold, feedback_coding
