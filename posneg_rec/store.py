@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import shutil
-import tempfile
 import warnings
 import zlib
 from collections.abc import Callable, Iterator, Mapping
@@ -189,7 +189,7 @@ class InteractionStore:
             If a column or the feedback has a type that cannot be read, or `interactions` is
             neither a path nor speaks Arrow.
         ImportError
-            If DuckDB or pyarrow is not installed.
+            If DuckDB or pyarrow is not installed (``pip install "posneg-rec[store]"``).
 
         Warns
         -----
@@ -208,7 +208,9 @@ class InteractionStore:
         explicit = {"user": user_column, "item": item_column, "time": time_column}
         schema, rows = _opened(interactions, pyarrow)
         target.parent.mkdir(parents=True, exist_ok=True)
-        folder = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
+        # Not of tempfile, whose folders are closed to others.
+        folder = target.parent / f".{target.name}-{secrets.token_hex(8)}"
+        folder.mkdir()
         try:
             staged = _Staged(
                 folder, schema, explicit, feedback, positive_threshold, feedback_coding
@@ -291,8 +293,8 @@ def _needed(name: str) -> Any:
         return import_module(name)
     except ImportError as error:
         raise ImportError(
-            f"To build a store takes {name}, which is not installed: pip install duckdb pyarrow. "
-            "(To open and fit one takes neither.)",
+            f"To build a store takes {name}, which is not installed: pip install "
+            "'posneg-rec[store]'. (To open and fit one takes neither DuckDB nor pyarrow.)",
             name=name,
         ) from error
 

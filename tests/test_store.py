@@ -25,6 +25,7 @@ from posneg_rec.store import InteractionStore
 pytest.importorskip("duckdb")
 pa = pytest.importorskip("pyarrow")
 pc = pytest.importorskip("pyarrow.compute")
+pq = pytest.importorskip("pyarrow.parquet")
 pytestmark = pytest.mark.usefixtures("few_steps")
 
 
@@ -255,9 +256,27 @@ def test_rows_come_from_files_folders_readers_and_relations(tmp_path, liked):
         "batch": rows.combine_chunks().to_batches()[0],
         "relation": duckdb.sql("SELECT * FROM rows"),
     }
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["one.parquet", "parts"]
     for name, source in sources.items():
         built = InteractionStore.build(tmp_path / "stores" / name, source, "liked")
         assert_same(read_interactions(built), read_interactions(liked))
+    assert sorted(path.name for path in (tmp_path / "stores").iterdir()) == sorted(sources)
+    other = as_arrow(ROWS.rename(columns={"time": "when"}))
+    pq.write_table(other, tmp_path / "parts" / "3.parquet")
+    with pytest.raises(ValueError, match=r"3\.parquet has other columns than .*1\.parquet"):
+        InteractionStore.build(tmp_path / "store", tmp_path / "parts", "liked")
+
+
+def test_batches_may_each_have_categories_of_their_own(tmp_path):
+    words = np.array(["b", "a", "c"])
+    rows = pa.table({"user": [1] * 9, "item": words[[0, 0, 1, 2, 2, 2, 1, 0, 2]]})
+    batches = [
+        batch.set_column(1, "item", batch.column("item").dictionary_encode())
+        for batch in rows.to_batches(max_chunksize=2)
+    ]
+    reader = pa.RecordBatchReader.from_batches(batches[0].schema, batches)
+    built = InteractionStore.build(tmp_path / "store", reader)
+    assert_same(read_interactions(built), read_interactions(rows))
 
 
 def test_a_store_is_opened_again_and_sent_by_its_path(liked):
@@ -283,6 +302,8 @@ def feedback_of(source):
         (pa.table({"user": [1], "what": [2]}), ValueError, "no column is known for the item"),
         (as_arrow(ROWS).slice(0, 0), ValueError, "Found 0 sample"),
         (pa.table({"user": pa.nulls(2, pa.int64()), "item": pa.nulls(2, pa.int64())}), ValueError,
+         "all 2 rows are masked"),
+        (pa.table({"user": pa.nulls(2, pa.string()), "item": pa.nulls(2, pa.string())}), ValueError,
          "all 2 rows are masked"),
         (pa.table({"user": [b"1"], "item": [2]}), TypeError, "users of type bytes have no place"),
     ],
