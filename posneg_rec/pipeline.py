@@ -26,6 +26,7 @@ from posneg_rec.interactions import (
     Interactions,
     build_histories,
     check_no_store,
+    check_table,
     read_interactions,
     read_table,
     table_like,
@@ -340,6 +341,7 @@ class RecommenderPipeline(Pipeline):
     def _read(self, interactions: Any, feedback: Any = None, **options: Any) -> Interactions:
         """Read a table as the first step does that knows its columns."""
         check_no_store(interactions)
+        check_table(interactions)
         n_before, reader = self._reader()
         n_rows = interactions.shape[0]
         for transformer in self._transformers()[:n_before]:

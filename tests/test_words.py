@@ -48,6 +48,14 @@ def test_what_is_no_table_is_told_what_a_table_is(model, pipeline, nothing):
             asked(nothing)
 
 
+@pytest.mark.parametrize("method", ["score", "target_ranks"])
+@pytest.mark.parametrize("history", [range(3), {1: 2}.keys(), np.arange(3)], ids=repr)
+def test_one_history_has_no_targets(model, pipeline, history, method):
+    for asked in (model, pipeline):
+        with pytest.raises((TypeError, ValueError), match="table|2D array|one dimension|history"):
+            getattr(asked, method)(history)
+
+
 @pytest.mark.parametrize("kind", [list, np.array, pd.Series])
 def test_similar_items_speaks_of_itself(model, kind):
     with pytest.raises(ValueError, match=r"similar_items takes one item id, got .*0"):
