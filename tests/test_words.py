@@ -52,7 +52,7 @@ def test_what_is_no_table_is_told_what_a_table_is(model, pipeline, nothing):
 @pytest.mark.parametrize("history", [range(3), {1: 2}.keys(), np.arange(3)], ids=repr)
 def test_one_history_has_no_targets(model, pipeline, history, method):
     for asked in (model, pipeline):
-        with pytest.raises((TypeError, ValueError), match="table|2D array|one dimension|history"):
+        with pytest.raises((TypeError, ValueError), match=r"table|2D array|one dimension|history"):
             getattr(asked, method)(history)
 
 
