@@ -86,9 +86,8 @@ class BaseRecommender(AnsweringMixin, BaseEstimator):
         fitted, interactions = self._checked(), as_frame(interactions)
         self._check_columns(interactions)
         events = fitted.read(interactions, feedback, columns_of(self))
-        if problem := fitted.vocabulary.mismatch(events.item_ids):
-            raise ValueError(f"No item of the rows can be one of the model's: {problem}.")
         histories = build_histories(events, fitted.vocabulary)
+        fitted.check_rows(events.item_ids, histories)
         stops = find_targets(histories, targets, events.n_rows)
         users = np.searchsorted(histories.offsets, stops, side="right") - 1
         # What was trained on is gone from a loaded model.

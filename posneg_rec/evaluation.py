@@ -650,6 +650,7 @@ def _target_gains(
     ranks: TargetRanks | Sequence[TargetRanks], k: int
 ) -> tuple[TargetRanks, NDArray[np.float64]]:
     """Targets in row order, and the gain of each in each metric, (n_targets, n_metrics)."""
+    check_scalar(k, "k", numbers.Integral, min_val=1)
     given = [ranks] if isinstance(ranks, TargetRanks) else list(ranks)
     for run in given:
         if not isinstance(run, TargetRanks):

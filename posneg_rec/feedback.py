@@ -62,11 +62,12 @@ def read_signs(
         if (
             feedback_coding == "graded"
             and low > 1
-            and np.isin(values, (0, 1)).all()
+            and np.isin(values, (-1, 0, 1)).all()
             and len(values)
         ):
+            held = "-1, 0 and 1" if (values < 0).any() else "0 and 1"
             warnings.warn(
-                f"feedback holds only 0 and 1, and the model reads everything below {low:g} as "
+                f"feedback holds only {held}, and the model reads everything below {low:g} as "
                 "disliked. Pass grades as in the fit, or booleans for liked and disliked.",
                 UserWarning,
                 stacklevel=5,

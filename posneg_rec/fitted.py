@@ -39,7 +39,7 @@ from posneg_rec.progress import ShareProgress
 from posneg_rec.queries import HistoryReader
 from posneg_rec.scoring import Catalogue, Scorer, n_stages, top_k
 from posneg_rec.selection import NO_FILTERS, Filters
-from posneg_rec.sequences import Histories, PackedSequences, preview
+from posneg_rec.sequences import Histories, PackedSequences, preview, shorten
 
 if TYPE_CHECKING:
     from posneg_rec.model_selection import LastSeen
@@ -285,25 +285,50 @@ class FittedModel:
                     "times goes with one history; a table has them in its time column."
                 )
             events = self.read(interactions, feedback, columns)
-            self._warn_of_mismatch(events.item_ids)
-            return build_histories(events, self.vocabulary)
+            histories = build_histories(events, self.vocabulary)
+            self._warn_of_unknown(events.item_ids, histories.items)
+            return histories
         items, signs = read_history(
             interactions,
             feedback,
             positive_threshold=self.positive_threshold,
             feedback_coding=self.feedback_coding if feedback is not None else None,
         )
-        self._warn_of_mismatch(items)
         when, unit = (None, None) if times is None else read_times(times, len(items))
-        return Histories.of_one(self.vocabulary.encode(items), signs, when, unit)
+        codes = self.vocabulary.encode(items)
+        self._warn_of_unknown(items, codes)
+        return Histories.of_one(codes, signs, when, unit)
 
-    def _warn_of_mismatch(self, items: NDArray[Any]) -> None:
+    def _warn_of_unknown(self, items: NDArray[Any], codes: NDArray[np.int64]) -> None:
+        """Warn of items that cannot be known, or of which none of several is."""
         if problem := self.vocabulary.mismatch(items):
+            told = "No item of the history can be one of the model's"
+        elif len(codes) > 1 and codes.max() < 0:
+            told = f"None of the {len(codes)} items passed is known to the model"
+            problem = self._compared(items)
+        else:
+            return
+        warnings.warn(
+            f"{told}, so what is popular is recommended: {problem}.", UserWarning, stacklevel=5
+        )
+
+    def _compared(self, items: NDArray[Any]) -> str:
+        example, known = (shorten(_plain(ids[0])) for ids in (items, self.items))
+        return (
+            f"they are such as {example}, and the {len(self.items)} that it knows such as {known}"
+        )
+
+    def check_rows(self, items: NDArray[Any], histories: Histories) -> None:
+        """Refuse rows of which no item can be known, and warn if none is."""
+        if problem := self.vocabulary.mismatch(items):
+            raise ValueError(f"No item of the rows can be one of the model's: {problem}.")
+        codes = histories.items
+        if len(codes) > 1 and codes.max() < 0:
             warnings.warn(
-                "No item of the history can be one of the model's, so what is popular is "
-                f"recommended: {problem}.",
+                f"None of the {len(codes)} rows has an item that the model knows, so every target "
+                f"counts as missed: {self._compared(items)}.",
                 UserWarning,
-                stacklevel=5,
+                stacklevel=4,
             )
 
     def _codes(self, items: Any, name: str) -> NDArray[np.int64]:
@@ -317,8 +342,8 @@ class FittedModel:
         (code,) = self._codes([item], "item")
         if code < 0:
             raise ValueError(
-                f"Item {item!r:.50} is not among the {len(self.items)} items of the fit "
-                f"(for example {self.items[0]!r:.50}); pass an id of items_."
+                f"Item {shorten(_plain(item))} is not among the {len(self.items)} items of the fit "
+                f"(for example {shorten(_plain(self.items[0]))}); pass an id of items_."
             )
         return int(code)
 
@@ -824,6 +849,11 @@ def _without_each(history: Histories, positions: NDArray[np.int64]) -> Histories
         np.arange(len(positions) + 1) * n_left,
         history.time_unit,
     )
+
+
+def _plain(value: Any) -> Any:
+    """Take NumPy's scalar for what it holds, which is shorter to read."""
+    return value.item() if isinstance(value, np.generic) else value
 
 
 def _unmapped(value: Any) -> Any:

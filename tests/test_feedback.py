@@ -118,11 +118,11 @@ def test_large_finite_numbers_are_finite():
     assert read_interactions(values, [1e308, 1e308], positive_threshold=1).users[0] == 1e308
 
 
-@pytest.mark.parametrize("labels", [[1, 1, 0], np.array([0.0, 0.0, 1.0])])
+@pytest.mark.parametrize("labels", [[1, 1, 0], np.array([0.0, 0.0, 1.0]), [1, 1, -1]])
 def test_labels_for_a_model_of_grades_are_warned_of(labels):
     """A model of stars reads 0 and 1 as the worst of grades, and True as liked."""
     options = {"positive_threshold": 4, "feedback_coding": "graded"}
-    with pytest.warns(UserWarning, match="only 0 and 1, .* below 4 as disliked"):
+    with pytest.warns(UserWarning, match=r"only (-1, 0|0) and 1, .* below 4 as disliked"):
         assert set(read_interactions(ROWS, labels, **options).signs) == {-1}
     booleans = np.asarray(labels, dtype=bool)
     assert read_interactions(ROWS, booleans, **options).signs.tolist() == [

@@ -126,6 +126,30 @@ def test_a_page_that_is_excused_does_not_run():
     assert run("page", "<!-- not run: no network -->\n```python\nundefined\n```", {}) == 0
 
 
+_EXCUSE = re.compile(r"<!-- not run: (.*?) -->")
+# What a page shows beside this library, and where it is to be had.
+LIBRARIES = {"implicit": "implicit", "RecTools": "rectools.models", "Surprise": "surprise"}
+
+
+def test_what_is_excused_is_run_by_a_test_that_is_named():
+    for page in PAGES:
+        for excuse in _EXCUSE.findall(page.read_text()):
+            by_a_test = re.fullmatch(r"by (tests/test_\w+\.py), .*", excuse)
+            if by_a_test is None:
+                assert excuse.removeprefix("needs ") in LIBRARIES, excuse
+            else:
+                assert f'"{page.name}"' in (ROOT / by_a_test[1]).read_text(), excuse
+
+
+@pytest.mark.parametrize("library", LIBRARIES)
+def test_what_needs_another_library_runs_where_it_is(library, names):
+    pytest.importorskip(LIBRARIES[library])
+    page = ROOT / "docs" / "coming_from.md"
+    text = page.read_text()
+    found = text.replace(f"<!-- not run: needs {library} -->\n", "")
+    assert run(str(page), found, names) == run(str(page), text, names) + 1
+
+
 def test_every_public_name_is_in_the_reference():
     reference = (ROOT / "docs" / "api.md").read_text()
     package = Path(posneg_rec.__file__).parent

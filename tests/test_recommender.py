@@ -21,7 +21,7 @@ from sklearn.model_selection import KFold, cross_val_score
 from sklearn.utils.estimator_checks import parametrize_with_checks
 from tiny import Hooks
 
-from posneg_rec import ContrastiveSeqRecommender, objectives, training
+from posneg_rec import ContrastiveSeqRecommender, objectives, serving, training
 from posneg_rec.baselines import PopularityRecommender
 from posneg_rec.datasets import make_opposing_patterns
 from posneg_rec.metrics import evaluate, recommender_scorer
@@ -517,6 +517,31 @@ def test_targets_that_were_trained_on_are_told(kind):
     train, test = next(UserHoldoutSplit(2, random_state=0).split(rows))
     model = kind().fit(rows[train], feedback[train])
     model.target_ranks(rows[test], feedback[test], targets="all")  # of others
+
+
+@pytest.mark.parametrize("light", [False, True])
+def test_a_request_of_which_nothing_is_known_is_told(fitted, light, tmp_path):
+    model = fitted
+    if light:
+        fitted.save(tmp_path / "model.posneg")
+        model = serving.load(tmp_path / "model.posneg")
+    popular, _ = model.recommend([], k=3)
+    with pytest.warns(UserWarning, match=r"None of the 2 items passed .* such as 1001, .* such as"):
+        items, _ = model.recommend([1001, 1002], k=3)
+    assert items.tolist() == popular.tolist()
+    with pytest.warns(UserWarning, match="None of the 3 items passed"):
+        model.recommend([[1001], [1002, 1003]], k=3)
+    # A new item alone is nothing unusual, and one that is known makes the answer.
+    for usual in ([1001], [1001, int(fitted.items_[0])], [[1001], [int(fitted.items_[0])]]):
+        model.recommend(usual, k=3)  # warnings are errors here
+
+
+def test_rows_of_which_nothing_is_known_are_told(fitted):
+    rows, feedback = table()
+    others = rows + np.array([0, 1000, 0])
+    with pytest.warns(UserWarning, match=r"None of the 240 rows .*every target counts as missed"):
+        ranks = fitted.target_ranks(others, feedback)
+    assert (ranks.ranks == len(fitted.items_) + 1).all()
 
 
 def test_feedback_keeps_the_meaning_it_had_in_fit():
