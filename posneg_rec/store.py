@@ -105,7 +105,7 @@ class InteractionStore:
     ...     model = ContrastiveSeqRecommender(embedding_dim=8, max_epochs=1, random_state=0)
     ...     model = model.fit(store)
     >>> store
-    InteractionStore(n_events=1211, n_users=60, n_items=80, feedback_coding='binary')
+    InteractionStore(n_events=1302, n_users=60, n_items=80, feedback_coding='binary')
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
