@@ -305,14 +305,13 @@ def check_columns_left(frame: nw.DataFrame[Any], positions: dict[str, int]) -> N
                     + told
                 )
         elif dtype.is_integer() and not _key(name).endswith(_NUMBERED):
-            values = frame[:_LOOKED_AT, place].drop_nulls().to_numpy()
-            if any(
-                len(values) and (low <= values.min() <= values.max() < high)
-                for low, high in _SINCE_1970
+            numbers = frame[:_LOOKED_AT, place].drop_nulls().to_numpy()
+            if len(numbers) and any(
+                low <= numbers.min() <= numbers.max() < high for low, high in _SINCE_1970
             ):
                 warnings.warn(
                     "No column is named like a time, so rows count as in the order of time, but "
-                    f"{shorten(name)} holds numbers like seconds since 1970 ({values[0]}): {told}",
+                    f"{shorten(name)} holds numbers like seconds since 1970 ({numbers[0]}): {told}",
                     UserWarning,
                     stacklevel=2,
                 )

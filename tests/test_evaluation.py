@@ -304,7 +304,9 @@ def test_one_pass_serves_all_aversions(tiny_model, monkeypatch):
     model = tiny_model.fitted_.model
     encode = type(model).encode
     monkeypatch.setattr(
-        type(model), "encode", lambda self, x: encoded.append(len(x)) or encode(self, x)
+        type(model),
+        "encode",
+        lambda self, x, watch: encoded.append(len(x)) or encode(self, x, watch),
     )
     aversion_curve(tiny_model, X, Y, np.arange(9), random_state=0)
     assert encoded == [40]
