@@ -312,9 +312,8 @@ def check_columns_left(frame: nw.DataFrame[Any], positions: dict[str, int]) -> N
                 )
         elif dtype.is_integer() and not _key(name).endswith(_NUMBERED):
             numbers = frame[:_LOOKED_AT, place].drop_nulls().to_numpy()
-            if any(
-                len(numbers) and (low <= numbers.min() <= numbers.max() < high)
-                for low, high in _SINCE_1970
+            if len(numbers) and any(
+                low <= numbers.min() <= numbers.max() < high for low, high in _SINCE_1970
             ):
                 warnings.warn(
                     "No column is named like a time, so rows count as in the order of time, but "

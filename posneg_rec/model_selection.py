@@ -565,7 +565,7 @@ def warn_if_future_leaks(
         The columns that the model was given (``user_column``, ...), which a splitter needs, too.
     of_each_last : bool, default=True
         Whether the targets are each user's last row. Others may be rows that the model was trained
-        on, where a test fold brings histories along: only if it was trained on all of them that is
+        on, where a test fold brings histories along: only if all of known users are such, that is
         what was asked for.
 
     Warns
@@ -589,7 +589,7 @@ def warn_if_future_leaks(
     )
     n_leaks = np.count_nonzero(times < last)
     if n_leaks and not of_each_last:
-        if np.count_nonzero(times <= last) == len(targets):
+        if (times <= last).all():
             return
         warnings.warn(
             f"{n_leaks} of {len(targets)} targets lie before rows of the same user that the model "

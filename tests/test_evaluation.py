@@ -269,7 +269,7 @@ def test_a_curve_is_what_the_model_says_under_each_aversion(tiny_model):
     model = copy.deepcopy(tiny_model)
     curve = aversion_curve(model, X, Y, [3, 0, 3, 0.5], targets="all", k=8, random_state=0)
     assert curve.aversions.tolist() == [0, 0.5, 3]
-    assert curve.own_aversion == 5 == model.dislike_aversion
+    assert curve.own_aversion == 6 == model.dislike_aversion
     for aversion, evaluation, ranks in zip(
         curve.aversions, curve.evaluations, curve.ranks, strict=True
     ):
@@ -304,7 +304,9 @@ def test_one_pass_serves_all_aversions(tiny_model, monkeypatch):
     model = tiny_model.fitted_.model
     encode = type(model).encode
     monkeypatch.setattr(
-        type(model), "encode", lambda self, x: encoded.append(len(x)) or encode(self, x)
+        type(model),
+        "encode",
+        lambda self, x, watch: encoded.append(len(x)) or encode(self, x, watch),
     )
     aversion_curve(tiny_model, X, Y, np.arange(9), random_state=0)
     assert encoded == [40]

@@ -289,7 +289,8 @@ def test_the_whole_catalogue_is_ranked_as_it_is_scored():
 
 
 def test_ranking_all_events_takes_memory_in_proportion_to_them(monkeypatch):
-    rows = np.column_stack([np.zeros(4000, int), np.arange(4000) % 16, np.arange(4000)])
+    times = np.arange(4000) + 10**6  # after those of the fit
+    rows = np.column_stack([np.zeros(4000, int), np.arange(4000) % 16, times])
     model = tiny().fit(X, Y)
     whole = model.target_ranks(rows[:400], targets="all", exclude_seen=True).ranks
     monkeypatch.setattr(fitted, "_MAX_SEEN", 2000)

@@ -112,7 +112,7 @@ def test_panels_go_where_the_caller_says(plt):
 @pytest.fixture(scope="module")
 def curve(tiny_model):
     return aversion_curve(
-        tiny_model, X, Y, [0, 1, 5, 20], targets="all", k=8, n_bootstraps=50, random_state=0
+        tiny_model, X, Y, [0, 1, 6, 20], targets="all", k=8, n_bootstraps=50, random_state=0
     )
 
 
@@ -135,8 +135,8 @@ def test_a_tradeoff_is_likes_over_dislikes_with_intervals(curve, metric):
     # The model's own aversion is the large point and always named.
     assert data_of(display.own_) == [[x[2]], [y[2]]]
     told = {text.get_text(): text.xy for text in display.texts_}
-    assert told["5"] == (x[2], y[2])
-    assert set(told) <= {"0", "1", "5", "20"}
+    assert told["6"] == (x[2], y[2])
+    assert set(told) <= {"0", "1", "6", "20"}
 
 
 def test_labels_that_would_lie_on_each_other_are_left_out():
@@ -201,7 +201,7 @@ def test_an_aversion_curve_has_both_sides_and_marks_one(curve):
     assert labels_of(display.ax_)[-1] == "chosen, 2.5"
     assert display.ax_.get_ylim()[0] == 0 and display.ax_.get_xlabel() == "dislike_aversion"
     own = AversionCurveDisplay(curve=curve).plot()
-    assert own.chosen_line_.get_xdata()[0] == 5
+    assert own.chosen_line_.get_xdata()[0] == 6
 
 
 # -- Calibration -------------------------------------------------------------------------------

@@ -561,7 +561,9 @@ def test_validation_holds_out_the_latest_events_of_some_users(monkeypatch):
     seen = {}
 
     def train(objective, *args, validate, **options):
-        seen.update(events=objective.events, validate=validate)
+        items, spans = objective.histories.items, objective.spans
+        parts = zip(spans.offsets, spans.lengths, strict=False)
+        seen.update(events=[items[start : start + n] for start, n in parts], validate=validate)
         return original(objective, *args, validate=validate, **options)
 
     original = training.train
@@ -569,14 +571,14 @@ def test_validation_holds_out_the_latest_events_of_some_users(monkeypatch):
     rows, feedback = table(n_users=40)
     feedback[:] = 1
     model = small(validation_fraction=0.25).fit(rows, feedback)
-    lengths = seen["events"].lengths
+    lengths = np.array([len(events) for events in seen["events"]])
     assert sorted(lengths) == [4] * 10 + [8] * 30  # of 8 events the latest half
     for user in np.flatnonzero(lengths == 4):
         mine = rows[rows[:, 0] == user]
         assert seen["events"][int(user)].tolist() == mine[mine[:, 2].argsort()][:4, 1].tolist()
     assert model.history_["validation_score"][0] > 0
     small(early_stopping=False).fit(rows, feedback)
-    assert seen["validate"] is None and set(seen["events"].lengths) == {8}
+    assert seen["validate"] is None and set(map(len, seen["events"])) == {8}
 
 
 class _Stop(Hooks):

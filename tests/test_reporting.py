@@ -120,7 +120,7 @@ def test_histories_have_no_time_and_no_rows(tiny_model):
 
 def test_settings_are_those_that_differ_and_the_aversion(card):
     told = cells(card, "Model")
-    assert told["embedding_dim"] == ("8",) and told["dislike_aversion"] == ("5.0",)
+    assert told["embedding_dim"] == ("8",) and told["dislike_aversion"] == ("6.0",)
     assert "dropout" not in told and "objective" not in told
     assert told["items in the catalogue"] == ("24",) and told["epochs"] == ("6",)
 
