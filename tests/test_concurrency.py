@@ -77,7 +77,7 @@ def answered(model, jobs, change=None):
     def disturb():
         nonlocal changes
         try:
-            while not stop.is_set() or not changes:
+            while not stop.is_set() or changes < 2:
                 change(changes)
                 changes += 1
         except Exception as error:

@@ -124,6 +124,7 @@ def test_a_request_holds_one_model_from_beginning_to_end(ask, monkeypatch):
         np.testing.assert_array_equal(one, other)
 
 
+@pytest.mark.filterwarnings("ignore:None of the .* items passed")
 def test_answers_of_many_threads_are_of_one_model_or_the_other():
     """While the object is swapped between two catalogues, no answer mixes them."""
     model, other = tiny().fit(X, Y), tiny().fit(X + np.array([0, 500, 0]), Y)

@@ -19,7 +19,11 @@ from posneg_rec.onnx import to_onnx
 
 onnxruntime = pytest.importorskip("onnxruntime")
 pytest.importorskip("onnx")
-pytestmark = pytest.mark.usefixtures("few_steps")
+pytestmark = [
+    pytest.mark.usefixtures("few_steps"),
+    # Histories are drawn that a model knows nothing of.
+    pytest.mark.filterwarnings("ignore:None of the .* items passed"),
+]
 
 
 def small(**changes):

@@ -15,6 +15,9 @@ from posneg_rec.datasets import make_opposing_patterns
 from posneg_rec.interactions import build_histories
 from posneg_rec.memory import ItemMemory, TasteWeights, WeighedMemory
 
+# Histories are drawn that a model knows nothing of.
+pytestmark = pytest.mark.filterwarnings("ignore:None of the .* items passed")
+
 
 def remembering(model):
     """Give a model a memory of its events, so that it surely has one."""
