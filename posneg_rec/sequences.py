@@ -306,12 +306,7 @@ class Histories:
         In seconds for datetimes, else in the caller's unit; NaN for a user's first event. None
         where no times are known.
         """
-        if self.times is None:
-            return None
-        gaps = np.full(len(self.times), np.nan)
-        gaps[1:] = np.diff(self.times) / time_units(self.time_unit)
-        gaps[self.offsets[:-1][self.lengths > 0]] = np.nan
-        return gaps
+        return self.gaps_at(*self._all())
 
     def gaps_at(
         self, events: NDArray[np.int64], first: NDArray[np.int64]
@@ -341,11 +336,11 @@ class Histories:
 
         NaN where no times are known.
         """
-        if self.times is None:
-            return np.full(len(self.items), np.nan)
-        first = self.offsets[:-1][self.lengths > 0]
-        since = self.times - np.repeat(self.times[first], self.lengths[self.lengths > 0])
-        return since / time_units(self.time_unit)
+        return self.elapsed_at(*self._all())
+
+    def _all(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Return all events, and the first of the user of each."""
+        return np.arange(len(self.items)), np.repeat(self.offsets[:-1], self.lengths)
 
     def repeats(self) -> NDArray[np.bool_]:
         """Tell which events meet an item again that their user met before, shape (n_events,)."""

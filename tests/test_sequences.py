@@ -208,6 +208,7 @@ def test_gaps_are_between_events_of_one_user(time_unit, per_unit, dtype):
     events = histories_at(times, [0, 3, 0, 1, 2, 0], time_unit)
     gaps = np.array([np.nan, 0, 5, np.nan, np.nan, 2])
     assert_array_equal(events.gaps(), gaps * per_unit)
+    assert_array_equal(events.elapsed(), np.array([0, 0, 5, 0, 0, 2]) * per_unit)
     assert events.gap_tags(np.array([2.0, 3.0]) * per_unit).tolist() == [0, 1, 4, 0, 0, 2]
     assert events.gap_tags(np.empty(0)).tolist() == [0] * 6
 
