@@ -177,6 +177,15 @@ def test_of_few_neighbours_each_item_has_its_own_regression(n_neighbours):
             assert_allclose(weights[chosen, item], np.linalg.solve(system, products[chosen]), 1e-4)
 
 
+@pytest.mark.parametrize(("n_items", "most"), [(10, 5), (20, 3), (40, 2)])
+def test_a_small_catalogue_has_more_neighbours_an_item(monkeypatch, n_items, most):
+    monkeypatch.setattr(module, "_N_WEIGHTS", 60)
+    monkeypatch.setattr(module, "_NEIGHBOURS", (2, 5))
+    memory = ItemMemory.fit(histories_of(random_lists(200, n_items, 8, seed=1)), n_items)
+    for weights in (memory.next, memory.taste):
+        assert np.bincount(weights.items).max() == most
+
+
 @pytest.mark.parametrize("many_pairs", [40, 2**25])
 def test_a_large_catalogue_has_the_same_weights(monkeypatch, many_pairs):
     lists = random_lists(40, 90, 6, seed=1)

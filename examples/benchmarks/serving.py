@@ -21,7 +21,7 @@ from common import forget_peak_rss, in_subprocess, peak_rss_mib, print_table, wr
 from data import rss_mib
 
 from posneg_rec import ContrastiveSeqRecommender
-from posneg_rec.memory import ItemMemory, ItemWeights, WeighedMemory
+from posneg_rec.memory import ItemMemory, ItemWeights, WeighedMemory, usual_neighbours
 
 FULL = {
     "one_calls": 1_000,
@@ -109,8 +109,9 @@ def model_of(n_items, *, memory=True, positive_threshold=4, **sizes):
 
 
 def memory_of(n_items, rng):
-    """A memory with as many weights as one of much data has, 50 an item, but random ones."""
-    following, taste = (weights_of_items(n_items, min(50, n_items), rng) for _ in range(2))
+    """A memory with as many weights as one of much data has, but random ones."""
+    n_neighbours = min(usual_neighbours(n_items), n_items)
+    following, taste = (weights_of_items(n_items, n_neighbours, rng) for _ in range(2))
     levels = rng.uniform(-1, 1, n_items).astype(np.float32)
     return ItemMemory(following, taste, levels, np.full(n_items, 100, np.float32), 0.0)
 
