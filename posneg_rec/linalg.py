@@ -23,6 +23,7 @@ __all__ = [
     "product",
     "quietly",
     "sigmoid",
+    "solve",
     "standardised",
 ]
 
@@ -30,9 +31,12 @@ Array = NDArray[np.float32]
 
 # For a product of so many multiplications OpenBLAS starts no threads.
 _SMALL_PRODUCT = 2**18
+# For a system of so many unknowns LAPACK starts none.
+_SMALL_SYSTEM = 96
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 _Job = TypeVar("_Job")
+_Floats = TypeVar("_Floats", bound=np.floating[Any])
 
 
 @functools.cache
@@ -64,7 +68,7 @@ def for_each(
             go_through(pool.map(function, jobs))
 
 
-def product(a: Array, b: Array) -> Array:
+def product(a: NDArray[_Floats], b: NDArray[_Floats]) -> NDArray[_Floats]:
     """Return ``a @ b``, (..., m, n), made of products that are too small for BLAS to share out.
 
     Threads that meet after each small product spend more time on meeting than on the product, and
@@ -93,6 +97,25 @@ def product(a: Array, b: Array) -> Array:
         if whole < m:
             found[..., whole:, :] = product(a[..., whole:, :], part)
     return out
+
+
+def solve(a: NDArray[Any], b: NDArray[Any]) -> NDArray[Any]:
+    """Solve ``a x = b``, (..., n, m), for positive definite ``a``, (..., n, n).
+
+    By blocks for which LAPACK starts no threads, as in :func:`product`: threads for systems of a
+    few hundred unknowns took eight times the processor time on an idle machine, seventy times on
+    a busy one.
+    """
+    n, m = b.shape[-2:]
+    if n <= _SMALL_SYSTEM:
+        x: NDArray[Any] = np.linalg.solve(a, b)
+        return x
+    h = n // 2
+    below, rest = a[..., h:, :h], a[..., h:, h:]
+    solved = solve(a[..., :h, :h], np.concatenate([a[..., :h, h:], b[..., :h, :]], axis=-1))
+    across, first = solved[..., :-m], solved[..., -m:]
+    second = solve(rest - product(below, across), b[..., h:, :] - product(below, first))
+    return np.concatenate([first - product(across, second), second], axis=-2)
 
 
 def standardised(x: Array) -> Array:

@@ -37,6 +37,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from posneg_rec._lazy import lazy
+from posneg_rec.linalg import solve
 from posneg_rec.sequences import Histories, PackedSequences, is_last, offsets_of, ranges
 
 __all__ = [
@@ -209,9 +210,9 @@ def _item_weights(
         used = neighbours != block[:, None]
         systems = _among(gram, neighbours) * (used[:, :, None] & used[:, None, :])
         # The error that the old weights leave is what the new ones add to.
-        targets -= (systems @ before[:, :, None])[:, :, 0]
+        targets -= np.vecdot(systems, before[:, None, :])
         systems[:, np.arange(width), np.arange(width)] += pull[neighbours]
-        solved = before + np.linalg.solve(systems, (targets * used)[:, :, None])[:, :, 0]
+        solved = before + solve(systems, (targets * used)[:, :, None])[:, :, 0]
         columns.append(np.broadcast_to(block[:, None], used.shape)[used])
         rows.append(neighbours[used])
         values.append(solved[used])

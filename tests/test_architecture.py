@@ -50,7 +50,7 @@ ALLOWED = {
     "momentum": set(),
     "training": {"checkpoint", "distributed", "momentum", "nn"},
     "objectives": {"losses", "nn", "sequences", "training"},
-    "memory": {"_lazy", "sequences"},
+    "memory": {"_lazy", "linalg", "sequences"},
     "selection": {"sequences"},
     "filters": {"frames", "ids", "selection", "sequences"},
     "queries": {"_lazy", "memory", "sequences"},

@@ -52,6 +52,25 @@ def test_no_product_is_large_enough_for_threads(monkeypatch):
     assert max(size for _, size in sizes) <= 2**18
 
 
+@given(st.integers(1, 40), st.integers(1, 3), st.integers(0, 2), st.integers(0, 99))
+def test_systems_in_blocks_are_the_system(n, m, n_stacked, seed):
+    rng = np.random.default_rng(seed)
+    factors = rng.normal(size=(n_stacked, n, n))
+    a = factors @ factors.transpose(0, 2, 1) + np.eye(n)
+    b = rng.normal(size=(n_stacked, n, m))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(linalg, "_SMALL_SYSTEM", 3)
+        found = linalg.solve(a, b)
+    np.testing.assert_allclose(found, np.linalg.solve(a, b), rtol=1e-9, atol=1e-12)
+
+
+def test_no_system_is_large_enough_for_threads(monkeypatch):
+    sizes, solve = [], np.linalg.solve
+    monkeypatch.setattr(np.linalg, "solve", lambda a, b: sizes.append(len(a)) or solve(a, b))
+    linalg.solve(np.eye(500), np.ones((500, 1)))
+    assert max(sizes) <= 96
+
+
 def blas_of(monkeypatch, n_threads):
     library = mock.Mock(num_threads=n_threads)
     monkeypatch.setattr(linalg, "_blas", lambda: mock.Mock(lib_controllers=[library]))
