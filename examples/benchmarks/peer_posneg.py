@@ -20,7 +20,7 @@ from peer_shared import (
 from posneg_rec import ContrastiveSeqRecommender
 from posneg_rec.baselines import ItemItemRecommender
 
-ITEM_ITEM = "item-item (EASE)"
+ITEM_ITEM, WHOLE = "item-item (EASE)", "defaults, to the end"
 VARIANTS = {
     "likes": {"objective": "pnfrec", "negative_weight": 0, "contrastive_weight": 0, **SIZES},
     "two encoders": {
@@ -31,6 +31,7 @@ VARIANTS = {
     },
     "joint": {"item_memory": False, **SIZES},
     "defaults": {},
+    WHOLE: {},
 }
 
 
@@ -55,18 +56,20 @@ def main():
     if args.variant == ITEM_ITEM:
         model = ItemItemRecommender(**settings)
     else:
+        if args.variant != WHOLE:
+            settings |= {"max_epochs": args.epochs, "early_stopping": False}
         model = ContrastiveSeqRecommender(
-            **VARIANTS[args.variant] | settings,
-            precision=args.precision,
-            max_epochs=args.epochs,
-            early_stopping=False,
-            random_state=0,
+            **VARIANTS[args.variant] | settings, precision=args.precision, random_state=0
         )
     fit = time_fit(lambda: model.fit(events, feedback))
     trained = {"peak_mib": peak_rss_mib(), **counts, **fit}
     if args.variant != ITEM_ITEM:
         history = model.history_
-        trained |= {"epoch_seconds": history["seconds"][1:], "loss": history["loss"][-1]}
+        trained |= {
+            "n_epochs": len(history["seconds"]),
+            "epoch_seconds": history["seconds"][1:],
+            "loss": history["loss"][-1],
+        }
 
     def recommend_one(history):
         items, ratings = history

@@ -23,7 +23,8 @@ than two likes are left out. Each row is a process of its own on two threads. Wh
   after the first. `--fast-only` leaves the float32 rows out.
 - Beside SASRec stands what this library is for: the two-encoder model, which also reads and learns
   from dislikes, the default objective at the same sizes but without a memory of items, and all
-  defaults. They read all ratings of the same users.
+  defaults. They read all ratings of the same users. With `--whole-fit` all defaults are also fitted
+  as they are, until early stopping ends the fit.
 - implicit and LensKit do a job of their own, without order: factors of as many numbers, or items'
   neighbours, of all likes. Beside them stands this library's item-item model.
 
@@ -49,6 +50,7 @@ from peer_shared import SIZES, THREADS, add_data_arguments, data_arguments, read
 
 HERE = Path(__file__).parent
 OURS, FULL, RECTOOLS, REPLAY = "posneg-rec", "two encoders", "RecTools", "RePlay"
+WHOLE = "defaults, to the end"
 IMPLICIT, LENSKIT = "implicit", "LensKit"
 SEQUENCE_PEERS = (RECTOOLS, REPLAY)
 RUNNERS = {
@@ -71,6 +73,7 @@ RUNS = [
     (OURS, "joint", "auto"),
     (OURS, "joint", "float32"),
     (OURS, "defaults", "auto"),
+    (OURS, WHOLE, "auto"),
     # Where there is no choice of a format.
     (OURS, "item-item (EASE)", None),
     (IMPLICIT, "item-item (cosine)", None),
@@ -90,6 +93,9 @@ def main(arguments=None):
             parser.add_argument(f"--{name}-python", dest=library, metavar="PATH")
     parser.add_argument("--epochs", type=int, help="default: 3, with --quick 2")
     parser.add_argument("--fast-only", action="store_true", help="no float32 beside bfloat16")
+    parser.add_argument(
+        "--whole-fit", action="store_true", help="all defaults until early stopping, too"
+    )
     parser.add_argument("--quick", action="store_true", help="943 users, few repeats")
     parser.add_argument("--json", metavar="FILE")
     args = parser.parse_args(arguments)
@@ -106,6 +112,8 @@ def main(arguments=None):
     for library, variant, precision in RUNS:
         if not pythons[library] or (args.fast_only and precision in FLOAT32):
             continue
+        if variant == WHOLE and not args.whole_fit:
+            continue
         case = {"library": library, "variant": variant, "precision": precision}
         print(" ".join(filter(None, case.values())), end=" ... ", file=sys.stderr, flush=True)
         chosen = ["--variant", variant, *(["--precision", precision] if precision else [])]
@@ -113,10 +121,10 @@ def main(arguments=None):
         if done.returncode:
             failed.append({**case, "error": done.stderr})
             print(f"failed:\n{done.stderr}", file=sys.stderr)
-            continue
-        results.append({**case, **json.loads(done.stdout.splitlines()[-1])})
-        print(f"a fit of {results[-1]['fit_seconds']:.3g} s", file=sys.stderr)
-        if args.json:
+        else:
+            results.append({**case, **json.loads(done.stdout.splitlines()[-1])})
+            print(f"a fit of {results[-1]['fit_seconds']:.3g} s", file=sys.stderr)
+        if args.json:  # after each row, for a run that is ended early
             sizes = {**SIZES, "threads": THREADS, "epochs": epochs, "quick": args.quick}
             found = {"results": results, "ratios": ratios(results), "failed": failed}
             write_json(args.json, {"data": data, "sizes": sizes, **found})
