@@ -7,7 +7,7 @@ r"""Speed, memory and processor time side by side with RecTools, RePlay, implici
 
 Each peer lives in an environment of its own, and one that is not named is left out:
 
-    python -m venv rectools && rectools/bin/pip install torch==2.13.0 "rectools[torch]" pyarrow
+    python -m venv rectools && rectools/bin/pip install torch==2.13.0 "rectools[torch]" "pyarrow<24"
     python -m venv replay && replay/bin/pip install torch==2.13.0 "replay-rec[torch]" \
         openvino onnx onnxscript
     python -m venv implicit && implicit/bin/pip install implicit pandas pyarrow threadpoolctl
