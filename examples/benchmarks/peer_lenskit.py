@@ -2,9 +2,9 @@
 
 Its own job: a pipeline for the top ten, without order, whose scores come of implicit matrix
 factorisation by alternating least squares, or of the nearest neighbours of items. What is not said
-here is as the documentation has it. All users are asked for by `lenskit.batch` in processes, whose start
-is a part of the time; it looks their histories up in the data of the fit, so that no frame is read.
-One history is a user whom the fit has not seen.
+here is as the documentation has it. All users are asked for by `lenskit.batch` in processes, whose
+start is a part of the time; it looks their histories up in the data of the fit, so that no frame
+is read. One history is a user whom the fit has not seen.
 """
 
 from common import peak_rss_mib
