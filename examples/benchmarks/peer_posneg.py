@@ -4,7 +4,6 @@ import numpy as np
 import torch
 from common import peak_rss_mib
 from peer_shared import (
-    LIKED,
     SIZES,
     THREADS,
     K,
@@ -19,7 +18,9 @@ from peer_shared import (
 )
 
 from posneg_rec import ContrastiveSeqRecommender
+from posneg_rec.baselines import ItemItemRecommender
 
+ITEM_ITEM, WHOLE = "item-item (EASE)", "defaults, to the end"
 VARIANTS = {
     "likes": {"objective": "pnfrec", "negative_weight": 0, "contrastive_weight": 0, **SIZES},
     "two encoders": {
@@ -30,16 +31,17 @@ VARIANTS = {
     },
     "joint": {"item_memory": False, **SIZES},
     "defaults": {},
+    WHOLE: {},
 }
 
 
 def main():
     args = parse_arguments()
     torch.set_num_threads(THREADS)
-    settings = dict(VARIANTS[args.variant])
+    counts = {}
     if args.variant == "likes":
         events, feedback = read_likes(args), None
-        settings["windows"] = "recent"  # the last events, as the peers train on
+        settings = {**VARIANTS["likes"], "windows": "recent"}  # the last, as the peers train on
         n_events = events.groupby("user_id").size().to_numpy()
         n_targets = np.minimum(n_events, settings["max_len"] + 1) - 1
         counts = {
@@ -47,26 +49,27 @@ def main():
             "targets_per_epoch": int(n_targets.sum()),
         }
     else:
-        events, counts = read_ratings(args), {}
+        events = read_ratings(args)
         feedback = events["rating"]
-        settings["positive_threshold"] = LIKED
-    model = ContrastiveSeqRecommender(
-        precision=args.precision,
-        max_epochs=args.epochs,
-        early_stopping=False,
-        exclude_seen=True,  # as the peers do
-        random_state=0,
-        **settings,
-    )
+        settings = {"positive_threshold": args.threshold}
+    settings["exclude_seen"] = True  # as the peers do
+    if args.variant == ITEM_ITEM:
+        model = ItemItemRecommender(**settings)
+    else:
+        if args.variant != WHOLE:
+            settings |= {"max_epochs": args.epochs, "early_stopping": False}
+        model = ContrastiveSeqRecommender(
+            **VARIANTS[args.variant] | settings, precision=args.precision, random_state=0
+        )
     fit = time_fit(lambda: model.fit(events, feedback))
-    history = model.history_
-    trained = {
-        "epoch_seconds": history["seconds"][1:],
-        "loss": history["loss"][-1],
-        "peak_mib": peak_rss_mib(),
-        **counts,
-        **fit,
-    }
+    trained = {"peak_mib": peak_rss_mib(), **counts, **fit}
+    if args.variant != ITEM_ITEM:
+        history = model.history_
+        trained |= {
+            "n_epochs": len(history["seconds"]),
+            "epoch_seconds": history["seconds"][1:],
+            "loss": history["loss"][-1],
+        }
 
     def recommend_one(history):
         items, ratings = history

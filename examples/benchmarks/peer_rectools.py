@@ -5,6 +5,7 @@ library's own, which neither logs nor saves, with a clock added. One history bec
 its own, as its users are to be recommended to after training.
 """
 
+import numpy as np
 import pandas as pd
 import torch
 from peer_shared import (
@@ -80,7 +81,8 @@ def main():
         return model.recommend(users=users, dataset=dataset, k=K, filter_viewed=True)
 
     def recommend_known(user):
-        return model.recommend(users=[user], dataset=whole, k=K, filter_viewed=True)[Columns.Item]
+        asked = np.array([user])  # pandas 3 refuses a list
+        return model.recommend(users=asked, dataset=whole, k=K, filter_viewed=True)[Columns.Item]
 
     frames = [interactions.loc[one.index].reset_index(drop=True) for one in split_by_user(likes)]
     whole = Dataset.construct(interactions)

@@ -147,8 +147,7 @@ def main():
         trained = clock.result()
         served = time_all(lambda: recommend(Path(folder)), likes["user_id"].nunique())
 
-    item_ids = np.empty(len(codes), dtype=np.int64)
-    item_ids[list(codes.values())] = list(codes)
+    item_ids = np.array(sorted(codes, key=codes.get))
 
     def recommender(score):
         def recommend_one(history):
