@@ -102,7 +102,8 @@ class BaseRecommender(AnsweringMixin, BaseEstimator):
 
     def _checked(self) -> FittedModel:
         """Take the fitted model: once a call, so that another fit cannot change it in between."""
-        check_is_fitted(self)
+        if not self.__sklearn_is_fitted__():  # the check itself is slow where all is well
+            check_is_fitted(self)
         return self.fitted_
 
     def _check_columns(self, interactions: Any) -> None:

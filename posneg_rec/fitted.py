@@ -301,9 +301,11 @@ class FittedModel:
 
     def _warn_of_unknown(self, items: NDArray[Any], codes: NDArray[np.int64]) -> None:
         """Warn of items that cannot be known, or of which none of several is."""
+        if codes.max(initial=-1) >= 0:
+            return
         if problem := self.vocabulary.mismatch(items):
             told = "No item of the history can be one of the model's"
-        elif len(codes) > 1 and codes.max() < 0:
+        elif len(codes) > 1:
             told = f"None of the {len(codes)} items passed is known to the model"
             problem = self._compared(items)
         else:

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
-from posneg_rec.linalg import affine, for_each, product, sigmoid, standardised
+from posneg_rec.linalg import affine, for_each, product, row_sums, standardised
 from posneg_rec.queries import Inputs
 from posneg_rec.sequences import latest_of_each_sign, pair_tags
 
@@ -57,7 +57,8 @@ class _Block(NamedTuple):
     Scale and shift of each norm are part of what follows it, and keys and values are never made.
     A query times a key, ``(Q x) . (K y)``, is ``(K' Q x) . y``, and what all keys of a query share
     leaves a softmax as it is; the values taken, ``sum a V y``, are ``V (sum a y)``. With one head
-    that is a product less, and where only the last event asks, hardly any work.
+    that is a product less, and where only the last event asks, hardly any work. A gate is
+    ``sigmoid(x) = (1 + tanh(x / 2)) / 2``; its halves are part of the matrices.
     """
 
     query: Array  # (H, d, d)
@@ -68,11 +69,12 @@ class _Block(NamedTuple):
     gate_bias: Array
     out: Array  # (d, d)
     out_bias: Array
-    inner: Array  # (d, d), with gates (d, 2d)
+    inner: Array  # (d, d), with gates (d, 2d): what is gated, and what it is multiplied with
     inner_bias: Array
     outer: Array  # (d, d)
     outer_bias: Array
-    distance: Array  # (H or 1, 2 * max_len - 1): the biases by distance, farthest first, then -inf
+    # (H or 1, max_len, max_len), a view: of each event, oldest first, the biases of all; then -inf.
+    distance: Array
     gap: Array  # (H, N_GAP_TAGS), or (H, 0) of a block without biases
 
     @classmethod
@@ -91,6 +93,11 @@ class _Block(NamedTuple):
         q_bias, _, v_bias = bias[: 3 * dim].reshape(3, n_heads, 1, -1)
         k /= np.sqrt(k.shape[1])
         inner, inner_bias = after_norm("feedforward_norm", "feedforward_in")
+        gate, gate_bias = matrix[3 * dim :] / 2, bias[3 * dim :] / 2
+        gated = len(gate) > 0
+        if gated:
+            inner[:dim] /= 2
+            inner_bias[:dim] /= 2
         distances = weights.get(f"{name}.distance_bias", np.zeros((1, max_len), np.float32))
         later = np.full((len(distances), max_len - 1), -np.inf)
         parts = {
@@ -98,9 +105,9 @@ class _Block(NamedTuple):
             "query_bias": q_bias @ k,
             "value": v.mT,
             "value_bias": v_bias,
-            "gate": matrix[3 * dim :].T,
-            "gate_bias": bias[3 * dim :],
-            "out": exact("attention_out.weight").T,
+            "gate": gate.T,
+            "gate_bias": gate_bias,
+            "out": exact("attention_out.weight").T / (2 if gated else 1),
             "out_bias": exact("attention_out.bias"),
             "inner": inner.T,
             "inner_bias": inner_bias,
@@ -109,9 +116,10 @@ class _Block(NamedTuple):
             "distance": np.concatenate([distances[:, ::-1], later], axis=1),
             "gap": weights.get(f"{name}.gap_bias", np.empty((n_heads, 0))),
         }
-        return cls(
-            **{part: np.ascontiguousarray(value, np.float32) for part, value in parts.items()}
-        )
+        made = {part: np.ascontiguousarray(value, np.float32) for part, value in parts.items()}
+        # Of the rows each is the one before it, a step on.
+        made["distance"] = sliding_window_view(made["distance"], max_len, axis=1)[:, ::-1]
+        return cls(**made)
 
     def __call__(self, x: Array, n_asked: int, tags: NDArray[np.int8] | None) -> Array:
         """Turn states (U, L, d) into those of the last `n_asked` events, (U, n_asked, d).
@@ -127,27 +135,33 @@ class _Block(NamedTuple):
         # In one piece, for small products by a transposed matrix take twice as long.
         keys = np.ascontiguousarray(events.mT)  # (U, d, L)
         attention = product(queries.reshape(-1, n_users, n_asked, dim), keys)
-        # Now (H, U, n_asked, L). Of the rows of biases each is the one before it, a step on.
-        rows = sliding_window_view(self.distance, length, axis=1)
-        first = (self.distance.shape[1] + 1) // 2 - length
-        attention += rows[:, None, first : first + n_asked][:, :, ::-1]
+        attention += self.distance[:, None, last, :length]  # (H, U, n_asked, L)
         if tags is not None and self.gap.size:
             attention += self.gap.take(tags[:, last], axis=1)
         attention -= attention.max(-1, keepdims=True)
         np.exp(attention, out=attention)
-        attention /= attention.sum(-1, keepdims=True)
+        attention /= row_sums(attention)
         taken = product(attention, events).reshape(len(attention), -1, dim)  # (H, U n_asked, d)
         taken = affine(taken, self.value, self.value_bias).swapaxes(0, 1).reshape(asked.shape)
         if gated:
-            taken *= sigmoid(affine(asked, self.gate, self.gate_bias))
+            taken *= _raised(affine(asked, self.gate, self.gate_bias))
         x = x + affine(taken, self.out, self.out_bias)
         inner = affine(standardised(x), self.inner, self.inner_bias)
         if gated:
-            inner = inner[:, :dim] * sigmoid(inner[:, :dim]) * inner[:, dim:]
+            half, others = inner[:, :dim], inner[:, dim:]
+            inner = half * others
+            inner *= _raised(half)
         else:
             np.maximum(inner, 0, out=inner)
         x += affine(inner, self.outer, self.outer_bias)
         return x.reshape(n_users, n_asked, dim)
+
+
+def _raised(x: Array) -> Array:
+    """Return ``1 + tanh(x)``, which is ``2 sigmoid(2 x)``, in place."""
+    np.tanh(x, out=x)
+    x += 1
+    return x
 
 
 class Model:
@@ -241,8 +255,9 @@ class Model:
             tags = pair_tags(elapsed, self.gap_edges)
         for block in self.blocks[:-1]:
             x = block(x, x.shape[1], tags)
-        for block in self.blocks[-1:]:  # of which only the last event's state is read
-            x = block(x, 1, tags)
+        # Of the last one only the last event's state is read; see `product` of a single row.
+        for block in self.blocks[-1:]:
+            x = block(x, min(2, x.shape[1]), tags)
         states = standardised(x[:, -1])
         states *= self.weights[f"{self.encoder}.norm.weight"]
         states += self.weights[f"{self.encoder}.norm.bias"]

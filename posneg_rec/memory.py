@@ -82,6 +82,9 @@ _N_WEIGHTS, _NEIGHBOURS = 256_000, (100, 200)
 _BLOCK = 32
 # Pairs that are counted, and scores that stand in memory, at once.
 _MANY_PAIRS, _MANY_SCORES = 2**25, 2**22
+# A weight times a row of numbers takes so small a part of the time, a number, that it takes to add
+# a weight up in a sparse product.
+_DENSE = 24
 # Scores that one step of a fit of the weight looks at: enough targets for a second digit.
 _MOST_SCORES = 2**25
 
@@ -152,9 +155,10 @@ class ItemWeights:
         """Sum the rows of `items` times `values`, (N,), with NumPy alone."""
         lengths = self.offsets[items + 1] - self.offsets[items]
         entries = ranges(self.offsets[items], lengths)
-        weights = self.weights[entries] * np.repeat(values, lengths)
+        weights = self.weights.take(entries)
+        weights *= np.repeat(values, lengths)
         n_items = len(self.evidence)
-        return np.bincount(self.items[entries], weights, minlength=n_items).astype(np.float32)
+        return np.bincount(self.items.take(entries), weights, minlength=n_items).astype(np.float32)
 
     @lazy
     def matrix(self) -> Any:
@@ -654,11 +658,15 @@ class Recalled:
         """Multiply histories by weights: an array, or a sparse one of many scores by item."""
         if self._n_queries == 1:
             return weights.row(events.items, values)[None]
-        n_items = self._memory.n_items
-        product = events.matrix(values, self._n_queries, n_items) @ weights.matrix
-        if self._n_queries * n_items <= _MANY_SCORES:
-            return product.toarray()
-        return product.tocsc()
+        n_queries, n_items = self._n_queries, self._memory.n_items
+        if n_queries * n_items > _MANY_SCORES:
+            return (events.matrix(values, n_queries, n_items) @ weights.matrix).tocsc()
+        n_entries = int((weights.offsets[events.items + 1] - weights.offsets[events.items]).sum())
+        if len(weights.weights) * n_queries > _DENSE * n_entries:
+            return (events.matrix(values, n_queries, n_items) @ weights.matrix).toarray()
+        met = np.zeros((n_items, n_queries), np.float32)
+        met[events.items, events.queries] = values
+        return (weights.matrix.T @ met).T
 
 
 def _tile(product: Any, items: Tile) -> Array:

@@ -298,18 +298,22 @@ class _Graph:
         taken = self.op("Reshape", taken, self.constant([-1, dim], np.int64))
         gated = block.gate.size > 0
         if gated:
-            gate = self.op("Sigmoid", self.affine(events, block.gate, block.gate_bias))
-            taken = self.op("Mul", taken, gate)
+            gate = self.affine(events, block.gate, block.gate_bias)
+            taken = self.op("Mul", taken, self.raised(gate))
         x = self.op("Add", x, self.affine(taken, block.out, block.out_bias))
         inner = self.affine(self.standardised(x, dim), block.inner, block.inner_bias)
         if gated:
             ends = self.constant([0], np.int64), self.constant([dim], np.int64)
             rest = self.constant([dim], np.int64), self.constant([2 * dim], np.int64)
-            left, right = (self.op("Slice", inner, *part, self.one_axis) for part in (ends, rest))
-            inner = self.op("Mul", self.op("Mul", left, self.op("Sigmoid", left)), right)
+            half, others = (self.op("Slice", inner, *part, self.one_axis) for part in (ends, rest))
+            inner = self.op("Mul", self.op("Mul", half, others), self.raised(half))
         else:
             inner = self.op("Relu", inner)
         return self.op("Add", x, self.affine(inner, block.outer, block.outer_bias))
+
+    def raised(self, x: str) -> str:
+        """Make ``1 + tanh(x)``, as :mod:`inference` gates."""
+        return self.op("Add", self.op("Tanh", x), self.constant(1.0))
 
     def liked_logits(self, weights: Any, state: str) -> str:
         query = self.affine(state, weights["taste_query.weight"].T, weights["taste_query.bias"])

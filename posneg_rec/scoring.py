@@ -272,7 +272,7 @@ class Scorer:
                 take_out(scores, rows, items, pinned[block], pinned_scores[block])
                 # What was found before has lower codes and so goes before its equals.
                 positions, top[rows] = top_k(np.concatenate([top[rows], scores], axis=1), k)
-                kept = np.take_along_axis(found[rows], np.minimum(positions, k - 1), 1)
+                kept = found[rows[:, None], np.minimum(positions, k - 1)]
                 found[rows] = np.where(positions < k, kept, positions + (items.start - k))
             top -= log_normaliser[:, None]
             pinned_scores[block] -= log_normaliser[:, None]
@@ -437,6 +437,8 @@ class Scorer:
         seen_rows, seen = self._seen(block)
         filters, pinned = self.filters, self._pinned[block]
         blocked = filters.blocked(block, len(self.likes))
+        marks = filters.boosts, filters.allowed, blocked
+        is_filtered = any(mark is not None for mark in marks)
         recalled = self._recall(block)
         n_items = len(self.likes)
         step = max(1, _TILE_SCORES // len(inputs))
@@ -455,7 +457,7 @@ class Scorer:
                 scores[:, ~filters.allowed[items]] = -np.inf
             if blocked is not None:
                 np.copyto(scores, np.float32(-np.inf), where=blocked[:, items])
-            if filters is not NO_FILTERS:
+            if is_filtered:
                 top = scores.max(1)
             first, last = np.searchsorted(seen, [items.start, items.stop])
             scores[seen_rows[first:last], seen[first:last] - start] = -np.inf
@@ -669,12 +671,14 @@ def top_k(scores: Array, k: int) -> tuple[NDArray[np.int64], Array]:
     """
     n_queries, n_items = scores.shape
     width = min(k, n_items)
+    rows = np.arange(n_queries)[:, None]
     positions = np.argpartition(scores, n_items - width, axis=1)[:, n_items - width :]
-    tops = np.take_along_axis(scores, positions, 1)
+    tops = scores[rows, positions]
     # Where the k-th score occurs again beyond the k best, the partition chose among equals at
     # will: take the lowest codes instead.
     kth = tops.min(1)
-    equals = (scores == kth[:, None]).sum(1) > (tops == kth[:, None]).sum(1)
+    n_equal = np.count_nonzero(scores == kth[:, None], axis=1)
+    equals = n_equal > np.count_nonzero(tops == kth[:, None], axis=1)
     for row in np.flatnonzero(equals & (kth > -np.inf)):
         above = np.flatnonzero(scores[row] > kth[row])
         equal = np.flatnonzero(scores[row] == kth[row])[: width - len(above)]
@@ -683,8 +687,7 @@ def top_k(scores: Array, k: int) -> tuple[NDArray[np.int64], Array]:
     order = np.lexsort((positions, -tops), axis=1)
     codes = np.full((n_queries, k), -1)
     best = np.full((n_queries, k), -np.inf, dtype=scores.dtype)
-    best[:, :width] = np.take_along_axis(tops, order, 1)
-    codes[:, :width] = np.take_along_axis(positions, order, 1)
+    best[:, :width], codes[:, :width] = tops[rows, order], positions[rows, order]
     codes[best == -np.inf] = -1
     return codes, best
 

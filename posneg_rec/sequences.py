@@ -443,11 +443,13 @@ def pair_tags(elapsed: NDArray[np.float64], edges: NDArray[np.float64]) -> NDArr
     array([4, 4, 1], dtype=int8)
     """
     since = elapsed[..., :, None] - elapsed[..., None, :]
-    tags = np.full(since.shape, 2, dtype=np.int8)
-    for edge in edges:  # few: faster than a search for each pair
-        tags += since > edge
-    tags[since <= 0] = 1
-    tags[np.isnan(since)] = 0
+    # The edges are few: to compare with each is faster than a search for each pair.
+    bounds = np.concatenate([[0.0], edges]).reshape(-1, *[1] * since.ndim)
+    tags: NDArray[np.int8] = np.sum(since > bounds, axis=0, dtype=np.int8)
+    tags += 1
+    unknown = np.isnan(elapsed)
+    if unknown.any():
+        tags[unknown[..., :, None] | unknown[..., None, :]] = 0
     return tags
 
 

@@ -25,6 +25,7 @@ def without(values, place):
     return values[:place] + values[place + 1 :]
 
 
+@pytest.mark.filterwarnings("ignore:None of the .* items passed")
 @pytest.mark.parametrize("name", ["pnfrec", "joint", "memory", "likes"])
 @given(
     history=histories,

@@ -213,8 +213,14 @@ def test_of_a_large_catalogue_the_strongest_pairs_are_kept_on_both_sides(monkeyp
 
 
 @LAW
-@given(HISTORIES, HISTORIES.filter(len))
-def test_recalled_is_the_sum_over_the_history(lists, asked):
+@given(HISTORIES, HISTORIES.filter(len), st.sampled_from([0, 1, 24, 10**6]))
+def test_recalled_is_the_sum_over_the_history(lists, asked, dense):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "_DENSE", dense)
+        check_recalled(lists, asked)
+
+
+def check_recalled(lists, asked):
     memory = ItemMemory.fit(histories_of(lists), N_ITEMS, next_penalty=2.0, taste_penalty=2.0)
     recalled = memory.recall(*packed(asked))
     lately = np.zeros((len(asked), N_ITEMS))
