@@ -16,7 +16,7 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
-from posneg_rec.linalg import affine, for_each, product, row_sums, standardised
+from posneg_rec.linalg import affine, for_each, product, raised, row_sums, standardised
 from posneg_rec.queries import Inputs
 from posneg_rec.sequences import latest_of_each_sign, pair_tags
 
@@ -144,24 +144,17 @@ class _Block(NamedTuple):
         taken = product(attention, events).reshape(len(attention), -1, dim)  # (H, U n_asked, d)
         taken = affine(taken, self.value, self.value_bias).swapaxes(0, 1).reshape(asked.shape)
         if gated:
-            taken *= _raised(affine(asked, self.gate, self.gate_bias))
+            taken *= raised(affine(asked, self.gate, self.gate_bias))
         x = x + affine(taken, self.out, self.out_bias)
         inner = affine(standardised(x), self.inner, self.inner_bias)
         if gated:
             half, others = inner[:, :dim], inner[:, dim:]
             inner = half * others
-            inner *= _raised(half)
+            inner *= raised(half)
         else:
             np.maximum(inner, 0, out=inner)
         x += affine(inner, self.outer, self.outer_bias)
         return x.reshape(n_users, n_asked, dim)
-
-
-def _raised(x: Array) -> Array:
-    """Return ``1 + tanh(x)``, which is ``2 sigmoid(2 x)``, in place."""
-    np.tanh(x, out=x)
-    x += 1
-    return x
 
 
 class Model:

@@ -22,6 +22,7 @@ __all__ = [
     "log_sigmoid",
     "product",
     "quietly",
+    "raised",
     "row_sums",
     "sigmoid",
     "solve",
@@ -154,10 +155,16 @@ def affine(x: Array, matrix: Array, bias: Array) -> Array:
 
 def sigmoid(x: Array) -> Array:
     """Turn logits into probabilities."""
-    y: Array = np.tanh(x * np.float32(0.5))  # which cannot overflow
-    y += 1
+    y = raised(x * np.float32(0.5))
     y *= np.float32(0.5)
     return y
+
+
+def raised(x: Array) -> Array:
+    """Return ``1 + tanh(x)``, which is ``2 sigmoid(2 x)`` and cannot overflow, in place."""
+    np.tanh(x, out=x)
+    x += 1
+    return x
 
 
 def quietly(function: _Function) -> _Function:

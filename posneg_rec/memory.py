@@ -458,9 +458,9 @@ class ItemMemory:
         ValueError
             If a code or a number is out of range.
         """
-        _check(histories, n_items, n_neighbours, next_penalty, taste_penalty)
         if n_neighbours is None:
             n_neighbours = usual_neighbours(n_items)
+        _check(histories, n_items, n_neighbours, next_penalty, taste_penalty)
         before = (prior or cls._blank(0)).grown(n_items)
         n_users = len(histories.offsets) - 1
         events = _Events.of(histories.items, histories.signs, histories.offsets, n_items)
@@ -659,14 +659,14 @@ class Recalled:
         if self._n_queries == 1:
             return weights.row(events.items, values)[None]
         n_queries, n_items = self._n_queries, self._memory.n_items
-        if n_queries * n_items > _MANY_SCORES:
-            return (events.matrix(values, n_queries, n_items) @ weights.matrix).tocsc()
-        n_entries = int((weights.offsets[events.items + 1] - weights.offsets[events.items]).sum())
-        if len(weights.weights) * n_queries > _DENSE * n_entries:
-            return (events.matrix(values, n_queries, n_items) @ weights.matrix).toarray()
-        met = np.zeros((n_items, n_queries), np.float32)
-        met[events.items, events.queries] = values
-        return (weights.matrix.T @ met).T
+        is_small = n_queries * n_items <= _MANY_SCORES
+        lengths = weights.offsets[events.items + 1] - weights.offsets[events.items]
+        if is_small and len(weights.weights) * n_queries <= _DENSE * int(lengths.sum()):
+            met = np.zeros((n_items, n_queries), np.float32)
+            met[events.items, events.queries] = values
+            return (weights.matrix.T @ met).T
+        product = events.matrix(values, n_queries, n_items) @ weights.matrix
+        return product.toarray() if is_small else product.tocsc()
 
 
 def _tile(product: Any, items: Tile) -> Array:
@@ -679,14 +679,14 @@ def _tile(product: Any, items: Tile) -> Array:
 def _check(
     histories: Histories,
     n_items: int,
-    n_neighbours: int | None,
+    n_neighbours: int,
     next_penalty: float,
     taste_penalty: float,
 ) -> None:
     highest = int(histories.items.max(initial=-1))
     if highest >= n_items:
         raise ValueError(f"Item codes must lie below n_items = {n_items}, got {highest}.")
-    if n_neighbours is not None and n_neighbours < 1:
+    if n_neighbours < 1:
         raise ValueError(f"n_neighbours must be at least 1, got {n_neighbours}.")
     for name, penalty in (("next_penalty", next_penalty), ("taste_penalty", taste_penalty)):
         if not 0 < penalty < np.inf:

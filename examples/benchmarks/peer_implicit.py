@@ -17,10 +17,9 @@ from peer_shared import (
     parse_arguments,
     read_likes,
     report,
-    split_by_user,
     time_all,
-    time_calls,
     time_fit,
+    time_new_users,
 )
 from scipy.sparse import csr_matrix
 from threadpoolctl import threadpool_limits
@@ -69,13 +68,7 @@ def main():
             ("implicit", "numpy", "scipy", "pandas"),
             **trained,
             **time_all(recommend_all, likes["user_id"].nunique()),
-            calls={
-                "recommend, a new user": time_calls(
-                    recommend_one,
-                    [one["item_id"].tolist() for one in split_by_user(likes)],
-                    args.calls,
-                )
-            },
+            calls=time_new_users(recommend_one, likes, args.calls),
         )
 
 

@@ -21,10 +21,9 @@ from peer_shared import (
     parse_arguments,
     read_likes,
     report,
-    split_by_user,
     time_all,
-    time_calls,
     time_fit,
+    time_new_users,
 )
 
 SCORERS = {
@@ -55,13 +54,7 @@ def main():
         ("lenskit", "torch", "numpy", "scipy", "pandas"),
         **trained,
         **time_all(recommend_all, len(users)),
-        calls={
-            "recommend, a new user": time_calls(
-                recommend_one,
-                [one["item_id"].tolist() for one in split_by_user(likes)],
-                args.calls,
-            )
-        },
+        calls=time_new_users(recommend_one, likes, args.calls),
     )
 
 

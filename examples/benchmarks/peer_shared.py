@@ -159,6 +159,12 @@ def time_calls(recommend, histories, n_calls):
     return {"p50_ms": p50, "p95_ms": p95}
 
 
+def time_new_users(recommend, likes, n_calls):
+    """Calls for users whom the fit has not seen, of what each of them liked, oldest first."""
+    histories = [one["item_id"].tolist() for one in split_by_user(likes)]
+    return {"recommend, a new user": time_calls(recommend, histories, n_calls)}
+
+
 def epoch_clock(callback_class, count):
     """A callback of Lightning that times epochs from end to end, and sees what they hold.
 
