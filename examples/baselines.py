@@ -155,6 +155,14 @@ def fit_without_biases(interactions, ratings, threshold, seed, settings):
     return _fit_without("biased", interactions, ratings, threshold, seed, settings)
 
 
+def fit_without_latest(interactions, ratings, threshold, seed, settings):
+    """Show no event the latest liked and disliked item, as where users are many."""
+    from posneg_rec.objectives import JointObjective
+
+    with mock.patch.object(JointObjective, "_options", lambda _: {"shows_latest": False}):
+        return fit_estimator(interactions, ratings, threshold, seed, settings)
+
+
 def _fit_without(part, *to_fit):
     from posneg_rec import nn
 
@@ -740,6 +748,9 @@ ABLATIONS = {
     "no-times": Method("without times", fit_without_times, {}, _TAKEN_AWAY),
     "no-gates": Method("without gates", fit_without_gates, {}, _TAKEN_AWAY),
     "no-biases": Method("without biases of attention", fit_without_biases, {}, _TAKEN_AWAY),
+    "no-latest": Method(
+        "without the latest item of each sign", fit_without_latest, {}, _TAKEN_AWAY
+    ),
     "no-averaging": Method(
         "without averaging the weights", fit_estimator, {"ema_decay": 0.0}, _TAKEN_AWAY
     ),

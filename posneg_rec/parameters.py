@@ -84,7 +84,7 @@ PARAMETERS: dict[str, tuple[Any, tuple[Allowed, ...]]] = {
     "max_epochs": (50, (_POSITIVE_INTEGER,)),
     "early_stopping": (True, ("boolean",)),
     "validation_fraction": (0.1, (Range(Real, 0, 1, "neither"),)),
-    "n_iter_no_change": (5, (_POSITIVE_INTEGER,)),
+    "n_iter_no_change": ("auto", (_POSITIVE_INTEGER, _among("auto"))),
     "user_column": (None, _COLUMN),
     "item_column": (None, _COLUMN),
     "time_column": (None, _COLUMN),

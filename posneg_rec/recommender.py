@@ -166,9 +166,10 @@ class ContrastiveSeqRecommender(CallbackSupportMixin, EncoderMixin, BaseRecommen
         of each user, for one each would be too noisy to stop on. Of many users fewer are taken:
         some thousand events say enough, and all of them are ranked after each epoch. No effect
         where `fit` gets a validation set (`X_val`).
-    n_iter_no_change : int, default=5
-        Patience of early stopping, in epochs. Averaged weights improve smoothly; without
-        averaging take 10, as the paper does.
+    n_iter_no_change : int or "auto", default="auto"
+        Patience of early stopping, in epochs. "auto" is 5: averaged weights improve smoothly
+        (without averaging take 10, as the paper does). Of n events to rank, fewer than a hundred,
+        it is longer by ``sqrt(100 / n)``: the noise of so small a mean hides what gets better.
     user_column, item_column, time_column : str or int, default=None
         Name or position of a column. By default the columns of a frame are found by their names,
         in any usual spelling (``user_id``, ``userId``, ``movieId``, ``timestamp``, ...); where
@@ -290,7 +291,7 @@ class ContrastiveSeqRecommender(CallbackSupportMixin, EncoderMixin, BaseRecommen
         max_epochs: int = 50,
         early_stopping: bool = True,
         validation_fraction: float = 0.1,
-        n_iter_no_change: int = 5,
+        n_iter_no_change: int | Literal["auto"] = "auto",
         user_column: str | int | None = None,
         item_column: str | int | None = None,
         time_column: str | int | None = None,

@@ -299,6 +299,20 @@ def test_a_validation_set_stops_a_fit_and_keeps_the_best_weights(monkeypatch):
     assert same_weights(model, two)
 
 
+@pytest.mark.parametrize(
+    ("n_targets", "patience"), [(4, 25), (16, 13), (25, 10), (99, 6), (100, 5), (400, 5)]
+)
+def test_of_few_targets_early_stopping_waits_longer(monkeypatch, n_targets, patience):
+    monkeypatch.setattr(FittedModel, "ranks", lambda self, events, users, *_, **__: 0 * users + 1)
+    train, y = X[X[:, 0] < 3], Y[X[:, 0] < 3]
+    users, items = 100 + np.arange(n_targets).repeat(2), np.resize(train[:2, 1], 2 * n_targets)
+    others = {"X_val": np.column_stack([users, items, items]), "y_val": np.ones(len(items))}
+    flat = tiny(max_epochs=30, item_memory=False)
+    assert flat.fit(train, y, **others).n_iter_ == 1 + patience  # the first epoch is the best
+    asked = flat.set_params(n_iter_no_change=3)
+    assert asked.fit(train, y, **others).n_iter_ == 1 + 3
+
+
 def test_memory_is_weighed_by_the_validation_set(monkeypatch):
     seen = []
 
