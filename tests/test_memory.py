@@ -190,20 +190,30 @@ def test_a_small_catalogue_has_more_neighbours_an_item(monkeypatch, n_items, mos
 def test_a_large_catalogue_has_the_same_weights(monkeypatch, many_pairs):
     lists = random_lists(40, 90, 6, seed=1)
     small = ItemMemory.fit(histories_of(lists), 90, n_neighbours=5)
-    monkeypatch.setattr(module, "_MOST_PAIRS", 80)
+    monkeypatch.setattr(module, "_SMALL_CATALOGUE", 80)
     monkeypatch.setattr(module, "_MANY_PAIRS", many_pairs)
     large = ItemMemory.fit(histories_of(lists), 90, n_neighbours=5)
     for name, array in small.arrays().items():
         assert_allclose(large.arrays()[name], array, rtol=1e-5, atol=1e-6, err_msg=name)
 
 
-def test_of_a_large_catalogue_the_strongest_pairs_are_kept_on_both_sides(monkeypatch):
+def test_who_asks_for_many_neighbours_has_the_pairs_to_choose_them_from(monkeypatch):
+    lists = random_lists(40, 30, 12, seed=1)
+    whole = ItemMemory.fit(histories_of(lists), 30, n_neighbours=29)
+    monkeypatch.setattr(module, "_SMALL_CATALOGUE", 3)
     monkeypatch.setattr(module, "_MOST_PAIRS", 3)
+    cut = ItemMemory.fit(histories_of(lists), 30, n_neighbours=29)
+    for name, array in whole.arrays().items():
+        assert_allclose(cut.arrays()[name], array, rtol=1e-5, atol=1e-6, err_msg=name)
+
+
+def test_of_a_large_catalogue_the_strongest_pairs_are_kept_on_both_sides(monkeypatch):
+    monkeypatch.setattr(module, "_SMALL_CATALOGUE", 3)
     features = plain_likes(random_lists(80, 15, 6), 15)
     whole = features.T @ features
     from scipy import sparse
 
-    cut = module._gram(sparse.csr_array(features)).toarray()
+    cut = module._gram(sparse.csr_array(features), 3).toarray()
     assert_array_equal(cut, cut.T)
     assert_array_equal(cut[cut != 0], whole[cut != 0])
     assert 0 < (cut != 0).sum() < (whole != 0).sum()
