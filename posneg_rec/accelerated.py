@@ -18,7 +18,7 @@ from torch import Tensor
 from posneg_rec.inference import of_one_length
 from posneg_rec.nn import ENCODERS, Clock, to_device
 from posneg_rec.queries import Inputs
-from posneg_rec.scoring import Array, Scorer
+from posneg_rec.scoring import Array, Scorer, Worth
 from posneg_rec.selection import Pool
 from posneg_rec.sequences import latest_of_each_sign, offsets_of
 
@@ -132,7 +132,7 @@ class AcceleratedScorer(Scorer):
             target = self._to(targets[queries])[:, None]  # (Q, 1)
             portion = []
             for aversion in aversions:
-                scores = parts if liked is None else parts.add(liked, alpha=aversion)
+                scores = parts if liked is None else parts + _log_worth(liked, aversion)
                 own = scores.gather(1, target.clamp_min(0))
                 before = (scores > own) | ((scores == own) & (codes < target))
                 is_candidate = (target >= 0) & (own > -torch.inf)
@@ -157,7 +157,7 @@ class AcceleratedScorer(Scorer):
         """Score all items for some queries, (Q, N) but for ``- log_normaliser``, (Q,)."""
         scores, liked, log_normaliser = self._parts(queries, with_liked=self.aversion > 0)
         if liked is not None:
-            scores.add_(liked, alpha=self.aversion)
+            scores += _log_worth(liked, self.aversion)
         return scores, log_normaliser
 
     def _parts(
@@ -184,14 +184,14 @@ class AcceleratedScorer(Scorer):
                     weights = self.memory.taste_weights
                     taste = self._to(recalled.taste_scores())
                     liked = weights.model * liked + weights.memory * taste + weights.offset
-                liked = F.logsigmoid(liked + self.liked_shift)
+                liked = liked + self.liked_shift
         empty = np.flatnonzero(self.queries.is_unread[queries])
         if len(empty):
             rows, fallback = self._to(empty), self._to(self._fallback)
             scores[rows] = fallback if boosts is None else fallback + boosts
             log_normaliser[rows] = 0
             if liked is not None:
-                liked[rows] = 0
+                liked[rows] = torch.inf
         if self.filters.allowed is not None:
             scores.masked_fill_(self._to(~self.filters.allowed), -torch.inf)
         blocked = self.filters.blocked(queries, len(self.likes))
@@ -202,3 +202,13 @@ class AcceleratedScorer(Scorer):
             by_row = np.repeat(np.arange(len(queries)), seen.lengths)
             scores[self._to(by_row), self._to(seen.values)] = -torch.inf
         return scores, liked, log_normaliser
+
+
+def _log_worth(logits: Tensor, aversion: float) -> Tensor:
+    """Return the log of the worth, as :class:`scoring.Worth` does."""
+    worth = Worth(aversion)
+    if worth.loss is None:
+        return aversion * F.logsigmoid(logits) if aversion else torch.zeros_like(logits)
+    disliked = torch.sigmoid(-logits).clamp_max(float(worth.most_disliked))
+    below = (logits - float(worth.knee)).clamp_max(0)
+    return torch.log1p(-worth.loss * disliked) + float(worth.steepest) * below

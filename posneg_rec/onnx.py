@@ -18,6 +18,7 @@ from sklearn.utils.validation import check_is_fitted
 import posneg_rec
 from posneg_rec.memory import LEFT, LEVEL_PRIOR, ItemWeights, WeighedMemory
 from posneg_rec.recommender import ContrastiveSeqRecommender
+from posneg_rec.scoring import COST, LEAST_WORTH
 
 __all__ = ["to_onnx"]
 
@@ -193,14 +194,31 @@ class _Graph:
                 )
             logits = self.op("Sub", logits, self.op("ReduceLogSumExp", logits, keepdims=0))
             shifted = self.op("Add", liked_logits, self.constant(fitted.liked_shift))
-            missed = self.op("Softplus", self.op("Neg", shifted))  # - log p(liked | next)
             # Who never met a dislike cannot foretell one.
             aversion = self.op(
                 "Mul", "dislike_aversion", self.constant(float(fitted.dislikes.any()))
             )
-            logits = self.op("Sub", logits, self.op("Mul", aversion, missed))
+            logits = self.op("Add", logits, self.log_worth(shifted, aversion))
         fallback = self.constant(fitted.catalogue.fallback)
         self.op("Where", is_empty, fallback, logits, name="scores")
+
+    def log_worth(self, logits: str, aversion: str) -> str:
+        """Tell the log of what items are worth, (N,), as :class:`scoring.Worth` does."""
+        one = self.constant(1.0)
+        missed = self.op("Softplus", self.op("Neg", logits))  # - log p(liked | next)
+        power = self.op("Neg", self.op("Mul", aversion, missed))
+        above = self.op("Sub", self.op("Max", aversion, one), one)
+        loss = self.op("Add", one, self.op("Mul", above, self.constant(COST)))
+        most_disliked = self.op("Div", self.constant(1 - LEAST_WORTH), loss)
+        rest = self.op("Sub", one, most_disliked)
+        knee = self.op("Log", self.op("Div", rest, most_disliked))
+        steepest = self.op("Mul", rest, self.constant((1 - LEAST_WORTH) / LEAST_WORTH))
+        disliked = self.op("Sigmoid", self.op("Neg", logits))
+        lost = self.op("Mul", loss, self.op("Min", disliked, most_disliked))
+        below = self.op("Min", self.op("Sub", logits, knee), self.constant(0.0))
+        logs = self.op("Log", self.op("Sub", one, lost))
+        logs = self.op("Add", logs, self.op("Mul", steepest, below))
+        return self.op("Where", self.op("LessOrEqual", aversion, one), power, logs)
 
     def gaps(self, times: str) -> str:
         """Tell the time since the event before, (L,), NaN for the first."""

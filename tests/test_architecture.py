@@ -134,7 +134,7 @@ ALLOWED = {
         "ranks",
         "sequences",
     },
-    "onnx": {"memory", "recommender"},
+    "onnx": {"memory", "recommender", "scoring"},
     "pipeline": {
         "_sklearn",
         "_typing",

@@ -331,14 +331,18 @@ def test_joint_reads_the_sign_of_every_event(fitted):
 
 
 def test_aversion_can_be_set_at_request_time(fitted):
-    """Scores are log p(next) + aversion log p(liked), so they are linear in the aversion."""
-    zero, one, two = (
+    """What it adds to ``log p(next)`` is told by ``log p(liked)``, which an aversion of 1 adds."""
+    zero, half, one, more = (
         dict(zip(*fitted.recommend([1, 2], k=10, dislike_aversion=aversion), strict=True))
-        for aversion in (0, 1, 2)
+        for aversion in (0, 0.5, 1, 2.5)
     )
     for item in zero:
-        assert zero[item] - one[item] == pytest.approx(one[item] - two[item], abs=1e-5)
-        assert zero[item] > one[item]
+        liked = np.exp(one[item] - zero[item])
+        assert 0.25 < liked < 1  # of less the worth is none, which has no logarithm
+        assert half[item] - zero[item] == pytest.approx(0.5 * np.log(liked), abs=1e-5)
+        assert more[item] - zero[item] == pytest.approx(
+            np.log(liked - 1.5 / 6 * (1 - liked)), abs=1e-5
+        )
     probabilities = np.exp(fitted.recommend([], k=12, dislike_aversion=0)[1])
     assert sum(np.exp(list(zero.values()))) < 1 and probabilities.sum() < 1
     default = fitted.recommend([1, 2], k=10)

@@ -1,6 +1,7 @@
 """Scores, the top k and ranks against plain twins; NumPy against what torch trained."""
 
 import copy
+import itertools
 import subprocess
 import sys
 import tracemalloc
@@ -17,10 +18,10 @@ from threadpoolctl import threadpool_info
 from tiny import X, Y, tiny
 
 from posneg_rec import inference, scoring, selection
-from posneg_rec.linalg import log_sigmoid
 from posneg_rec.memory import ItemMemory, ItemWeights, TasteWeights, WeighedMemory
 from posneg_rec.nn import Clock, JointEncoder, TwoSidedEncoder
 from posneg_rec.queries import HistoryReader, Inputs, Queries
+from posneg_rec.scoring import Worth
 from posneg_rec.selection import Filters
 from posneg_rec.sequences import N_GAP_TAGS, Histories, PackedSequences, gap_tags
 
@@ -52,6 +53,19 @@ def weights_of(model):
 
 def weights(*args, **options):
     return weights_of(trained(*args, **options))
+
+
+def plain_log_worth(logits, aversion):
+    """In float64, from what the docstring of `Worth` says."""
+    liked = 1 / (1 + np.exp(-logits))
+    if aversion <= 1:
+        return aversion * np.log(liked)
+    cost = (aversion - 1) / 6
+    worth = liked - cost * (1 - liked)
+    least = (0.02 + cost) / (1 + cost)  # the probability of the least worth
+    slope = (1 + cost) * least * (1 - least) / 0.02
+    below = np.log(0.02) + slope * (logits - np.log(least / (1 - least)))
+    return np.where(worth >= 0.02, np.log(np.maximum(worth, 0.02)), below)
 
 
 BOTH = pytest.mark.parametrize("kind", [TwoSidedEncoder, JointEncoder])
@@ -148,6 +162,50 @@ def test_pnfrec_scores_are_the_positive_encoders_logits_on_the_likes():
     np.testing.assert_allclose(scores_after(model, EVENTS), expected, atol=1e-5)
 
 
+AVERSIONS = st.sampled_from([0.0, 0.3, 1.0, 1.001, 2.5, 6.0, 7.0, 30.0])
+
+
+@given(st.lists(st.floats(-12, 12), min_size=1, max_size=20), AVERSIONS)
+def test_worth_is_its_plain_twin_and_so_is_its_slope(logits, aversion):
+    logits = np.array(logits, dtype=np.float32)
+    worth, before = Worth(aversion), logits.copy()
+    exact = logits.astype(float)
+    np.testing.assert_allclose(worth.log(logits), plain_log_worth(exact, aversion), 2e-5, 2e-5)
+    step = 1e-5
+    rise = plain_log_worth(exact + step, aversion) - plain_log_worth(exact - step, aversion)
+    np.testing.assert_allclose(worth.slope(logits), rise / (2 * step), rtol=2e-3, atol=1e-5)
+    np.testing.assert_array_equal(logits, before)
+
+
+@pytest.mark.parametrize("aversion", [0.0, 0.5, 1.0, 2.0, 6.0, 1e6, 1e300])
+def test_logs_of_worths_rise_are_concave_and_finite(aversion):
+    logits = np.linspace(-20, 20, 801, dtype=np.float32)
+    logs = Worth(aversion).log(logits).astype(float)
+    assert np.isfinite(logs).all() and logs.max() <= 0
+    rounding = np.spacing(np.abs(logs).max().astype(np.float32)) * 4
+    assert (np.diff(logs) >= -1e-6).all() and (np.diff(logs, 2) <= 1e-6 + rounding).all()
+    assert abs(Worth(aversion).log(np.array([np.inf], np.float32))) < 1e-28  # surely liked
+
+
+@given(st.integers(0, 10**6), st.sampled_from([1.0, 2.5, 6.0, 7.0]))
+def test_the_first_items_have_the_most_expected_likes_less_the_cost_of_dislikes(seed, aversion):
+    rng = np.random.default_rng(seed)
+    following = rng.dirichlet(np.ones(8))
+    cost = (aversion - 1) / 6
+    liked = rng.uniform((cost + 0.05) / (cost + 1), 1, size=8)  # all are worth something
+    gains = following * (liked - cost * (1 - liked))
+    logits = np.log(liked / (1 - liked)).astype(np.float32)
+    first = np.argsort(-(np.log(following) + Worth(aversion).log(logits)))[:3]
+    best = max(gains[list(items)].sum() for items in itertools.combinations(range(8), 3))
+    assert gains[first].sum() == pytest.approx(best, rel=1e-4)
+
+
+def test_what_one_dislike_costs_at_an_aversion_of_seven_is_one_like():
+    even = Worth(7.0)
+    logs = even.log(np.log(np.array([0.9, 0.6]) / np.array([0.1, 0.4])).astype(np.float32))
+    np.testing.assert_allclose(logs, np.log([0.9 - 0.1, 0.6 - 0.4]), rtol=1e-5)
+
+
 @pytest.mark.parametrize("aversion", [0.0, 1.0, 2.5])
 def test_joint_scores_are_log_likelihoods_after_all_events(aversion):
     model = trained(JointEncoder)
@@ -163,7 +221,7 @@ def test_joint_scores_are_log_likelihoods_after_all_events(aversion):
         state = model.encoder(vectors, torch.tensor([0, 5]), clock=clock)[-1]
         comes = (model.item_embedding @ state).log_softmax(0)
         liked = model.like_logits(state.expand(N_ITEMS, -1), model.items(), everything)
-        expected = comes + aversion * torch.nn.functional.logsigmoid(liked)
+        expected = comes.numpy() + plain_log_worth(liked.numpy().astype(float), aversion)
     np.testing.assert_allclose(
         scores_after(model, EVENTS, times, aversion=aversion), expected, atol=1e-5
     )
@@ -286,7 +344,7 @@ def plain_scores(asked):
             taste = w_model * taste + w_memory * recalled.taste_scores() + offset
         taste += asked.liked_shift
         scores -= np.logaddexp.reduce(scores, axis=1, keepdims=True)
-        scores -= asked.aversion * np.logaddexp(0, -taste)
+        scores += plain_log_worth(taste, asked.aversion)
     popularity = (LIKES + 1) / (LIKES + 1).sum() * (LIKES + 1) / (LIKES + DISLIKES + 2)
     scores[asked.queries.inputs.lengths[asked.queries.rows] == 0] = np.log(popularity)
     if asked.filters.boosts is not None:
@@ -426,7 +484,8 @@ def test_any_tiles_give_what_all_scores_at_once_give(
             liked = asked.memory.taste_weights.logit(liked, recalled.taste_scores())
         deciding += boosts
         liked += np.float32(asked.liked_shift)
-        deciding += np.float32(asked.aversion) * log_sigmoid(liked)
+        if asked.aversion:
+            deciding += Worth(asked.aversion).log(liked)
     else:
         deciding += boosts
     empty = asked.queries.inputs.lengths[asked.queries.rows] == 0
