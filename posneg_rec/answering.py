@@ -124,8 +124,9 @@ class AnsweringMixin:
         Returns
         -------
         items, scores : arrays of shape (k,)
-            For one history: raw ids, best first, and their scores: ``log p(next) +
-            dislike_aversion log p(liked | next)``, of "pnfrec" logits, which compare within one
+            For one history: raw ids, best first, and their scores: ``log p(next)`` plus the log of
+            what an item is worth, ``p(liked) - (dislike_aversion - 1) / 6 p(disliked)`` (up to an
+            aversion of 1 ``p(liked)`` to its power), of "pnfrec" logits; they compare within one
             history alone. Boosts are part of them; pinned items and variety change the order, not
             the scores.
         table : frame, or structured array
@@ -267,7 +268,7 @@ class AnsweringMixin:
         -------
         Explanation
             Arrays of effects, one of each event, split into what they do to ``log p(next)`` and
-            to ``log p(liked)``, and how much of it is the memory's. Shown, a short table.
+            to the log of the item's worth, and how much of it is the memory's. Shown, a short table.
 
         Raises
         ------
@@ -403,10 +404,10 @@ class EncoderMixin(AnsweringMixin):
         ``encode(history) @ item_vectors_.T`` is
 
         - of "pnfrec" the score, exactly;
-        - of "joint" never below ``log p(next) + dislike_aversion log p(liked | next)``, but for
-          one number that is the same for all items of a history, and for what the neighbours of a
-          memory of items add, which no few numbers hold. In place of ``log p(liked)`` stands its
-          tangent at the logit that items mostly have.
+        - of "joint" never below the score, but for one number that is the same for all items of a
+          history, and for what the neighbours of a memory of items add, which no few numbers hold.
+          In place of the log of an item's worth stands its tangent at the logit that items mostly
+          have.
 
         Items that a history holds already are found as well: ask an index for so many more.
         """

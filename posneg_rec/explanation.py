@@ -37,10 +37,10 @@ class Explanation:
     item : object
         Raw id of the item explained.
     score : float
-        ``log p(next) + dislike_aversion log p(liked | next)``, of "pnfrec" a logit: what
-        `score_items` returns.
+        ``log p(next)`` plus the log of the item's worth, of "pnfrec" a logit: what `score_items`
+        returns.
     next_score, liked_score : float
-        The two parts of it; the second is weighed by the aversion.
+        The two parts of it; the second depends on the aversion.
     seen : bool
         Whether the history holds the item.
     items : ndarray of shape (n_events,)

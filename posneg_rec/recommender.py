@@ -69,7 +69,8 @@ class ContrastiveSeqRecommender(CallbackSupportMixin, EncoderMixin, BaseRecommen
 
     - ``"joint"`` reads all events, each with its sign and the time since the one before, and
       maximises the likelihood of the next event: which item it is, and whether it is liked. Items
-      rank by ``log p(next) + dislike_aversion log p(liked | next)``. With fewer than 2,000 users
+      rank by the likes to be expected of them less the cost of the dislikes,
+      ``p(next) (p(liked) - cost p(disliked))``; scores are its logarithm. With fewer than 2,000 users
       each event is also shown with the latest liked and the latest disliked item, which attention
       learns to find where there are many. Its transformer has gates
       (``sigmoid(G x)`` on what attention found, SwiGLU in the feed-forward net).
@@ -88,14 +89,14 @@ class ContrastiveSeqRecommender(CallbackSupportMixin, EncoderMixin, BaseRecommen
         on liked, below `low` disliked, neutral in between. Not needed for bool, {0, 1} or
         {-1, 0, 1} feedback.
     dislike_aversion : float, default=6.0
-        Weight of the probability to be liked in the ranking of "joint"; "pnfrec" has none. 0
-        recommends what comes next, liked or not; more recommends less of what gets disliked, and
-        beyond about 2 less of what gets liked too. That probability is the one that there would
-        be if 45 % of all events were disliked, as on MovieLens, so that a number means the same
-        where dislikes are rare. Six had more NDCG@10 on likes minus that on dislikes than five
-        among the validation users of MovieLens-100K, MovieLens-1M and MovieTweetings, for a
-        fortieth less of likes at most; from there to eight it is flat. Needs no new fit: see
-        `recommend`. It has no effect if no event of the fit was disliked.
+        What a dislike costs in the ranking of "joint"; "pnfrec" has none. 0 recommends what comes
+        next, liked or not; 1 what comes next and is liked; above, each dislike that is shown costs
+        ``(dislike_aversion - 1) / 6`` likes: with 6 five sixths of one, with 7 as much as a like
+        gains. What is worth less than nothing then comes last. Probabilities of dislikes are those
+        that there would be if 45 % of all events were disliked, as on MovieLens, so that a number
+        means the same where dislikes are rare. Six had about the most NDCG@10 on likes minus that
+        on dislikes among validation users, for a fortieth less of likes than five at most. Needs no
+        new fit: see `recommend`. It has no effect if no event of the fit was disliked.
     item_memory : bool, default=True
         Whether "joint" has a memory of items beside its transformer: sparse linear weights, made
         of the training events, of what is liked with what and who likes what. It knows little of
