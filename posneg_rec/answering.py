@@ -268,7 +268,8 @@ class AnsweringMixin:
         -------
         Explanation
             Arrays of effects, one of each event, split into what they do to ``log p(next)`` and
-            to the log of the item's worth, and how much of it is the memory's. Shown, a short table.
+            to the log of the item's worth, and how much of it is the memory's. Shown, a short
+            table.
 
         Raises
         ------
