@@ -631,6 +631,20 @@ def test_without_gates_the_blocks_are_plain(split):
     assert shapes == {"default": (4 * 8, 8), "no-gates": (3 * 8, 8)}
 
 
+@pytest.mark.parametrize(("method", "part"), [("no-biases", "_bias"), ("no-latest", "latest.")])
+def test_a_part_that_is_taken_away_is_not_there(split, method, part):
+    def parts(method):
+        names = fitted(method, split).weights_
+        return {
+            name
+            for name in names
+            if name.endswith(("distance_bias", "gap_bias")) or "latest" in name
+        }
+
+    assert parts("default") - parts(method) == {name for name in parts("default") if part in name}
+    assert any(part in name for name in parts("default"))
+
+
 def test_memory_stands_beside_the_default_alone(split):
     """The other methods that read sequences are transformers, and nothing else."""
     models = {
