@@ -24,7 +24,7 @@ from posneg_rec.sequences import latest_of_each_sign, offsets_of
 
 __all__ = ["AcceleratedScorer"]
 
-_MAX_SCORES = 2**27  # made at a time, 512 MiB; two more arrays are as large
+_MAX_SCORES = 2**27  # made at a time, 512 MiB; three more arrays are as large
 _MAX_EVENTS = 2**17  # encoded at a time
 
 
@@ -208,7 +208,8 @@ def _log_worth(logits: Tensor, aversion: float) -> Tensor:
     """Return the log of the worth, as :class:`scoring.Worth` does."""
     worth = Worth(aversion)
     if worth.loss is None:
-        return aversion * F.logsigmoid(logits) if aversion else torch.zeros_like(logits)
-    disliked = torch.sigmoid(-logits).clamp_max(float(worth.most_disliked))
-    below = (logits - float(worth.knee)).clamp_max(0)
-    return torch.log1p(-worth.loss * disliked) + float(worth.steepest) * below
+        return aversion * F.logsigmoid(logits)
+    logs = (-logits).sigmoid_().clamp_max_(float(worth.most_disliked))
+    logs.mul_(-worth.loss).log1p_()
+    below = (logits - float(worth.knee)).clamp_max_(0)
+    return logs.add_(below, alpha=float(worth.steepest))

@@ -154,14 +154,16 @@ def affine(x: Array, matrix: Array, bias: Array) -> Array:
 
 
 def sigmoid(x: Array) -> Array:
-    """Turn logits into probabilities."""
-    y = raised(x * np.float32(0.5))
-    y *= np.float32(0.5)
-    return y
+    """Turn logits into probabilities, small ones as exactly as large ones."""
+    y: Array = np.negative(x)
+    np.minimum(y, np.float32(80), out=y)  # the exponential of more is infinite
+    np.exp(y, out=y)
+    y += 1
+    return np.reciprocal(y, out=y)
 
 
 def raised(x: Array) -> Array:
-    """Return ``1 + tanh(x)``, which is ``2 sigmoid(2 x)`` and cannot overflow, in place."""
+    """Return ``1 + tanh(x)``, which is ``2 sigmoid(2 x)``, in place."""
     np.tanh(x, out=x)
     x += 1
     return x

@@ -92,11 +92,11 @@ class ContrastiveSeqRecommender(CallbackSupportMixin, EncoderMixin, BaseRecommen
         What a dislike costs in the ranking of "joint"; "pnfrec" has none. 0 recommends what comes
         next, liked or not; 1 what comes next and is liked; above, each dislike that is shown costs
         ``(dislike_aversion - 1) / 6`` likes: with 6 five sixths of one, with 7 as much as a like
-        gains. What is worth less than nothing then comes last. Probabilities of dislikes are those
-        that there would be if 45 % of all events were disliked, as on MovieLens, so that a number
-        means the same where dislikes are rare. Six had about the most NDCG@10 on likes minus that
-        on dislikes among validation users, for a fortieth less of likes than five at most. Needs no
-        new fit: see `recommend`. It has no effect if no event of the fit was disliked.
+        gains. What is then worth nothing or less falls far behind. Probabilities of dislikes are
+        those that there would be if 45 % of all events were disliked, as on MovieLens, so that a
+        number means the same where dislikes are rare. Six had about the most NDCG@10 on likes minus
+        that on dislikes among validation users, for a fortieth less of likes than five at most.
+        Needs no new fit: see `recommend`. It has no effect if no event of the fit was disliked.
     item_memory : bool, default=True
         Whether "joint" has a memory of items beside its transformer: sparse linear weights, made
         of the training events, of what is liked with what and who likes what. It knows little of

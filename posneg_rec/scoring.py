@@ -663,7 +663,8 @@ class Worth:
     comes next and is liked: ``p(liked)``, and between the two its power. Above, each dislike that
     is shown costs: ``p(liked) - cost p(disliked)`` with a cost of ``(aversion - 1) / 6`` likes.
     Ranked by ``p(next)`` times the worth, the first k items have the greatest expected number of
-    likes less the cost of the dislikes. Logs of worths rise with the logit and are concave.
+    likes less the cost of the dislikes. Below :data:`LEAST_WORTH` the log goes on along its
+    tangent; so logs of worths are finite, rise with the logit and are concave.
 
     Parameters
     ----------
@@ -672,7 +673,7 @@ class Worth:
     """
 
     def __init__(self, aversion: float) -> None:
-        self._power = min(aversion, 1.0)
+        self._aversion = aversion
         # What is lost by a dislike: the like that it might be, and its cost.
         self.loss = 1 + COST * (min(aversion, _MOST_AVERSION) - 1) if aversion > 1 else None
         if self.loss is not None:
@@ -687,7 +688,7 @@ class Worth:
         """Return the log of the worth, an array of the same shape."""
         if self.loss is None:
             logs = log_sigmoid(logits.copy())
-            logs *= np.float32(self._power)
+            logs *= np.float32(self._aversion)
             return logs
         logs = self._disliked(logits)
         logs *= np.float32(-self.loss)
@@ -702,7 +703,7 @@ class Worth:
     def slope(self, logits: Array) -> Array:
         """Return the derivative of the log by the logit."""
         if self.loss is None:
-            return np.float32(self._power) * sigmoid(-logits)
+            return np.float32(self._aversion) * sigmoid(-logits)
         disliked = self._disliked(logits)
         loss = np.float32(self.loss)
         slopes: Array = loss * disliked * (1 - disliked) / (1 - loss * disliked)
@@ -710,12 +711,8 @@ class Worth:
 
     def _disliked(self, logits: Array) -> Array:
         """Return the probabilities of dislikes, up to that of the least worth."""
-        # Small ones exactly, for a large cost tells them from each other.
-        odds = np.minimum(logits, np.float32(80))  # the exponential of more is infinite
-        np.exp(odds, out=odds)
-        odds += 1
-        np.reciprocal(odds, out=odds)
-        return np.minimum(odds, self.most_disliked, out=odds)
+        disliked = sigmoid(-logits)
+        return np.minimum(disliked, self.most_disliked, out=disliked)
 
 
 def _weighed(

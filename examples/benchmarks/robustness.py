@@ -6,10 +6,10 @@ Worlds of `make_opposing_patterns` with 1,000 to 100,000 rows: many, few and no 
 that tell nothing, and every second user with one event only. Both models have the library's
 defaults; "likes only" leaves out the dislikes. 300 further users are ranked, every event from
 those before it. HR_p and HR_n are the shares of liked and of disliked events among the first five,
-"difference" is ours minus that of likes only in NDCG@5 on likes and in NDCG@5 on likes minus
+NDCG_p and dNDCG the differences from likes only in NDCG@5 on likes and in NDCG@5 on likes minus
 dislikes, with the 95 % interval over users. "At 0" is the same fit with an aversion of 0, which
-like likes only looks for likes alone; "best" knows the world, and ranks by how much likelier it is
-that an item comes and is liked than that it comes and is disliked. Worlds and fits of several
+looks for what comes next, liked or not; "best" knows the world, and ranks by how much likelier it
+is that an item comes and is liked than that it comes and is disliked. Worlds and fits of several
 seeds are put together.
 """
 
@@ -79,10 +79,13 @@ def fit_and_rank(kind, n_rows, seed):
             warnings.filterwarnings("ignore", "None of the .* events is disliked", UserWarning)
             model.fit(*train)
         seconds[name] = time.perf_counter() - start
-        ranks[name] = model.target_ranks(*test, targets="all")
         if name == "ours":
-            neutral = model.set_params(dislike_aversion=0.0)
-            ranks["at 0"] = neutral.target_ranks(*test, targets="all")
+            aversions = [model.dislike_aversion, 0.0]
+            ranks["ours"], ranks["at 0"] = model.target_ranks(
+                *test, targets="all", dislike_aversion=aversions
+            )
+        else:
+            ranks[name] = model.target_ranks(*test, targets="all")
     ranks["best"] = best_ranks(truth, *test, len(truth.item_group))
     return train, ranks, seconds["ours"]
 
