@@ -101,7 +101,8 @@ class ContrastiveSeqRecommender(CallbackSupportMixin, EncoderMixin, BaseRecommen
         Whether "joint" has a memory of items beside its transformer: sparse linear weights, made
         of the training events, of what is liked with what and who likes what. It knows little of
         order and needs little data; both together mostly rank better than either. How much it
-        counts, and whether it stays, is learned from the events that early stopping keeps.
+        counts is learned from the events that early stopping keeps; where it ranks these worse
+        than the transformer alone, by more than a standard error, it goes.
     exclude_seen : bool or "auto", default="auto"
         Whether items that a history holds already are no candidates: in `recommend`, `score`,
         `target_ranks`, scorers and early stopping, wherever a call does not say otherwise. "auto"

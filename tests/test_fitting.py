@@ -329,6 +329,24 @@ def test_memory_is_weighed_by_the_validation_set(monkeypatch):
     assert items.counts.sum() <= np.count_nonzero(TRAIN_Y)  # of the rows to train on alone
 
 
+@pytest.mark.parametrize(
+    ("found", "lost", "stays"),
+    [(0, 0, True), (5, 1, True), (4, 3, True), (3, 4, True), (1, 6, False), (0, 2, False)],
+)
+def test_a_memory_goes_where_it_harms_by_more_than_a_standard_error(
+    monkeypatch, found, lost, stays
+):
+    def ranks(self, events, users, targets, **options):
+        places = np.resize([1, 99], len(targets))
+        if self.memory is not None:
+            places[1 : 2 * found : 2], places[0 : 2 * lost : 2] = 1, 99
+        return places
+
+    monkeypatch.setattr(FittedModel, "ranks", ranks)
+    model = tiny(max_epochs=1).fit(TRAIN, TRAIN_Y, X_val=OTHERS, y_val=OTHER_Y)
+    assert (model.fitted_.memory is not None) is stays
+
+
 def test_of_a_large_validation_set_some_users_are_ranked(monkeypatch):
     monkeypatch.setattr(fitting, "_MAX_VALIDATION_TARGETS", 10)
     asked = watched(monkeypatch)
