@@ -720,7 +720,7 @@ def test_a_memory_leaves_an_order_that_was_learned_as_it_is():
         tiny(item_memory=memory, **options).fit(train).target_ranks(test).mean("hit_rate", k=1)
         for memory in (False, True)
     ]
-    assert hits == [pytest.approx(1, abs=0.02)] * 2
+    assert hits == [pytest.approx(1, abs=0.01)] * 2
 
 
 def test_a_memory_sees_nothing_of_what_is_held_out_or_weighs_nothing():
