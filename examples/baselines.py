@@ -155,11 +155,11 @@ def fit_without_biases(interactions, ratings, threshold, seed, settings):
     return _fit_without("biased", interactions, ratings, threshold, seed, settings)
 
 
-def fit_without_latest(interactions, ratings, threshold, seed, settings):
-    """Show no event the latest liked and disliked item, as where users are many."""
+def fit_shown_latest(interactions, ratings, threshold, seed, settings):
+    """Show each event the latest liked and disliked item, as where users are few."""
     from posneg_rec.objectives import JointObjective
 
-    with mock.patch.object(JointObjective, "_options", lambda _: {"shows_latest": False}):
+    with mock.patch.object(JointObjective, "_options", lambda _: {"shows_latest": True}):
         return fit_estimator(interactions, ratings, threshold, seed, settings)
 
 
@@ -738,6 +738,9 @@ TRIALS["full-paper-stopping"] = Method(
     "validation users of the split, patience 10",
     validates=True,
 )
+TRIALS["shown-latest"] = Method(
+    "shown the latest item of each sign", fit_shown_latest, {}, "as the default, one trial"
+)
 
 _TAKEN_AWAY = "the default's, with one part taken away"
 
@@ -748,9 +751,6 @@ ABLATIONS = {
     "no-times": Method("without times", fit_without_times, {}, _TAKEN_AWAY),
     "no-gates": Method("without gates", fit_without_gates, {}, _TAKEN_AWAY),
     "no-biases": Method("without biases of attention", fit_without_biases, {}, _TAKEN_AWAY),
-    "no-latest": Method(
-        "without the latest item of each sign", fit_without_latest, {}, _TAKEN_AWAY
-    ),
     "no-averaging": Method(
         "without averaging the weights", fit_estimator, {"ema_decay": 0.0}, _TAKEN_AWAY
     ),

@@ -26,7 +26,6 @@ from posneg_rec.momentum import Momentum
 from posneg_rec.nn import ITEM_PARAMETERS
 
 __all__ = [
-    "FEW_USERS",
     "WHOLE",
     "EpochLog",
     "Objective",
@@ -39,10 +38,9 @@ __all__ = [
 
 Weights = dict[str, NDArray[np.float32]]
 
-# With fewer users than that batches are smaller, for an epoch of so many steps (patience counts
-# epochs), and a joint model shows the latest items. Of many users attention learns to find them:
-# on MovieLens-1M the model that is shown them overfits sooner.
-FEW_USERS, _MIN_STEPS = 2000, 32
+# With fewer users than that batches are smaller, for an epoch of so many steps: patience counts
+# epochs.
+_FEW_USERS, _MIN_STEPS = 2000, 32
 # Numbers in the states of a step, up to which one thread trains: more would save a third of the
 # time at best, and beside other work they wait for each other twenty times as long.
 _SMALL_STEP = 2**19
@@ -322,7 +320,7 @@ def train(
 def _n_batches(objective: Objective, settings: Settings) -> int:
     n_users = len(objective.trainable_users())
     n_batches = -(-n_users // settings.batch_size)
-    if n_users < FEW_USERS:
+    if n_users < _FEW_USERS:
         n_batches = max(n_batches, min(_MIN_STEPS, n_users))
     return max(1, n_batches)
 

@@ -23,7 +23,7 @@ from reproduce_paper import (
     strict_ranks,
 )
 
-from posneg_rec import ContrastiveSeqRecommender
+from posneg_rec import ContrastiveSeqRecommender, objectives
 from posneg_rec.metrics import summarize
 from posneg_rec.recommender import PNFREC
 from posneg_rec.sequences import PackedSequences
@@ -631,11 +631,15 @@ def test_without_gates_the_blocks_are_plain(split):
     assert shapes == {"default": (4 * 8, 8), "no-gates": (3 * 8, 8)}
 
 
-@pytest.mark.parametrize(("method", "part"), [("no-biases", "_bias"), ("no-latest", "latest.")])
-def test_a_part_that_is_taken_away_is_not_there(split, method, part):
-    whole, rest = (fitted(name, split).weights_.keys() for name in ("default", method))
-    taken_away = {name for name in whole if part in name}
+def test_what_is_taken_away_or_shown_is_all_that_differs(split, monkeypatch):
+    monkeypatch.setattr(objectives, "_FEW_USERS", 0)
+    whole, rest, more = (
+        fitted(name, split).weights_.keys() for name in ("default", "no-biases", "shown-latest")
+    )
+    taken_away = {name for name in whole if "_bias" in name}
     assert taken_away and whole - rest == taken_away
+    shown = {name for name in more if "latest." in name}
+    assert shown and more - whole == shown
 
 
 def test_memory_stands_beside_the_default_alone(split):
