@@ -70,7 +70,7 @@ class ContrastiveSeqRecommender(CallbackSupportMixin, EncoderMixin, BaseRecommen
     - ``"joint"`` reads all events, each with its sign and the time since the one before, and
       maximises the likelihood of the next event: which item it is, and whether it is liked. Items
       rank by the likes to be expected of them less the cost of the dislikes,
-      ``p(next) (p(liked) - cost p(disliked))``; scores are its logarithm. With fewer than 2,000
+      ``p(next) (p(liked) - cost p(disliked))``; scores are its logarithm. With fewer than 500
       users each event is also shown with the latest liked and the latest disliked item, which
       attention learns to find where there are many. Its transformer has gates
       (``sigmoid(G x)`` on what attention found, SwiGLU in the feed-forward net).
