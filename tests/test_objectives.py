@@ -508,7 +508,7 @@ def test_drawing_every_item_is_training_on_the_whole_catalogue(kind, monkeypatch
             np.testing.assert_allclose(sampled[name], values, rtol=1e-3, atol=1e-5)
 
 
-@pytest.mark.parametrize(("n_users", "shown"), [(1999, True), (2000, False)])
+@pytest.mark.parametrize(("n_users", "shown"), [(499, True), (500, False)])
 def test_few_users_are_shown_the_latest_items(n_users, shown):
     events = [(user, item, 1) for user in range(n_users) for item in range(2)]
     made = objective(events, JointObjective)
