@@ -268,10 +268,11 @@ def draw(reports: dict[str, dict], *, one_each: bool = False, n_columns: int = 3
     figure, axes_of = plt.subplots(
         n_rows,
         n_columns,
-        figsize=(WIDTH, WIDTH / n_columns * n_rows + 1.2),
+        figsize=(WIDTH, (WIDTH / n_columns + 0.3) * n_rows + 1.2),
         layout="constrained",
         squeeze=False,
     )
+    figure.get_layout_engine().set(h_pad=0.1)
     labels = {}
     for axes in axes_of.flat[len(panels) :]:
         axes.set_axis_off()
