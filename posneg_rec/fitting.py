@@ -39,8 +39,8 @@ __all__ = ["fit_model", "resolve_exclude_seen", "warn_of_unread"]
 _MAX_VALIDATION_EVENTS = 10
 # Of all users together so many events are enough to stop on, and so many scores an epoch.
 _MAX_VALIDATION_TARGETS, _MAX_VALIDATION_SCORES = 2**12, 2**28
-# Patience where none is set, of so many targets or more.
-_PATIENCE, _MANY_TARGETS = 5, 100
+# Patience where none is set, of so many targets or more, and of fewer.
+_PATIENCE, _MANY_TARGETS, _LONGER_PATIENCE = 5, 1000, 10
 # From this share of repeated events on, users are taken to come back to what they met.
 _REPEATING = 0.1
 # Of very many events the users of so many, evenly spread, tell the ranges of time and what goes
@@ -454,9 +454,9 @@ def _patience(n_iter_no_change: int | str, validation: _Validation | None) -> in
     """Choose for how many epochs to wait for a better score, where the caller does not."""
     if not isinstance(n_iter_no_change, str):
         return int(n_iter_no_change)
-    n_targets = _MANY_TARGETS if validation is None else len(validation.targets)
-    # The noise of a mean: a gain that is as large beside it takes so many epochs more.
-    return int(np.ceil(_PATIENCE * max(1.0, np.sqrt(_MANY_TARGETS / n_targets))))
+    # A mean of few is noisy: a gain that shows beside the noise takes more epochs.
+    is_noisy = validation is not None and len(validation.targets) < _MANY_TARGETS
+    return _LONGER_PATIENCE if is_noisy else _PATIENCE
 
 
 def _read_validation_set(

@@ -170,8 +170,8 @@ class ContrastiveSeqRecommender(CallbackSupportMixin, EncoderMixin, BaseRecommen
         where `fit` gets a validation set (`X_val`).
     n_iter_no_change : int or "auto", default="auto"
         Patience of early stopping, in epochs. "auto" is 5: averaged weights improve smoothly
-        (without averaging take 10, as the paper does). Of n events to rank, fewer than a hundred,
-        it is longer by ``sqrt(100 / n)``: the noise of so small a mean hides what gets better.
+        (without averaging take 10, as the paper does). Of fewer than 1,000 events to rank it is 10:
+        the noise of so small a mean hides what gets better.
     user_column, item_column, time_column : str or int, default=None
         Name or position of a column. By default the columns of a frame are found by their names,
         in any usual spelling (``user_id``, ``userId``, ``movieId``, ``timestamp``, ...); where

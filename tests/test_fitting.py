@@ -299,9 +299,7 @@ def test_a_validation_set_stops_a_fit_and_keeps_the_best_weights(monkeypatch):
     assert same_weights(model, two)
 
 
-@pytest.mark.parametrize(
-    ("n_targets", "patience"), [(4, 25), (16, 13), (25, 10), (99, 6), (100, 5), (400, 5)]
-)
+@pytest.mark.parametrize(("n_targets", "patience"), [(4, 10), (999, 10), (1000, 5)])
 def test_of_few_targets_early_stopping_waits_longer(monkeypatch, n_targets, patience):
     monkeypatch.setattr(FittedModel, "ranks", lambda self, events, users, *_, **__: 0 * users + 1)
     train, y = X[X[:, 0] < 3], Y[X[:, 0] < 3]
