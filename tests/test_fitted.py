@@ -711,6 +711,7 @@ def test_a_memory_knows_what_belongs_together_where_data_are_few():
 def test_a_memory_leaves_an_order_that_was_learned_as_it_is():
     """Where one item follows another, what goes with what says nothing that order does not."""
     rows = pairs_world()
+    assert tiny(validation_fraction=0.5).fit(rows).fitted_.memory.next_weight > 1
     first = np.random.default_rng(0).integers(60, size=(200, 1))
     items = (first + np.arange(8)) % 60
     rows[:, 1] = items.ravel()
