@@ -90,6 +90,7 @@ def model_of(n_items, *, memory=True, positive_threshold=4, **sizes):
     ).fit(rows, np.arange(len(rows)) % 6)
     rng = np.random.default_rng(0)
     weights = dict(model.weights_)
+    weights.pop("latest.weight")  # which a model of more users lacks
     for name, value in weights.items():
         if len(value) == n_few:
             vectors = rng.standard_normal((n_items, *value.shape[1:]), np.float32)
