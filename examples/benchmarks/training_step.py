@@ -90,6 +90,12 @@ def seconds_of_steps(objective, n_items, settings, rng):
 # ------------------------------------------------------------------------------ padded twin
 
 
+def sides(objective):
+    """The liked and the disliked events of all users."""
+    events = objective.read(np.arange(len(objective.histories)))
+    return events.liked, events.disliked
+
+
 def pad(sequences):
     """Inputs and targets (U, 50), padded to the right, and which targets are real."""
     lists = [np.asarray(values)[-LENGTH - 1 :] for values in sequences.to_lists()]
@@ -138,7 +144,7 @@ def padded_loss(model, liked, disliked, dropout):
 def padded_steps(objective, sizes):
     model = objective.model(N_ITEMS, torch.Generator().manual_seed(0))
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
-    liked, disliked = [list(pad(side)) for side in (objective.liked, objective.disliked)]
+    liked, disliked = (list(pad(side)) for side in sides(objective))
     seconds = []
     for _ in range(N_STEPS):
         start = time.perf_counter()
@@ -157,9 +163,7 @@ def losses_of_both(sizes):
     objective = PNFRecObjective(histories, make_settings(sizes, "float32"))
     model = objective.model(N_ITEMS, torch.Generator().manual_seed(0))
     with torch.no_grad():
-        padded = padded_loss(
-            model, *(list(pad(s)) for s in (objective.liked, objective.disliked)), 0
-        )
+        padded = padded_loss(model, *(list(pad(side)) for side in sides(objective)), 0)
         users = np.arange(sizes["users"])
         parts = objective.losses(model, users, np.random.default_rng(0), None)
         packed = sum(float(total) for total, *_ in parts)
@@ -173,7 +177,7 @@ def products_of_step(objective, sizes, dtype):
     """Seconds of the matrix products alone: each layer's three, and the softmax's three."""
     dim = sizes["dim"]
     shapes = []
-    for side in (objective.liked, objective.disliked):
+    for side in sides(objective):
         n_tokens = int(np.minimum(np.maximum(side.lengths - 1, 0), LENGTH).sum())
         for width in (3 * dim, dim, dim, dim):  # attention in and out, feed-forward in and out
             shapes += 2 * [(n_tokens, dim, width), (n_tokens, width, dim), (dim, n_tokens, width)]
