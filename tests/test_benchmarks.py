@@ -3,10 +3,15 @@
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 sys.path.append(str(Path(__file__).parents[1] / "examples" / "benchmarks"))
+import gpu
 import training_step
+
+from posneg_rec import ContrastiveSeqRecommender
+from posneg_rec.sequences import Histories
 
 SIZES = {"users": 20, "dim": 16, "dropout": 0.1}
 
@@ -14,3 +19,28 @@ SIZES = {"users": 20, "dim": 16, "dropout": 0.1}
 def test_the_padded_step_has_the_loss_of_the_packed_one():
     padded, packed = training_step.losses_of_both(SIZES)
     assert packed == pytest.approx(padded, rel=1e-5)
+
+
+@pytest.mark.parametrize(("label", "read"), [("PNFRec, published", 2 + 50), ("defaults", 2 + 59)])
+def test_an_epoch_reads_each_event_but_the_last_of_a_sequence_up_to_its_window(label, read):
+    params, kind = gpu.KINDS[label]
+    signs = np.array([1, 1, 1, *[-1] * 60], dtype=np.int8)
+    histories = Histories(
+        users=np.arange(2),
+        items=np.arange(63),
+        signs=signs,
+        times=None,
+        rows=np.arange(63),
+        offsets=np.array([0, 3, 63]),
+    )
+    settings = training_step.settings_of(ContrastiveSeqRecommender(**params, device="cpu"))
+    assert gpu.work_of_epoch(kind(histories, settings))[0] == read
+
+
+@pytest.mark.parametrize("with_memory", [False, True])
+def test_both_scorers_of_the_gpu_benchmark_find_the_same(with_memory):
+    asking, queries = gpu.asked_of(1000, 20, with_memory=with_memory)
+    few = queries(30)
+    plain = gpu.Scorer(queries=few, **asking).top_k(10)[0]
+    fast = gpu.AcceleratedScorer(queries=few, **asking, device="cpu").top_k(10)[0]
+    assert (plain == fast).mean() > 0.98

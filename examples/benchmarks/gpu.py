@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from common import print_table, write_json
 from serving import memory_of
-from training_step import N_ITEMS, make_histories, settings_of
+from training_step import N_ITEMS, make_histories, n_tokens, settings_of, sides
 
 sys.path.append(str(Path(__file__).parent.parent))
 
@@ -61,6 +61,17 @@ def ceiling(size=8192, repeat=20):
     return 2 * size**3 * repeat / seconds / 1e12
 
 
+def work_of_epoch(objective):
+    """Events that an epoch reads to predict the next, and the operations of its products."""
+    settings, joint = objective.settings, isinstance(objective, JointObjective)
+    # What is read, and the widths of a block's products in d.
+    sequences, widths = ([objective.histories], 8) if joint else (sides(objective), 6)
+    read = sum(n_tokens(one, settings.max_len) for one in sequences)
+    # Two operations a number, three products a layer: its own and those of two gradients.
+    dim = settings.embedding_dim
+    return read, 6 * read * dim * (settings.n_layers * widths * dim + N_ITEMS)
+
+
 def steps(n_users, teraflops):
     rows = []
     for label, (params, kind) in KINDS.items():
@@ -69,25 +80,13 @@ def steps(n_users, teraflops):
         objective = kind(make_histories(n_users, np.random.default_rng(0)), settings)
         torch.cuda.reset_peak_memory_stats()
         _, log = train(objective, N_ITEMS, settings, rng=np.random.default_rng(0))
-        # What is read, and the widths of a block's products in d.
-        sides, widths = (
-            ([objective.events], 8)
-            if kind is JointObjective
-            else ([objective.liked, objective.disliked], 6)
-        )
-        n_tokens = sum(
-            int(np.minimum(np.maximum(side.lengths - 1, 0), settings.max_len).sum())
-            for side in sides
-        )
-        # Two operations a number, three products a layer: its own and those of two gradients.
-        dim = settings.embedding_dim
-        operations = 6 * n_tokens * dim * (settings.n_layers * widths * dim + N_ITEMS)
+        read, operations = work_of_epoch(objective)
         seconds = log[-1].seconds
         rows.append(
             {
                 "model": label,
                 "ms a step": 1e3 * seconds / -(-n_users // settings.batch_size),
-                "million tokens/s": n_tokens / seconds / 1e6,
+                "million tokens/s": read / seconds / 1e6,
                 "TFLOP/s": operations / seconds / 1e12,
                 "share": operations / seconds / 1e12 / teraflops,
                 "peak MiB": torch.cuda.max_memory_allocated() / 2**20,
@@ -120,7 +119,8 @@ def fits(path):
     return rows
 
 
-def answers(n_users, n_items, n_events=100, k=10, *, with_memory):
+def asked_of(n_items, n_events, *, with_memory):
+    """What a scorer of the default sizes takes, and a function that makes so many queries."""
     rng = np.random.default_rng(0)
     module = JointEncoder(
         n_items,
@@ -135,6 +135,9 @@ def answers(n_users, n_items, n_events=100, k=10, *, with_memory):
     model = JointModel({name: p.detach().numpy() for name, p in module.named_parameters()}, 2)
     counts = np.ones(n_items, dtype=np.int64)
     asking = {
+        "model": model,
+        "likes": counts,
+        "dislikes": counts,
         "aversion": 5.0,
         "memory": WeighedMemory(memory_of(n_items, rng)) if with_memory else None,
     }
@@ -143,21 +146,23 @@ def answers(n_users, n_items, n_events=100, k=10, *, with_memory):
         offsets = np.arange(0, n * n_events + 1, n_events)
         items = rng.integers(n_items, size=n * n_events)
         signs = rng.integers(-1, 2, size=len(items), dtype=np.int8)
-        inputs = Inputs(items, signs, np.zeros_like(items), offsets)
+        no_times = np.zeros_like(items), np.full(len(items), np.nan)
+        inputs = Inputs(items, signs, *no_times, offsets)
         return Queries(inputs, np.arange(n), PackedSequences(items, offsets), signs)
 
+    return asking, queries
+
+
+def answers(n_users, n_items, n_events=100, k=10, *, with_memory):
+    asking, queries = asked_of(n_items, n_events, with_memory=with_memory)
     few = queries(200)
-    fast, plain = (
-        kind(model, counts, counts, few, **asking) for kind in (AcceleratedScorer, Scorer)
-    )
+    fast, plain = (kind(queries=few, **asking) for kind in (AcceleratedScorer, Scorer))
     found, expected = fast.top_k(k), plain.top_k(k)
     agreement = float((found[0] == expected[0]).mean())
     asked = queries(n_users)
     for _ in range(2):
         torch.cuda.reset_peak_memory_stats()
-        encoding, scorer = seconds_of(
-            lambda: AcceleratedScorer(model, counts, counts, asked, **asking)
-        )
+        encoding, scorer = seconds_of(lambda: AcceleratedScorer(queries=asked, **asking))
         scoring, _ = seconds_of(partial(scorer.top_k, k))
     return [
         {

@@ -96,6 +96,11 @@ def sides(objective):
     return events.liked, events.disliked
 
 
+def n_tokens(sequences, max_len):
+    """How many events are read to predict the next."""
+    return int(np.minimum(np.maximum(sequences.lengths - 1, 0), max_len).sum())
+
+
 def pad(sequences):
     """Inputs and targets (U, 50), padded to the right, and which targets are real."""
     lists = [np.asarray(values)[-LENGTH - 1 :] for values in sequences.to_lists()]
@@ -104,7 +109,7 @@ def pad(sequences):
     for row, values in enumerate(lists):
         n = max(0, len(values) - 1)
         inputs[row, :n], targets[row, :n], filled[row, :n] = values[:-1], values[1:], True
-    return map(torch.from_numpy, (inputs, targets, filled))
+    return [torch.from_numpy(array) for array in (inputs, targets, filled)]
 
 
 def padded_encode(model, encoder, inputs, filled, dropout):
@@ -144,7 +149,7 @@ def padded_loss(model, liked, disliked, dropout):
 def padded_steps(objective, sizes):
     model = objective.model(N_ITEMS, torch.Generator().manual_seed(0))
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
-    liked, disliked = (list(pad(side)) for side in sides(objective))
+    liked, disliked = map(pad, sides(objective))
     seconds = []
     for _ in range(N_STEPS):
         start = time.perf_counter()
@@ -163,7 +168,7 @@ def losses_of_both(sizes):
     objective = PNFRecObjective(histories, make_settings(sizes, "float32"))
     model = objective.model(N_ITEMS, torch.Generator().manual_seed(0))
     with torch.no_grad():
-        padded = padded_loss(model, *(list(pad(side)) for side in sides(objective)), 0)
+        padded = padded_loss(model, *map(pad, sides(objective)), 0)
         users = np.arange(sizes["users"])
         parts = objective.losses(model, users, np.random.default_rng(0), None)
         packed = sum(float(total) for total, *_ in parts)
@@ -178,10 +183,10 @@ def products_of_step(objective, sizes, dtype):
     dim = sizes["dim"]
     shapes = []
     for side in sides(objective):
-        n_tokens = int(np.minimum(np.maximum(side.lengths - 1, 0), LENGTH).sum())
+        n = n_tokens(side, LENGTH)
         for width in (3 * dim, dim, dim, dim):  # attention in and out, feed-forward in and out
-            shapes += 2 * [(n_tokens, dim, width), (n_tokens, width, dim), (dim, n_tokens, width)]
-        chunks = n_tokens // 512
+            shapes += 2 * [(n, dim, width), (n, width, dim), (dim, n, width)]
+        chunks = n // 512
         softmax = [(512, dim, N_ITEMS), (512, N_ITEMS, dim), (N_ITEMS, 512, dim)]
         shapes += chunks * softmax
     flops = 2 * sum(m * k * n for m, k, n in shapes)
