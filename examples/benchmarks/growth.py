@@ -145,7 +145,7 @@ def read(path, users, events, items):
         read = read_interactions(table, feedback)
         return build_histories(read, ItemVocabulary.from_ids(read.item_ids))
 
-    histories(*make_table(2, 2, 2))  # what is imported late
+    histories(*make_table(1_000, 20, 100))  # few rows would not import all that many do
     table, feedback = make_table(users, events, items)
     return measure(lambda: histories(table, feedback))[1]
 

@@ -4,8 +4,8 @@
         --docs docs/performance.md docs/performance-details.md
 
 A file is known by its name, that of the script which wrote it: ``training_step.json``,
-``catalogue.json``, ``serving.json``, ``data.json``, ``growth.json``, ``gpu.json``, and
-``peers-SET.json`` of any number of data sets. Its tables go between the markers
+``compiled_block.json``, ``catalogue.json``, ``serving.json``, ``data.json``, ``growth.json``,
+``gpu.json``, and ``peers-SET.json`` of any number of data sets. Its tables go between the markers
 ``<!-- results:SCRIPT/TABLE -->`` and ``<!-- /results:SCRIPT/TABLE -->`` of the pages, each with a
 line that says which script, machine and versions they are of. Tables of files that are not named
 stay as they are. ``expect/sizes`` is made of the peers' files with a whole fit (``--whole-fit``),
@@ -270,6 +270,20 @@ def of_training_step(payload):
     return {"layouts": table_of(rows)}
 
 
+def of_compiled_block(payload):
+    rows = [
+        {
+            "positions": f"{row['positions']:,}",
+            "between the products": row["between the products"],
+            "ms": number(row["ms"]),
+            "of the time as it is": number(row["of the time as it is"]),
+            "compiling, s": number(row["compiling, s"]),
+        }
+        for row in payload["rows"]
+    ]
+    return {"layouts": table_of(rows, n_labels=2)}
+
+
 def of_catalogue(payload):
     rows = [
         {
@@ -429,6 +443,7 @@ def of_gpu(payload):
 
 MAKERS = {
     "training_step": of_training_step,
+    "compiled_block": of_compiled_block,
     "catalogue": of_catalogue,
     "serving": of_serving,
     "data": of_data,
