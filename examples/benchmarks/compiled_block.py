@@ -3,9 +3,9 @@
     python examples/benchmarks/compiled_block.py --json compiled_block.json
 
 Attention stays as it is; norms, casts, gates, dropout and sums before and after it go through
-``torch.compile``, once for each number of positions or once for all of them ("symbolic").
-Nothing that was compiled before is taken from a cache. All layouts go through the same batches in turn, the
-best of many runs counts, and outputs and gradients are checked to be alike. It needs a C++ compiler.
+``torch.compile``, once for each number of positions or once for all of them ("symbolic"). Nothing
+is taken from a cache. The layouts take turns at the same batch, the best of many runs counts, and
+outputs and gradients are checked to be alike. It needs a C++ compiler.
 """
 
 import argparse
