@@ -5,8 +5,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 sys.path.append(str(Path(__file__).parents[1] / "examples" / "benchmarks"))
+import compiled_block
 import gpu
 import training_step
 
@@ -44,3 +46,15 @@ def test_both_scorers_of_the_gpu_benchmark_find_the_same(with_memory):
     plain = gpu.Scorer(queries=few, **asking).top_k(10)[0]
     fast = gpu.AcceleratedScorer(queries=few, **asking, device="cpu").top_k(10)[0]
     assert (plain == fast).mean() > 0.98
+
+
+def test_the_compiled_block_computes_what_a_block_does(monkeypatch):
+    monkeypatch.setattr(torch, "compile", lambda function, **_: function)
+    generator = torch.Generator().manual_seed(1)
+    block, batch = (
+        compiled_block.block_of_default(generator),
+        compiled_block.batch_of(250, generator),
+    )
+    forwards = compiled_block.forward_of(dynamic=True), type(block).forward
+    found, expected = (compiled_block.once(block, forward, *batch) for forward in forwards)
+    assert compiled_block.differences(found, expected) < 0.02

@@ -14,9 +14,6 @@ import sys
 import time
 
 import numpy as np
-
-os.environ["TORCHINDUCTOR_FORCE_DISABLE_CACHES"] = "1"  # read as torch is imported
-
 import torch
 import torch.nn.functional as F
 from common import print_table, write_json
@@ -75,6 +72,15 @@ def block_of_default(generator):
     return block
 
 
+def batch_of(n_positions, generator):
+    """Inputs of users with as many events as a window has, and how they are attended."""
+    offsets = torch.tensor([*range(0, n_positions, MAX_LEN), n_positions])
+    plan = attention_plan(
+        offsets, N_HEADS, torch.device("cpu"), torch.bfloat16, DIM // N_HEADS, padded=True
+    )
+    return torch.randn(n_positions, DIM, generator=generator, requires_grad=True), plan
+
+
 def once(block, forward, x, plan):
     """Go forward and back; return the output and the gradients of the block."""
     block.zero_grad(set_to_none=True)
@@ -95,15 +101,12 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--json", metavar="FILE")
     args = parser.parse_args()
+    os.environ["TORCHINDUCTOR_FORCE_DISABLE_CACHES"] = "1"  # read as it first compiles
     generator = torch.Generator().manual_seed(0)
     block, symbolic, rows = block_of_default(generator), forward_of(True), []
     for n_positions in POSITIONS:
         forwards = {"as it is": _Block.forward, "a shape": forward_of(False), "symbolic": symbolic}
-        offsets = torch.tensor([*range(0, n_positions, MAX_LEN), n_positions])
-        plan = attention_plan(
-            offsets, N_HEADS, torch.device("cpu"), torch.bfloat16, DIM // N_HEADS, padded=True
-        )
-        x = torch.randn(n_positions, DIM, generator=generator, requires_grad=True)
+        x, plan = batch_of(n_positions, generator)
         results, firsts = {}, {}
         for name, forward in forwards.items():
             start = time.perf_counter()
