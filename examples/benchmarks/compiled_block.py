@@ -9,14 +9,13 @@ outputs and gradients are checked to be alike. It needs a C++ compiler.
 """
 
 import argparse
-import os
 import sys
 import time
+from functools import partial
 
-import numpy as np
 import torch
 import torch.nn.functional as F
-from common import print_table, write_json
+from common import print_table, timed, write_json
 
 from posneg_rec.nn import AttentionBias, _Block, attention_plan, dropout, packed_attention
 from posneg_rec.parameters import DEFAULTS
@@ -28,34 +27,26 @@ POSITIONS = (512, 2048, 6144)
 N_RUNS = 30
 
 
-def before_attention(x, norm_weight, norm_bias, weight, bias):
+def normed_product(x, norm_weight, norm_bias, weight, bias):
     return F.linear(F.layer_norm(x, x.shape[1:], norm_weight, norm_bias), weight, bias)
 
 
 def after_attention(x, attended, gate, kept, kept_inner, *parameters):
     weight, bias, *inner, outer_weight, outer_bias = parameters
     x = x + (F.linear(attended * gate.sigmoid(), weight, bias) * kept).to(x)
-    u, v = before_attention(x, *inner).chunk(2, 1)
+    u, v = normed_product(x, *inner).chunk(2, 1)
     return x + (F.linear(F.silu(u) * v, outer_weight, outer_bias) * kept_inner).to(x)
 
 
 def forward_of(dynamic):
     """The forward pass of a block whose two stretches beside attention are compiled."""
-    before = torch.compile(before_attention, dynamic=dynamic, fullgraph=True)
+    before = torch.compile(normed_product, dynamic=dynamic, fullgraph=True)
     after = torch.compile(after_attention, dynamic=dynamic, fullgraph=True)
 
     def forward(block, x, plan, generator):
-        layers = (
-            block.attention_norm,
-            block.attention_in,
-            block.attention_out,
-            block.feedforward_norm,
-            block.feedforward_in,
-            block.feedforward_out,
-        )
-        parameters = [part for layer in layers for part in (layer.weight, layer.bias)]
+        distance, gap, *parameters = block.parameters()  # its layers' in the order of their use
         qkv, gate = before(x, *parameters[:4]).split([3 * DIM, DIM], 1)
-        bias = AttentionBias(block.distance_bias, block.gap_bias)
+        bias = AttentionBias(distance, gap)
         attended = packed_attention(qkv.unflatten(1, (3, N_HEADS, -1)), plan, bias).flatten(1)
         # A compiled function draws from no generator.
         ones = torch.ones_like(attended)
@@ -97,41 +88,40 @@ def differences(found, expected):
     return max(float((a - b).norm() / b.norm().clamp_min(1e-12)) for a, b in pairs)
 
 
+def rows_of(block, forwards, n_positions, generator):
+    x, plan = batch_of(n_positions, generator)
+    runs = {name: partial(once, block, forward, x, plan) for name, forward in forwards.items()}
+    expected, first = runs["as it is"](), {}
+    for name, run in runs.items():
+        start = time.perf_counter()
+        found = run()
+        first[name] = time.perf_counter() - start
+        if (apart := differences(found, expected)) > 0.02:
+            sys.exit(f"{name} is not the same at {n_positions} positions: {apart:.3f} apart.")
+    rounds = [{name: timed(run, 1)[0] for name, run in runs.items()} for _ in range(N_RUNS)]
+    best = {name: min(seconds[name] for seconds in rounds) for name in runs}
+    return [
+        {
+            "positions": n_positions,
+            "between the products": name,
+            "ms": 1e3 * best[name],
+            "of the time as it is": best[name] / best["as it is"],
+            "compiling, s": None if name == "as it is" else first[name],
+        }
+        for name in runs
+    ]
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--json", metavar="FILE")
     args = parser.parse_args()
-    os.environ["TORCHINDUCTOR_FORCE_DISABLE_CACHES"] = "1"  # read as it first compiles
+    torch.compiler.config.force_disable_caches = True
     generator = torch.Generator().manual_seed(0)
     block, symbolic, rows = block_of_default(generator), forward_of(True), []
     for n_positions in POSITIONS:
         forwards = {"as it is": _Block.forward, "a shape": forward_of(False), "symbolic": symbolic}
-        x, plan = batch_of(n_positions, generator)
-        results, firsts = {}, {}
-        for name, forward in forwards.items():
-            start = time.perf_counter()
-            results[name] = once(block, forward, x, plan)
-            firsts[name] = time.perf_counter() - start
-        for name, found in results.items():
-            if (apart := differences(found, results["as it is"])) > 0.02:
-                sys.exit(f"{name} is not the same at {n_positions} positions: {apart:.3f} apart.")
-        seconds = {name: [] for name in forwards}
-        for _ in range(N_RUNS):
-            for name, forward in forwards.items():
-                start = time.perf_counter()
-                once(block, forward, x, plan)
-                seconds[name].append(time.perf_counter() - start)
-        best = {name: float(np.min(found)) for name, found in seconds.items()}
-        for name in forwards:
-            rows.append(
-                {
-                    "positions": n_positions,
-                    "between the products": name,
-                    "ms": 1e3 * best[name],
-                    "of the time as it is": best[name] / best["as it is"],
-                    "compiling, s": None if name == "as it is" else firsts[name],
-                }
-            )
+        rows += rows_of(block, forwards, n_positions, generator)
     print_table(rows)
     if args.json:
         write_json(args.json, {"sizes": {"dim": DIM, "heads": N_HEADS}, "rows": rows})

@@ -91,6 +91,21 @@ def exponent(value):
     return "-" if value is None else f"{value:.2f}"
 
 
+def shown(row, titles=None):
+    """The values of a row as a page shows them, those that have a title under it; None takes all.
+
+    Text and whole numbers are what they are, what was measured has the digits that count.
+    """
+    titles = titles or dict.fromkeys(row)
+    return {title or key: as_shown(row[key]) for key, title in titles.items()}
+
+
+def as_shown(value):
+    if isinstance(value, str):
+        return value
+    return f"{value:,}" if isinstance(value, int) else number(value)
+
+
 def table_of(rows, *, n_labels=1):
     """Rows of equal keys as a table, the first columns to the left."""
     header = list(rows[0])
@@ -245,15 +260,16 @@ def whole(one):
 
 
 def of_training_step(payload):
+    titles = {
+        "layout": None,
+        "seconds a step": None,
+        "times faster than padded": "times faster",
+        "times its products": None,
+        "peak MiB": None,
+        "MiB before the first step": "before the first step",
+    }
     rows = [
-        {
-            "layout": row["layout"].replace(" ", ", "),
-            "seconds a step": number(row["seconds a step"]),
-            "times faster": number(row["times faster than padded"]),
-            "times its products": number(row["times its products"]),
-            "peak MiB": number(row["peak MiB"]),
-            "before the first step": number(row["MiB before the first step"]),
-        }
+        shown({**row, "layout": row["layout"].replace(" ", ", ")}, titles)
         for row in payload["layouts"]
     ]
     rows += [
@@ -271,30 +287,18 @@ def of_training_step(payload):
 
 
 def of_compiled_block(payload):
-    rows = [
-        {
-            "positions": f"{row['positions']:,}",
-            "between the products": row["between the products"],
-            "ms": number(row["ms"]),
-            "of the time as it is": number(row["of the time as it is"]),
-            "compiling, s": number(row["compiling, s"]),
-        }
-        for row in payload["rows"]
-    ]
-    return {"layouts": table_of(rows, n_labels=2)}
+    return {"layouts": table_of([*map(shown, payload["rows"])], n_labels=2)}
 
 
 def of_catalogue(payload):
-    rows = [
-        {
-            "items": f"{row['items']:,}",
-            "softmax": row["softmax"],
-            "seconds a step": number(row["seconds a step"]),
-            "an epoch's end, s": number(row["epoch's end"]),
-            "peak MiB": number(row["peak MiB"]),
-        }
-        for row in payload["rows"]
-    ]
+    titles = {
+        "items": None,
+        "softmax": None,
+        "seconds a step": None,
+        "epoch's end": "an epoch's end, s",
+        "peak MiB": None,
+    }
+    rows = [shown(row, titles) for row in payload["rows"]]
     seconds = {}
     for row in payload["rows"]:
         seconds.setdefault(row["items"], {})[row["softmax"]] = number(row["seconds a step"])
@@ -403,17 +407,15 @@ def of_growth(payload):
 
 
 def of_gpu(payload):
-    steps = [
-        {
-            "training": row["model"],
-            "ms a step": number(row["ms a step"]),
-            "million positions/s": number(row["million tokens/s"]),
-            "TFLOP/s": number(row["TFLOP/s"]),
-            "share of the ceiling": f"{row['share']:.1%}",
-            "peak MiB": number(row["peak MiB"]),
-        }
-        for row in payload["steps"]
-    ]
+    titles = {
+        "model": "training",
+        "ms a step": None,
+        "million tokens/s": "million positions/s",
+        "TFLOP/s": None,
+        "share": "share of the ceiling",
+        "peak MiB": None,
+    }
+    steps = [shown({**row, "share": f"{row['share']:.1%}"}, titles) for row in payload["steps"]]
     answers = [
         {
             "answers, ten best": f"{row['users']:,} users, {row['items']:,} items"
@@ -427,16 +429,14 @@ def of_gpu(payload):
     ]
     tables = [table_of(steps)]
     if payload.get("fits"):
-        fits = [
-            {
-                "a fit, validation included": row["model"],
-                "seconds to the best epoch": number(row["seconds to the best epoch"]),
-                "seconds in all": number(row["seconds of the fit"]),
-                "best epoch": row["best epoch"],
-                "seconds an epoch": number(row["seconds an epoch"]),
-            }
-            for row in payload["fits"]
-        ]
+        titles = {
+            "model": "a fit, validation included",
+            "seconds to the best epoch": None,
+            "seconds of the fit": "seconds in all",
+            "best epoch": None,
+            "seconds an epoch": None,
+        }
+        fits = [shown(row, titles) for row in payload["fits"]]
         tables.append(table_of(fits))
     return {"all": "\n".join([*tables, table_of(answers)])}
 
