@@ -257,38 +257,53 @@ class SessionContrast:
     def n_positions(self):
         return len(self.items.values)
 
-    def losses(self, model, users, rng, generator):
+    def parts(self, model, users, rng):
         import torch
-        import torch.nn.functional as F
 
-        from posneg_rec.losses import contrastive_loss, next_item_loss
+        from posneg_rec.losses import ContrastLayout, Dislikes
+        from posneg_rec.nn import Ragged
+
+        def on_device(array):
+            return torch.from_numpy(array).to(model.item_embedding.device)
 
         users = users[np.argsort(self.items.lengths[users], kind="stable")]
         windows, signs = self.items.take(users), self.signs.take(users).values
-        items = torch.from_numpy(windows.values).to(model.item_embedding.device)
         is_first, is_last = np.zeros((2, len(signs)), dtype=bool)
         is_first[windows.offsets[:-1]] = is_last[windows.offsets[1:] - 1] = True
         offsets = torch.from_numpy(windows.offsets - np.arange(len(users) + 1))
-        table = model.item_embedding
-        inputs = F.embedding(items[~is_last], table) * table.shape[1] ** 0.5  # as in SASRec
-        hidden = model.positive(inputs, offsets, generator)
-        item = next_item_loss(hidden, table, items[~is_first])
-
         anchors, positives, anchor_offsets = next_liked(signs, windows.offsets)
         user = np.repeat(np.arange(len(users)), np.diff(anchor_offsets))
         disliked = np.flatnonzero(signs == -1)
-        contrast = contrastive_loss(
-            hidden[anchors - user],  # each user before has one input fewer than events
-            table,
-            items[positives],
-            torch.from_numpy(anchor_offsets),
-            items[disliked],
+        dislikes = Dislikes(
+            on_device(windows.values[disliked]),
             torch.from_numpy(np.searchsorted(disliked, windows.offsets)),
+        )
+        yield (
+            on_device(windows.values[~is_last]),
+            Ragged.of(offsets, model.item_embedding.device),
+            on_device(windows.values[~is_first]),
+            on_device(anchors - user),  # each user before has one input fewer than events
+            on_device(windows.values[positives]),
+            ContrastLayout.of(torch.from_numpy(anchor_offsets), dislikes),
+        )
+
+    def losses(self, model, part, generator):
+        from posneg_rec.losses import laid_out_contrastive_loss, next_item_loss
+
+        inputs, sequences, targets, anchors, positives, dislikes = part
+        items = model.items()
+        hidden = model.positive(items.embed(inputs), sequences, generator)
+        item = next_item_loss(hidden, items.vectors, targets)
+        contrast = laid_out_contrastive_loss(
+            hidden[anchors],
+            items.vectors,
+            positives,
+            dislikes,
             similarity="cosine",
             temperature=self.settings.temperature,
         )
         total = item + self.settings.contrastive_weight * contrast
-        yield total, item.detach(), contrast.detach()
+        return total, item.detach(), contrast.detach()
 
 
 def next_liked(signs, offsets):

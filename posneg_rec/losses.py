@@ -12,14 +12,16 @@ from __future__ import annotations
 
 from typing import Any, Literal, NamedTuple
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from posneg_rec.nn import product_dtype, right_padded, to_device
+from posneg_rec.nn import Ragged, product_dtype, to_device
 
 __all__ = [
     "CompositeLoss",
+    "ContrastLayout",
     "Dislikes",
     "Draws",
     "Positions",
@@ -27,6 +29,7 @@ __all__ = [
     "contrastive_loss",
     "feedback_loss",
     "item_loss",
+    "laid_out_contrastive_loss",
     "next_item_loss",
     "sampled_next_item_loss",
 ]
@@ -336,8 +339,33 @@ def contrastive_loss(
     >>> round(float(loss), 4)  # one liked against three disliked items, nothing known: log 4
     1.3863
     """
+    layout = ContrastLayout.of(offsets, Dislikes(negatives, negative_offsets, n_visible))
+    return laid_out_contrastive_loss(
+        hidden,
+        item_embedding,
+        targets,
+        layout,
+        similarity=similarity,
+        temperature=temperature,
+        weights=weights,
+        reduction=reduction,
+    )
+
+
+def laid_out_contrastive_loss(
+    hidden: Tensor,
+    item_embedding: Tensor,
+    targets: Tensor,
+    layout: ContrastLayout,
+    *,
+    similarity: Literal["dot", "cosine"] = "dot",
+    temperature: float = 1.0,
+    weights: Tensor | None = None,
+    reduction: Literal["mean", "sum"] = "mean",
+) -> Tensor:
+    """:func:`contrastive_loss` of what was laid out before, without waiting for a device."""
     position_weights = _position_weights(hidden, weights, reduction)
-    if len(hidden) == 0 or len(negatives) == 0:
+    if len(hidden) == 0 or layout.negatives.numel() == 0:
         return hidden.sum() * 0.0 + item_embedding[:0].sum()  # 0, still part of the graph
     wide = torch.promote_types(hidden.dtype, torch.float32)
     scale = 1.0 / temperature
@@ -351,27 +379,19 @@ def contrastive_loss(
         return F.normalize(rows.to(wide), dim=-1) if similarity == "cosine" else rows
 
     liked = (hidden * vectors(targets).to(hidden.dtype)).sum(-1, dtype=wide)  # (T,)
-    device = hidden.device
-    padding, shape = right_padded(offsets)
-    padding = padding.to(device)
-    negative_padding, negative_shape = right_padded(negative_offsets)
-    padded_negatives = negatives[to_device(negative_padding.rows, device)].view(
-        negative_shape
-    )  # (U, m)
+    padding, users = layout.positions.padding(), layout.positions.owners()
     products = torch.bmm(
-        padding.pad(hidden).unflatten(0, shape),  # (U, t, d)
-        vectors(padded_negatives).to(hidden.dtype).transpose(1, 2),  # (U, d, m)
+        padding.pad(hidden).unflatten(0, (-1, layout.positions.longest)),  # (U, t, d)
+        vectors(layout.negatives).to(hidden.dtype).transpose(1, 2),  # (U, d, m)
     )
     disliked = padding.unpad(products.flatten(0, 1)).to(wide)  # (T, m)
 
-    lengths = to_device(offsets.diff(), device)
-    n_counted = to_device(negative_offsets.diff(), device)  # (U,)
-    n_counted = n_counted.repeat_interleave(lengths, output_size=len(hidden))  # (T,)
-    if n_visible is not None:
-        n_counted = n_counted.minimum(n_visible)
-    counted = torch.arange(negative_shape[1], device=device) < n_counted[:, None]  # (T, m)
-    is_target = padded_negatives.repeat_interleave(lengths, 0, output_size=len(hidden))
-    counted = counted & (is_target != targets[:, None])
+    n_counted = layout.n_negatives[users]  # (T,)
+    if layout.n_visible is not None:
+        n_counted = n_counted.minimum(layout.n_visible)
+    places = torch.arange(layout.negatives.shape[1], device=hidden.device)
+    counted = places < n_counted[:, None]  # (T, m)
+    counted = counted & (layout.negatives[users] != targets[:, None])
     disliked = disliked.masked_fill(~counted, -torch.inf)
     logits = torch.cat([liked[:, None], disliked], 1) * scale  # (T, 1 + m)
     costs = logits.logsumexp(1) - logits[:, 0]  # finite: the liked logit always counts
@@ -420,7 +440,9 @@ class Positions(NamedTuple):
 
     hidden: Tensor  # (T, d)
     targets: Tensor  # (T,) item codes
-    offsets: Tensor  # (U + 1,) positions of each user
+    offsets: Tensor | None = (
+        None  # (U + 1,) positions of each user, where dislikes are not laid out
+    )
     weights: Tensor | None = None  # (T,)
 
 
@@ -430,6 +452,36 @@ class Dislikes(NamedTuple):
     items: Tensor  # (M,) item codes
     offsets: Tensor  # (U + 1,) dislikes of each user
     n_visible: Tensor | None = None  # (T,) of the positive positions
+
+
+class ContrastLayout(NamedTuple):
+    """Which dislikes each position is contrasted with, laid out for products by user.
+
+    It is made on the host, so that the loss waits for no device.
+    """
+
+    positions: Ragged  # T of them, of U users
+    negatives: Tensor  # (U, m) item codes, oldest first; padding repeats one
+    n_negatives: Tensor  # (U,) how many of them are none
+    n_visible: Tensor | None  # (T,)
+
+    @classmethod
+    def of(cls, offsets: Tensor, dislikes: Dislikes, multiple: int = 1) -> ContrastLayout:
+        """Lay out the dislikes of users who own the positions ``offsets[u]:offsets[u + 1]``.
+
+        ``m`` is rounded up to a `multiple`; both offsets are on the host.
+        """
+        negatives, negative_offsets, n_visible = dislikes
+        device, bounds = negatives.device, negative_offsets.numpy()
+        lengths = np.diff(bounds)  # (U,)
+        places = np.arange(-(-lengths.max(initial=0) // multiple) * multiple)  # (m,)
+        rows = np.where(places < lengths[:, None], bounds[:-1, None] + places, 0)
+        return cls(
+            Ragged.of(offsets, device),
+            negatives[to_device(torch.from_numpy(rows), device)],
+            to_device(torch.from_numpy(lengths), device),
+            n_visible,
+        )
 
 
 class Draws(NamedTuple):
@@ -471,7 +523,7 @@ def composite_loss(
     item_embedding: Tensor,
     positive: Positions,
     negative: Positions | None = None,
-    dislikes: Dislikes | None = None,
+    dislikes: Dislikes | ContrastLayout | None = None,
     *,
     draws: Draws | None = None,
     negative_weight: float,
@@ -488,9 +540,9 @@ def composite_loss(
     positive, negative : Positions
         The positive encoder on the liked, the negative encoder on the disliked sequences.
         `negative` may be None where `negative_weight` is 0.
-    dislikes : Dislikes
-        What the positive positions are contrasted with. May be None where
-        `contrastive_weight` is 0.
+    dislikes : Dislikes or ContrastLayout
+        What the positive positions are contrasted with, laid out before or not. May be None
+        where `contrastive_weight` is 0.
     draws : Draws, default=None
         Both cross-entropies run against these items; None runs them over the whole catalogue.
     negative_weight, contrastive_weight : float
@@ -531,14 +583,14 @@ def composite_loss(
         total = total + negative_weight * ce_negative
     if contrastive_weight > 0:
         assert dislikes is not None, "contrastive_weight > 0 needs dislikes"
-        contrast = contrastive_loss(
+        if isinstance(dislikes, Dislikes):
+            assert positive.offsets is not None, "dislikes are those of the users of positions"
+            dislikes = ContrastLayout.of(positive.offsets, dislikes)
+        contrast = laid_out_contrastive_loss(
             positive.hidden,
             item_embedding,
             positive.targets,
-            positive.offsets,
-            dislikes.items,
-            dislikes.offsets,
-            n_visible=dislikes.n_visible,
+            dislikes,
             similarity=similarity,
             temperature=temperature,
             weights=positive.weights,

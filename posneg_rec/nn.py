@@ -32,12 +32,12 @@ __all__ = [
     "Items",
     "JointEncoder",
     "Padding",
+    "Ragged",
     "SequenceEncoder",
     "TwoSidedEncoder",
     "attention_plan",
     "dropout",
     "packed_attention",
-    "right_padded",
 ]
 
 # Attention matrices of one group hold at most this many numbers (2 MiB in bfloat16).
@@ -89,10 +89,6 @@ class Padding(NamedTuple):
         order[rows[positions]] = positions
         return cls(*map(torch.from_numpy, (rows, order, np.flatnonzero(~filled))))
 
-    def to(self, device: torch.device) -> Padding:
-        """Copy to a device."""
-        return Padding(*(to_device(part, device) for part in self))
-
     def pad(self, packed: Tensor) -> Tensor:
         """(T, ...) to (P, ...). No gradient comes from padding: nothing may depend on it."""
         padded: Tensor = _Gather.apply(packed, self.rows, self.positions, None)
@@ -104,26 +100,67 @@ class Padding(NamedTuple):
         return packed
 
 
-def right_padded(offsets: Tensor) -> tuple[Padding, tuple[int, int]]:
-    """Pad packed sequences to the longest, their tokens to the left.
+class Ragged(NamedTuple):
+    """Packed sequences, but for their tokens: where each stands, and what shapes follow.
 
-    Parameters
-    ----------
-    offsets : int64 Tensor of shape (U + 1,)
-        On the host.
-
-    Returns
-    -------
-    padding : Padding
-    shape : (U, L)
-        Of the ``U * L`` positions.
+    On a CUDA device the lengths themselves are known to the device alone. What is made of them is
+    the same work for all that have the numbers below in common, and nothing waits for it.
     """
-    bounds = offsets.numpy()
-    lengths = np.diff(bounds)
-    positions = np.arange(lengths.max(initial=0))
-    filled = positions < lengths[:, None]  # (U, L)
-    rows = np.where(filled, bounds[:-1, None] + positions, 0)
-    return Padding.of(rows, filled), (filled.shape[0], filled.shape[1])
+
+    offsets: Tensor  # (U + 1,) int64, on the device of the tokens
+    n_tokens: int
+    longest: int  # on a device, of unequal lengths, up to a few more
+    is_even: bool  # whether all are of one length
+
+    @classmethod
+    def of(cls, offsets: Tensor, device: torch.device) -> Ragged:
+        """Take offsets that are on the host."""
+        lengths = np.diff(offsets.numpy())
+        longest = int(lengths.max(initial=0))
+        is_even = longest == lengths.min(initial=longest)
+        if device.type != "cpu" and not is_even:
+            longest = -(-longest // _LENGTH_MULTIPLE) * _LENGTH_MULTIPLE
+        return cls(to_device(offsets, device), int(offsets[-1]), longest, bool(is_even))
+
+    def owners(self) -> Tensor:
+        """Tell whose each token is, (T,)."""
+        return _repeated(self.offsets.diff(), self.n_tokens)
+
+    def ages(self) -> Tensor:
+        """Count the tokens that follow each in its sequence, (T,)."""
+        last = self.offsets[1:] - 1
+        return last[self.owners()] - torch.arange(self.n_tokens, device=last.device)
+
+    def padding(self, n_heads: int = 1) -> Padding:
+        """Pad to (U, H, longest), H vectors of each token, what is there to the left.
+
+        Nothing is searched for: tokens and padding before a sequence follow from the offsets.
+        """
+        starts, lengths = self.offsets[:-1], self.offsets.diff()
+        device, n_sequences = starts.device, len(starts)
+        places, heads = (torch.arange(n, device=device) for n in (self.longest, n_heads))
+
+        def positions(counts: Tensor, before: Tensor, first: Tensor | int, n: int) -> Tensor:
+            own = _repeated(counts, n)  # (n,)
+            place = torch.arange(n, device=device) - (before - first)[own]
+            return ((own * n_heads)[:, None] + heads) * self.longest + place[:, None]  # (n, H)
+
+        rows = (starts[:, None, None] + places) * n_heads + heads[:, None]  # (U, H, L)
+        rows = rows.masked_fill(places >= lengths[:, None, None], 0)
+        filled = positions(lengths, starts, 0, self.n_tokens)
+        n_empty = n_sequences * self.longest - self.n_tokens
+        n_before = torch.arange(n_sequences, device=device) * self.longest - starts
+        empty = positions(self.longest - lengths, n_before, lengths, n_empty)
+        return Padding(rows.flatten(), filled.flatten(), empty.flatten())
+
+
+def _repeated(counts: Tensor, total: int) -> Tensor:
+    """Repeat each index as often as `counts` say, which sum up to `total`."""
+    if counts.device.type == "cpu":  # NumPy is several times faster
+        return torch.from_numpy(np.repeat(np.arange(len(counts)), counts.numpy()))
+    return torch.arange(len(counts), device=counts.device).repeat_interleave(
+        counts, output_size=total
+    )
 
 
 def product_dtype(tensor: Tensor) -> torch.dtype:
@@ -177,7 +214,7 @@ class AttentionPlan(NamedTuple):
 class PackedPlan(NamedTuple):
     """Sequences that are attended without padding."""
 
-    longest: int
+    longest: int  # or, of unequal lengths, a few more
     offsets: Tensor | None  # (U + 1,) int32, on the device; None if all are of one length
 
 
@@ -191,9 +228,8 @@ def _takes_any_lengths(device: torch.device, dtype: torch.dtype, head_size: int)
 
 
 def attention_plan(
-    offsets: Tensor,
+    sequences: Ragged,
     n_heads: int,
-    device: torch.device,
     dtype: torch.dtype = torch.float32,
     head_size: int = 1,
     *,
@@ -207,34 +243,33 @@ def attention_plan(
 
     Parameters
     ----------
-    offsets : int64 Tensor of shape (U + 1,)
-        On the host, so that planning never waits for a device.
+    sequences : Ragged
     n_heads : int
-    device, dtype, head_size
+    dtype, head_size
         Of the queries, keys and values of a head.
     padded : bool, default=False
         Whether attention has biases, which kernels without padding do not take.
     """
+    offsets, device, longest = sequences.offsets, sequences.offsets.device, sequences.longest
+    if device.type != "cpu":
+        if longest and not padded and sequences.is_even:
+            return PackedPlan(longest, None)
+        if longest and not padded and _takes_any_lengths(device, dtype, head_size):
+            return PackedPlan(longest, offsets.to(torch.int32))
+        return _of_one_group(sequences, n_heads)
     # In NumPy, whose sums of whole numbers are several times faster.
     bounds, heads = offsets.numpy(), np.arange(n_heads)[:, None]
     lengths = np.diff(bounds).tolist()
-    if device.type != "cpu" and offsets[-1] and not padded:
-        longest = max(lengths)
-        if longest == min(lengths):
-            return PackedPlan(longest, None)
-        if _takes_any_lengths(device, dtype, head_size):
-            return PackedPlan(longest, to_device(offsets.to(torch.int32), device))
     start, shapes = 0, []
     rows, filled = [np.empty(0, np.int64)], [np.empty(0, np.bool_)]
     while start < len(lengths):
         size = len(lengths) - start
-        if device.type == "cpu":
-            # The last sequence of a group is its longest, if they come in order.
-            while size > 1 and size * max(lengths[start : start + size]) ** 2 > _MAX_GROUP_LOGITS:
-                size //= 2
-            # A product of a new shape takes longer and leaves its kernel in torch's cache: sizes
-            # are powers of two, and unequal lengths are padded to a multiple of a few.
-            size = 1 << (size.bit_length() - 1)
+        # The last sequence of a group is its longest, if they come in order.
+        while size > 1 and size * max(lengths[start : start + size]) ** 2 > _MAX_GROUP_LOGITS:
+            size //= 2
+        # A product of a new shape takes longer and leaves its kernel in torch's cache: sizes are
+        # powers of two, and unequal lengths are padded to a multiple of a few.
+        size = 1 << (size.bit_length() - 1)
         stop = start + size
         longest = max(lengths[start:stop])
         if sum(lengths[start:stop]) < size * longest:
@@ -248,16 +283,32 @@ def attention_plan(
             rows.append(np.where(is_filled, row, 0).ravel())
         start = stop
     row = np.concatenate(rows)  # (P * H,)
-    heads_padding = Padding.of(row, np.concatenate(filled))
-    part = np.arange(3)[:, None]  # queries, keys, values: 3 * H vectors of one token in a row
-    qkv_rows = row + (row // n_heads * 2 + part) * n_heads
-    qkv_places = heads_padding.positions.numpy().reshape(-1, 1, n_heads) + part * len(row)
-    qkv = Padding(
-        torch.from_numpy(qkv_rows.ravel()),
-        torch.from_numpy(qkv_places.ravel()),
-        heads_padding.empty[:0],  # nothing is unpadded this way
-    )
-    return AttentionPlan(shapes, heads_padding.to(device), qkv.to(device))
+    of_heads = Padding.of(row, np.concatenate(filled))
+    parts = _of_parts(row, of_heads.positions.numpy(), np.arange(3), n_heads)
+    return AttentionPlan(shapes, of_heads, _unused_back(*map(torch.from_numpy, parts)))
+
+
+def _of_one_group(sequences: Ragged, n_heads: int) -> AttentionPlan:
+    of_heads = sequences.padding(n_heads)
+    three = torch.arange(3, device=of_heads.rows.device)
+    parts = _of_parts(of_heads.rows, of_heads.positions, three, n_heads)
+    shape = len(sequences.offsets) - 1, sequences.longest
+    return AttentionPlan([shape] if sequences.longest else [], of_heads, _unused_back(*parts))
+
+
+def _unused_back(rows: Tensor, positions: Tensor) -> Padding:
+    return Padding(rows, positions, positions[:0])
+
+
+def _of_parts(rows: Any, positions: Any, parts: Any, n_heads: int) -> tuple[Any, Any]:
+    """Lay out queries, keys and values, 3 H vectors of one token in a row, as H of one part.
+
+    `rows` and `positions` are those of the padding of one part, `parts` are 0, 1, 2, of NumPy or
+    torch alike.
+    """
+    parts = parts[:, None]
+    thrice = rows + (rows // n_heads * 2 + parts) * n_heads  # (3, P * H)
+    return thrice.ravel(), (positions.reshape(-1, 1, n_heads) + parts * len(rows)).ravel()
 
 
 def _counts_in_order(device: torch.device) -> bool:
@@ -560,7 +611,7 @@ class SequenceEncoder(nn.Module):
     def forward(
         self,
         x: Tensor,
-        offsets: Tensor,
+        sequences: Ragged,
         generator: torch.Generator | None = None,
         clock: Clock | None = None,
     ) -> Tensor:
@@ -569,8 +620,8 @@ class SequenceEncoder(nn.Module):
         Parameters
         ----------
         x : Tensor of shape (T, d)
-        offsets : int64 Tensor of shape (U + 1,)
-            On the host. Sequences in order of length need the least work.
+        sequences : Ragged
+            Of T tokens. In order of length they need the least work.
         generator : torch.Generator, default=None
             Source of the dropout masks (training); None means evaluation.
         clock : Clock, default=None
@@ -582,13 +633,11 @@ class SequenceEncoder(nn.Module):
         """
         # Counted from the end, the most recent event always has position 0, however long the
         # history is: "the last one" is what a next-item model must recognise.
-        bounds = offsets.numpy()
-        ages = np.repeat(bounds[1:] - 1, np.diff(bounds)) - np.arange(len(x))  # 0 = most recent
-        x = x + F.embedding(to_device(torch.from_numpy(ages), x.device), self.position_embedding)
+        x = x + F.embedding(sequences.ages(), self.position_embedding)
         x = dropout(x, self.dropout, generator)
         head_size = x.shape[1] // self.n_heads
         plan = attention_plan(
-            offsets, self.n_heads, x.device, product_dtype(x), head_size, padded=self.biased
+            sequences, self.n_heads, product_dtype(x), head_size, padded=self.biased
         )
         if clock is not None and isinstance(plan, AttentionPlan):
             plan = plan.timed(clock, self.n_heads)
@@ -609,8 +658,10 @@ class Items(NamedTuple):
 
     def lookup(self, codes: Tensor) -> Tensor:
         """Take the vectors (T, d) of item codes (T,)."""
-        # A sparse gradient joins the softmax's without a matrix of zeros of its own.
-        return F.embedding(codes, self.vectors, sparse=self.vectors.is_leaf)
+        # A sparse gradient joins the softmax's without a matrix of zeros of its own. A device fills
+        # one in no time, but waits where sparse ones are added up.
+        sparse = self.vectors.is_leaf and self.vectors.device.type == "cpu"
+        return F.embedding(codes, self.vectors, sparse=sparse)
 
 
 class ItemModel(nn.Module):
@@ -686,7 +737,8 @@ class ItemModel(nn.Module):
 
     def encode(self, x: Tensor, offsets: Tensor, clock: Clock | None = None) -> Tensor:
         """Turn input vectors (T, d) into the states of the answering encoder, (T, d)."""
-        states: Tensor = getattr(self, self.answering)(x, offsets, clock=clock)
+        sequences = Ragged.of(offsets, x.device)
+        states: Tensor = getattr(self, self.answering)(x, sequences, clock=clock)
         return states
 
     def liked_logits(self, hidden: Tensor) -> Tensor | None:

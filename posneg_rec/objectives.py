@@ -17,6 +17,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from posneg_rec.losses import (
+    CompositeLoss,
+    ContrastLayout,
     Dislikes,
     Draws,
     Positions,
@@ -27,8 +29,8 @@ from posneg_rec.losses import (
 from posneg_rec.nn import (
     Clock,
     ItemModel,
-    Items,
     JointEncoder,
+    Ragged,
     SequenceEncoder,
     TwoSidedEncoder,
     to_device,
@@ -48,6 +50,8 @@ _TIMELESS_SHARE = 0.1
 # to be busy), and a multiple of so many.
 _MAX_POSITIONS, _ACCELERATOR_POSITIONS = 3 * 2**11, 2**16
 _POSITIONS_MULTIPLE = 256
+# On an accelerator the most dislikes of a user of a part are so, too.
+_CONTRAST_MULTIPLE = 16
 # Events that are counted at once.
 _MANY_EVENTS = 2**20
 
@@ -122,13 +126,14 @@ class _Windows:
         index = self.index[offsets[0] : offsets[-1]]
         return _Windows(index, offsets - offsets[0], self.starts[users])
 
-    def shifted(self, longest: int | None = None) -> _Shifted:
+    def shifted(self, longest: int | None = None, *, few_shapes: bool = False) -> _Shifted:
         """Return inputs (all but each user's last event) and targets (all but the first).
 
         With `longest` padding follows, in sequences of at most that length, until the number of
         positions is a multiple of 256: a matrix product of a new shape takes torch's CPU kernels
         longer, and each shape stays in their cache. It repeats an event of the windows, whose
-        item is in the batch whatever the batch holds.
+        item is in the batch whatever the batch holds. With `few_shapes` the numbers of positions
+        and of sequences are of :func:`_few_sizes`, so that batches of a fit are of few shapes.
         """
         lengths = np.diff(self.offsets)
         is_first = np.zeros(len(self.index), dtype=bool)
@@ -139,9 +144,12 @@ class _Windows:
         lengths = np.maximum(lengths - 1, 0)
         n_targets, n_padding = int(lengths.sum()), 0
         if longest is not None and n_targets:
-            n_padding = -n_targets % _POSITIONS_MULTIPLE
+            size = _few_sizes(n_targets) if few_shapes else n_targets
+            n_padding = size - n_targets + -size % _POSITIONS_MULTIPLE
             full, rest = divmod(n_padding, longest)
             lengths = np.concatenate([lengths, np.full(full, longest), [rest] if rest else []])
+            if few_shapes:
+                lengths = np.pad(lengths, (0, _few_sizes(len(lengths)) - len(lengths)))
         padding = np.repeat(self.index[:1], n_padding)
         return _Shifted(
             np.concatenate([self.index[~is_last], padding]),
@@ -149,6 +157,12 @@ class _Windows:
             np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
             n_targets,
         )
+
+
+def _few_sizes(n: int) -> int:
+    """Round up to one of eight sizes between two powers of two, by an eighth at most."""
+    step = 1 << max(0, (n - 1).bit_length() - 4)
+    return -(-n // step) * step
 
 
 class _Shifted(NamedTuple):
@@ -197,20 +211,17 @@ class _BatchItems:
 
     Parameters
     ----------
-    model : module with ``items``
+    device : torch.device
     in_batch : int64 array, default=None
         Sorted codes of the items; None stands for all.
     """
 
-    def __init__(self, model: Any, in_batch: NDArray[np.int64] | None = None) -> None:
-        self._device = model.item_embedding.device
-        self._in_batch = in_batch
-        self.parameters: Items = model.items(
-            None if in_batch is None else _to(self._device, in_batch)
-        )
+    def __init__(self, device: torch.device, in_batch: NDArray[np.int64] | None = None) -> None:
+        self._device, self._in_batch = device, in_batch
+        self.in_batch = None if in_batch is None else _to(device, in_batch)
 
     def codes(self, items: NDArray[np.int64]) -> Tensor:
-        """Tell which rows of the parameters are those of `items`."""
+        """Tell which rows of ``model.items(in_batch)`` are those of `items`."""
         if self._in_batch is not None:
             items = np.searchsorted(self._in_batch, items)
         return _to(self._device, items)
@@ -287,11 +298,17 @@ def _items_of_batch(
     dislikes: NDArray[np.int64],
 ) -> tuple[_BatchItems, Draws | None]:
     """Take all items or, with a sampler, those that a batch names and draws."""
+    device = model.item_embedding.device
     if sampler is None:
-        return _BatchItems(model), None
+        return _BatchItems(device), None
     codes, log_expected = sampler.draw(rng, len(model.item_embedding), dislikes)
-    items = _BatchItems(model, np.unique(np.concatenate([in_batch, codes])))
-    return items, Draws(items.codes(codes), _to(model.item_embedding.device, log_expected))
+    items = _BatchItems(device, np.unique(np.concatenate([in_batch, codes])))
+    return items, Draws(items.codes(codes), _to(device, log_expected))
+
+
+def _wants_few_shapes(device: torch.device) -> bool:
+    """Tell whether parts are padded so that they have few shapes: a device records each once."""
+    return device.type != "cpu"
 
 
 # -- Objectives ------------------------------------------------------------------------------
@@ -413,6 +430,25 @@ class _BySign(NamedTuple):
         )
 
 
+class _Side(NamedTuple):
+    """The positions of one sign of a part of a batch, on the model's device."""
+
+    inputs: Tensor  # (T,) rows of the part's items
+    sequences: Ragged
+    targets: Tensor  # (T,) rows of the part's items
+    weights: Tensor  # (T,) parts of the batch's total
+
+
+class _PNFRecPart(NamedTuple):
+    """What a part of a batch is to a two-sided model."""
+
+    in_batch: Tensor | None  # (C,) codes of the part's items, None for all
+    positive: _Side
+    negative: _Side | None
+    contrast: ContrastLayout | None
+    draws: Draws | None
+
+
 class PNFRecObjective(_Objective):
     """``CE_p + a CE_n + b L_c`` on the liked and the disliked sequence of each user."""
 
@@ -460,18 +496,18 @@ class PNFRecObjective(_Objective):
             trainable = trainable | self._dislikes
         return np.flatnonzero(trainable)
 
-    def losses(
+    def parts(
         self,
         model: TwoSidedEncoder,
         users: NDArray[np.int64],
         rng: np.random.Generator,
-        generator: torch.Generator,
         share: Share = WHOLE,
-    ) -> Iterator[tuple[Tensor, ...]]:
-        """Yield the composite loss of each part of a batch, then its three terms."""
+    ) -> Iterator[_PNFRecPart]:
+        """Yield what the model reads of each part of a batch, and what is to be predicted."""
         settings, device = self.settings, model.item_embedding.device
         both_signs = settings.negative_weight > 0 or settings.contrastive_weight > 0
         window_rng = rng if settings.windows == "random" else None
+        few_shapes = _wants_few_shapes(device)
         events = self.read(_by_length(users, self._n_liked, settings.max_len + 1))
 
         def windows(sequences: PackedSequences) -> _Windows:
@@ -481,20 +517,17 @@ class PNFRecObjective(_Objective):
         def total(weights: NDArray[np.float32] | None, shifted: _Shifted) -> float:
             return shifted.total(None if weights is None else weights[shifted.targets])
 
-        def encode(
-            encoder: SequenceEncoder,
+        def side(
             sequences: PackedSequences,
             weights: NDArray[np.float32] | None,
             shifted: _Shifted,
             total: float,
-        ) -> Positions:
-            packed = torch.from_numpy(shifted.offsets)
-            x = items.parameters.embed(items.codes(sequences.values[shifted.inputs]))
+        ) -> _Side:
             of_targets = None if weights is None else weights[shifted.targets]
-            return Positions(
-                encoder(x, packed, generator),
+            return _Side(
+                items.codes(sequences.values[shifted.inputs]),
+                Ragged.of(torch.from_numpy(shifted.offsets), device),
                 items.codes(sequences.values[shifted.targets]),
-                packed,
                 _to(device, shifted.weights(of_targets) / total),
             )
 
@@ -517,44 +550,57 @@ class PNFRecObjective(_Objective):
                 dislikes = events.disliked.values[disliked.index]
             in_batch = np.concatenate([likes, dislikes])
             items, draws = _items_of_batch(model, self.sampler, draws_rng, in_batch, dislikes)
-            positions = liked.shifted(settings.max_len)
-            positive = encode(
-                model.positive, events.liked, events.liked_weights, positions, total_liked
-            )
-            negative = contrasted = None
+            positions = liked.shifted(settings.max_len, few_shapes=few_shapes)
+            positive = side(events.liked, events.liked_weights, positions, total_liked)
+            negative = contrast = None
             if both_signs:
                 if model.negative is not None:
                     # The liked windows are in order of their own lengths.
-                    shifted = disliked.by_length().shifted(settings.max_len)
-                    negative = encode(
-                        model.negative,
+                    shifted = disliked.by_length().shifted(settings.max_len, few_shapes=few_shapes)
+                    negative = side(
                         events.disliked,
                         events.disliked_weights,
                         shifted,
                         total_disliked,
                     )
-                contrasted = self._contrasted(events, positions, disliked, items, device)
-            yield composite_loss(
-                items.parameters.vectors,
-                positive,
-                negative,
-                contrasted,
-                draws=draws,
-                negative_weight=settings.negative_weight,
-                contrastive_weight=settings.contrastive_weight,
-                similarity=settings.contrastive_similarity,
-                temperature=settings.temperature,
-                reduction="sum",
-            )
+                contrast = self._contrast(events, positions, disliked, items, device)
+            yield _PNFRecPart(items.in_batch, positive, negative, contrast, draws)
 
-    def _contrasted(
+    def losses(
+        self, model: TwoSidedEncoder, part: _PNFRecPart, generator: torch.Generator | None
+    ) -> CompositeLoss:
+        """Return the composite loss of a part of a batch, then its three terms."""
+        settings, items = self.settings, model.items(part.in_batch)
+
+        def encode(encoder: SequenceEncoder, side: _Side) -> Positions:
+            hidden = encoder(items.embed(side.inputs), side.sequences, generator)
+            return Positions(hidden, side.targets, weights=side.weights)
+
+        positive, negative = encode(model.positive, part.positive), None
+        if part.negative is not None:
+            assert model.negative is not None
+            negative = encode(model.negative, part.negative)
+        return composite_loss(
+            items.vectors,
+            positive,
+            negative,
+            part.contrast,
+            draws=part.draws,
+            negative_weight=settings.negative_weight,
+            contrastive_weight=settings.contrastive_weight,
+            similarity=settings.contrastive_similarity,
+            temperature=settings.temperature,
+            reduction="sum",
+        )
+
+    def _contrast(
         self,
         events: _BySign,
         positions: _Shifted,
         disliked: _Windows,
         items: _BatchItems,
         device: torch.device,
-    ) -> Dislikes:
+    ) -> ContrastLayout:
         """Return what the positive `positions` are contrasted with: padding with nothing."""
         if self.settings.contrastive_negatives == "window":
             # What the published code contrasts with: the inputs of the negative encoder, so
@@ -570,7 +616,27 @@ class PNFRecObjective(_Objective):
         n_padding = len(positions.offsets) - len(offsets)
         offsets = np.pad(offsets, (0, n_padding), mode="edge")
         codes = items.codes(events.disliked.values[index])
-        return Dislikes(codes, torch.from_numpy(offsets), n_visible)
+        return ContrastLayout.of(
+            torch.from_numpy(positions.offsets),
+            Dislikes(codes, torch.from_numpy(offsets), n_visible),
+            _CONTRAST_MULTIPLE if _wants_few_shapes(device) else 1,
+        )
+
+
+class _JointPart(NamedTuple):
+    """What a part of a batch is to a joint model, on its device; but `in_batch`, all (T, ...)."""
+
+    in_batch: Tensor | None  # (C,) codes of the part's items, None for all
+    codes: Tensor  # rows of the part's items
+    signs: Tensor
+    gaps: Tensor  # tags
+    latest: Tensor | None  # (T, 2)
+    elapsed: Tensor | None  # float64, NaN where times are hidden
+    sequences: Ragged
+    targets: Tensor  # rows of the part's items
+    target_signs: Tensor
+    weights: Tensor  # parts of the batch's total
+    draws: Draws | None
 
 
 class JointObjective(_Objective):
@@ -609,15 +675,14 @@ class JointObjective(_Objective):
         """Return the users with a target: an event of weight after another."""
         return np.flatnonzero(self._trainable)
 
-    def losses(
+    def parts(
         self,
         model: JointEncoder,
         users: NDArray[np.int64],
         rng: np.random.Generator,
-        generator: torch.Generator,
         share: Share = WHOLE,
-    ) -> Iterator[tuple[Tensor, ...]]:
-        """Yield the loss of each part of a batch of users, then its two terms."""
+    ) -> Iterator[_JointPart]:
+        """Yield what the model reads of each part of a batch, and what is to be predicted."""
         settings = self.settings
         window_rng = rng if settings.windows == "random" else None
         users = _by_length(users, self.spans.lengths, settings.max_len + 1)
@@ -631,53 +696,65 @@ class JointObjective(_Objective):
         drawn, timeless = drawn.take(mine), timeless[mine]
         most, draws = _most_positions(model.item_embedding), share.draws or rng
         for part in _parts(np.diff(drawn.offsets), most):
-            yield self._losses(model, drawn.part(part), timeless[part], total, draws, generator)
+            yield self._part(model, drawn.part(part), timeless[part], total, draws)
 
-    def _losses(
+    def _part(
         self,
         model: JointEncoder,
         drawn: _Windows,
         timeless: NDArray[np.bool_],
         total: float,
         rng: np.random.Generator,
-        generator: torch.Generator,
-    ) -> tuple[Tensor, ...]:
+    ) -> _JointPart:
         device = model.item_embedding.device
-        inputs, targets, offsets, _ = shifted = drawn.shifted(self.settings.max_len)
+        inputs, targets, offsets, _ = shifted = drawn.shifted(
+            self.settings.max_len, few_shapes=_wants_few_shapes(device)
+        )
         histories = self.histories
         in_batch, dislikes = histories.codes(drawn.index), histories.signs[drawn.index] == -1
         items, draws = _items_of_batch(model, self.sampler, rng, in_batch, in_batch[dislikes])
         timeless = np.pad(timeless, (0, len(offsets) - 1 - len(timeless)))
         timeless = np.repeat(timeless, np.diff(offsets))
-        gaps, clock = np.zeros(len(inputs), np.int64), None
+        gaps, elapsed = np.zeros(len(inputs), np.int64), None
         if len(self.gap_edges):
             first = drawn.first_of(inputs)
             passed = histories.gaps_at(inputs, first)
             if passed is not None:
                 gaps = np.where(timeless, 0, gap_tags(passed, self.gap_edges))
-            elapsed = np.where(timeless, np.nan, histories.elapsed_at(inputs, first))
-            clock = Clock(_to(device, elapsed), self.gap_edges)
+            elapsed = _to(device, np.where(timeless, np.nan, histories.elapsed_at(inputs, first)))
         signs = histories.signs[inputs].astype(np.int64)
         latest = None
         if model.latest is not None:
             latest = _to(device, latest_of_each_sign(signs, offsets))
-        x = model.embed_events(
-            items.parameters,
+        return _JointPart(
+            items.in_batch,
             items.codes(histories.codes(inputs)),
             _to(device, signs),
             _to(device, gaps),
             latest,
+            elapsed,
+            Ragged.of(torch.from_numpy(offsets), device),
+            items.codes(histories.codes(targets)),
+            _to(device, histories.signs[targets].astype(np.int64)),
+            _to(device, shifted.weights(self.weights(targets)) / total),
+            draws,
         )
-        hidden = model.encoder(x, torch.from_numpy(offsets), generator, clock)  # (T, d)
-        next_items = items.codes(histories.codes(targets))
-        weights = _to(device, shifted.weights(self.weights(targets)) / total)
+
+    def losses(
+        self, model: JointEncoder, part: _JointPart, generator: torch.Generator | None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the loss of a part of a batch, then its two terms."""
+        items = model.items(part.in_batch)
+        clock = None if part.elapsed is None else Clock(part.elapsed, self.gap_edges)
+        x = model.embed_events(items, part.codes, part.signs, part.gaps, part.latest)
+        hidden = model.encoder(x, part.sequences, generator, clock)  # (T, d)
         item = item_loss(
-            hidden, items.parameters.vectors, next_items, draws, weights=weights, reduction="sum"
+            hidden, items.vectors, part.targets, part.draws, weights=part.weights, reduction="sum"
         )
         feedback = feedback_loss(
-            model.like_logits(hidden, items.parameters, next_items, generator),
-            _to(device, histories.signs[targets].astype(np.int64)),
-            weights=weights,
+            model.like_logits(hidden, items, part.targets, generator),
+            part.target_signs,
+            weights=part.weights,
             reduction="sum",
         )
         return item + feedback, item.detach(), feedback.detach()

@@ -24,6 +24,7 @@ from posneg_rec.checkpoint import Arrays, Checkpoint, State
 from posneg_rec.distributed import from_first, gathered, place, sum_gradients, summed
 from posneg_rec.momentum import Momentum
 from posneg_rec.nn import ITEM_PARAMETERS
+from posneg_rec.recording import Recorder, cuda_graphs
 
 __all__ = [
     "WHOLE",
@@ -106,7 +107,7 @@ WHOLE = Share()
 
 
 class Objective(Protocol):
-    """What :func:`train` minimises: a model, who can train it, and the losses of a batch."""
+    """What :func:`train` minimises: a model, who can train it, what it reads, and the losses."""
 
     terms: ClassVar[tuple[str, ...]]
 
@@ -119,19 +120,25 @@ class Objective(Protocol):
     def n_positions(self) -> int:
         """Count the events that an epoch reads."""
 
-    def losses(
+    def parts(
         self,
         model: Any,
         users: NDArray[np.int64],
         rng: np.random.Generator,
-        generator: torch.Generator,
         share: Share = ...,
-    ) -> Iterator[tuple[Tensor, ...]]:
-        """Yield, for each part of a batch of users, what it adds to the loss and to its terms.
+    ) -> Iterator[Any]:
+        """Yield what the model reads of each part of a batch of users, made on the host.
 
-        All are scalars; the first is to be differentiated before the next part is asked for. The
-        losses of all shares of a batch add up to those of the batch: what is drawn from `rng` is
-        drawn for the whole of it, and the same for each share.
+        A part is a named tuple of tensors on the model's device, of such tuples, and of what shapes
+        are made of. What is drawn from `rng` is drawn for the whole batch, and the same for each
+        share of it.
+        """
+
+    def losses(self, model: Any, part: Any, generator: torch.Generator) -> tuple[Tensor, ...]:
+        """Return what a part adds to the loss, to be differentiated, and to each of its terms.
+
+        All are scalars, and those of all parts of all shares add up to those of the batch. Nothing
+        here waits for the device, or depends on the values of a part: a device can record it.
         """
 
 
@@ -389,6 +396,13 @@ class _Run:
                 f"{settings.n_layers}: lower them."
             ) from error
         self.generator = torch.Generator(device).manual_seed(seed)
+        self.gradients_of: Callable[[Any], Tensor] = functools.partial(
+            _add_gradients, objective, self.model, self.generator, self.dtype
+        )
+        if _records(device, settings):
+            self.gradients_of = Recorder(
+                self.gradients_of, [*self.model.parameters()], self.generator, cuda_graphs()
+            )
         self.optimizers = _optimizers(self.model, settings)
         self.history: list[EpochLog] = []
         self.best_weights: Weights | None = None
@@ -468,18 +482,14 @@ class _Run:
             )
 
     def _losses(self, batch: NDArray[np.int64], **share: Share) -> Tensor:
-        parts = self.objective.losses(self.model, batch, self.rng, self.generator, **share)
+        parts = self.objective.parts(self.model, batch, self.rng, **share)
         sums = torch.zeros(1 + len(self.objective.terms), dtype=torch.float32, device=self.device)
-        device = self.device.type
         while True:
-            with torch.autocast(device, self.dtype, enabled=self.dtype != torch.float32):
-                losses = next(parts, None)
-            # Inside another autocast, weights cast before a step would outlive it.
-            torch.clear_autocast_cache()
-            if losses is None:
+            with _autocast(self.device, self.dtype):
+                part = next(parts, None)
+            if part is None:
                 return sums
-            losses[0].backward()
-            sums += torch.stack([loss.detach().float() for loss in losses])
+            sums += self.gradients_of(part)
 
     def score(self, score: float) -> bool:
         """Keep the weights if they are the best so far; tell whether patience is at its end."""
@@ -603,6 +613,27 @@ class _Run:
             }
         self.rng.bit_generator.state = plain["rng"]
         self.generator.set_state(torch.from_numpy(np.array(array("generator", "|u1", None))))
+
+
+def _records(device: torch.device, settings: Settings) -> bool:
+    # Of drawn items, each batch has other rows, and gradients of these alone.
+    return device.type == "cuda" and settings.n_negatives is None
+
+
+def _autocast(device: torch.device, dtype: torch.dtype) -> torch.autocast:
+    return torch.autocast(device.type, dtype, enabled=dtype != torch.float32)
+
+
+def _add_gradients(
+    objective: Objective, model: Any, generator: torch.Generator, dtype: torch.dtype, part: Any
+) -> Tensor:
+    """Add the gradients of a part of a batch to those of the model; return its losses."""
+    with _autocast(generator.device, dtype):
+        losses = objective.losses(model, part, generator)
+    # Inside another autocast, weights cast before a step would outlive it.
+    torch.clear_autocast_cache()
+    losses[0].backward()
+    return torch.stack([loss.detach().float() for loss in losses])
 
 
 def _is_out_of_memory(error: Exception) -> bool:

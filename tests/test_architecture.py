@@ -48,7 +48,8 @@ ALLOWED = {
     "checkpoint": {"archive", "persistence"},
     "distributed": set(),
     "momentum": set(),
-    "training": {"checkpoint", "distributed", "momentum", "nn"},
+    "recording": set(),
+    "training": {"checkpoint", "distributed", "momentum", "nn", "recording"},
     "objectives": {"losses", "nn", "sequences", "training"},
     "memory": {"_lazy", "linalg", "sequences"},
     "selection": {"sequences"},
@@ -148,7 +149,7 @@ ALLOWED = {
         "sequences",
     },
 }
-WITH_TORCH = {"nn", "losses", "distributed", "training", "objectives", "accelerated"}
+WITH_TORCH = {"nn", "losses", "distributed", "recording", "training", "objectives", "accelerated"}
 WITH_SKLEARN = {
     "_sklearn",
     "base",

@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 from test_checkpoint import Interrupt
 from test_fitting import OTHER_Y, OTHERS, TRAIN, TRAIN_Y
 from test_objectives import BOTH, objective
-from tiny import X, Y, tiny
+from tiny import X, Y, losses_of, tiny
 
 from posneg_rec import ContrastiveSeqRecommender, distributed, objectives, training
 from posneg_rec.training import Share
@@ -366,7 +366,7 @@ def test_shares_of_a_batch_add_up_to_it(kind, n_shares, users, seed):
         own = copy.deepcopy(rng)
         model.zero_grad()
         sums = torch.zeros(1 + len(made.terms), dtype=torch.float64)
-        for parts in made.losses(model, users, own, torch.Generator(), *share):
+        for parts in losses_of(made, model, users, own, torch.Generator(), *share):
             parts[0].backward()
             sums += torch.stack([part.detach() for part in parts])
         grads = [torch.zeros_like(p) if p.grad is None else p.grad for p in model.parameters()]

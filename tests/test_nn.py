@@ -17,7 +17,6 @@ from posneg_rec.nn import (
     attention_plan,
     dropout,
     packed_attention,
-    right_padded,
 )
 from posneg_rec.sequences import N_GAP_TAGS, gap_tags
 
@@ -46,10 +45,18 @@ def encoder(n_heads=2, n_layers=2, max_len=6, seed=0):
     return model
 
 
+def ragged(lengths, device="cpu"):
+    return nn.Ragged.of(offsets_of(lengths), torch.device(device))
+
+
+def repeated(counts, total):
+    """As on a device."""
+    return torch.arange(len(counts)).repeat_interleave(counts, output_size=total)
+
+
 @given(LENGTHS)
 def test_padding_goes_to_the_right_and_leads_back(lengths):
-    padding, shape = right_padded(offsets_of(lengths))
-    assert shape == (len(lengths), max(lengths))
+    padding, shape = ragged(lengths).padding(), (len(lengths), max(lengths))
     packed = torch.arange(1, sum(lengths) + 1)
     padded = padding.pad(packed).index_fill(0, padding.empty, 0).view(shape)
     rows = iter(packed.tolist())
@@ -59,9 +66,30 @@ def test_padding_goes_to_the_right_and_leads_back(lengths):
     assert torch.equal(padding.unpad(padded.flatten()), packed)
 
 
+@given(LENGTHS, st.integers(1, 3), st.integers(0, 3), st.booleans())
+def test_padding_of_heads_follows_from_the_offsets(lengths, n_heads, more, on_a_device):
+    sequences = ragged(lengths)
+    longest, offsets = sequences.longest + more, sequences.offsets.numpy()
+    sequences = sequences._replace(longest=longest)
+    filled = np.arange(longest) < np.array(lengths)[:, None, None]
+    heads, places = np.arange(n_heads)[:, None], np.arange(longest)
+    rows = (offsets[:-1, None, None] + places) * n_heads + heads  # (U, H, L)
+    filled = np.broadcast_to(filled, rows.shape)
+    expected = nn.Padding.of(np.where(filled, rows, 0), filled)
+    with mock.patch.object(nn, "_repeated", repeated if on_a_device else nn._repeated):
+        found = sequences.padding(n_heads)
+        owners = [user for user, length in enumerate(lengths) for _ in range(length)]
+        assert sequences.owners().tolist() == owners
+        ages = [age for length in lengths for age in reversed(range(length))]
+        assert sequences.ages().tolist() == ages
+    assert torch.equal(found.rows, expected.rows)
+    assert torch.equal(found.positions, expected.positions)
+    assert sorted(found.empty.tolist()) == expected.empty.tolist()
+
+
 @given(LENGTHS.filter(sum), st.integers(0, 100))
 def test_gradients_of_padding_are_those_of_plain_indexing(lengths, seed):
-    padding, _ = right_padded(offsets_of(lengths))
+    padding = ragged(lengths).padding()
     generator = torch.Generator().manual_seed(seed)
     packed = torch.randn(sum(lengths), 2, generator=generator).requires_grad_()
     padded = torch.randn(len(padding.rows), 2, generator=generator)
@@ -79,7 +107,8 @@ def test_gradients_of_padding_are_those_of_plain_indexing(lengths, seed):
 def attend(qkv, offsets, limit=2**20, bias=None, clock=None):
     n_heads = qkv.shape[2]
     with mock.patch.object(nn, "_MAX_GROUP_LOGITS", limit):
-        plan = attention_plan(offsets, n_heads, qkv.device, padded=bias is not None)
+        sequences = nn.Ragged.of(offsets, qkv.device)
+        plan = attention_plan(sequences, n_heads, padded=bias is not None)
     if clock is not None:
         plan = plan.timed(clock, n_heads)
     return packed_attention(qkv, plan, bias)
@@ -92,7 +121,7 @@ def fused(qkv, plan, bias):
 @given(LENGTHS, st.integers(1, 3), st.integers(1, 100))
 def test_attention_plan_covers_all_heads_within_the_limit(lengths, n_heads, limit):
     with mock.patch.object(nn, "_MAX_GROUP_LOGITS", limit):
-        plan = attention_plan(offsets_of(lengths), n_heads, torch.device("cpu"))
+        plan = attention_plan(ragged(lengths), n_heads)
     # A number for each head of each token; sequence by sequence they must come back.
     packed = torch.arange(1, sum(lengths) * n_heads + 1).view(-1, n_heads)
     expected = [part.T for part in packed.split(lengths) if len(part)]
@@ -117,7 +146,7 @@ def test_attention_plan_covers_all_heads_within_the_limit(lengths, n_heads, limi
 
 
 def test_sequences_of_one_length_are_attended_without_padding():
-    plan = attention_plan(offsets_of([3, 3, 3, 3]), 1, torch.device("cpu"))
+    plan = attention_plan(ragged([3, 3, 3, 3]), 1)
     assert plan.shapes == [(4, 3)] and len(plan.heads.empty) == 0
 
 
@@ -140,12 +169,26 @@ def test_both_attentions_equal_softmax_over_each_users_past(lengths, n_heads, se
         torch.testing.assert_close(attend(qkv, offsets, limit), expected)
 
 
+@given(LENGTHS, st.integers(1, 2), st.integers(0, 100), st.integers(0, 3))
+def test_one_group_of_all_sequences_is_attended_as_many_are(lengths, n_heads, seed, more):
+    generator = torch.Generator().manual_seed(seed)
+    qkv = torch.randn(sum(lengths), 3, n_heads, 4, dtype=torch.float64, generator=generator)
+    bias = nn.AttentionBias(
+        torch.randn(n_heads, 5, dtype=torch.float64, generator=generator),
+        torch.zeros(n_heads, N_GAP_TAGS, dtype=torch.float64),
+    )
+    offsets, longest = offsets_of(lengths), max(lengths) + more if any(lengths) else 0
+    plan = nn._of_one_group(ragged(lengths)._replace(longest=longest), n_heads)
+    assert plan.shapes == ([(len(lengths), longest)] if longest else [])
+    torch.testing.assert_close(packed_attention(qkv, plan, bias), attend(qkv, offsets, bias=bias))
+
+
 @given(st.integers(1, 4), st.integers(1, 6), st.integers(1, 2), st.integers(0, 100))
 def test_sequences_of_one_length_are_attended_on_an_accelerator_as_they_are(
     n_sequences, length, n_heads, seed
 ):
     offsets = offsets_of([length] * n_sequences)
-    plan = attention_plan(offsets, n_heads, torch.device("meta"))
+    plan = attention_plan(ragged([length] * n_sequences, "meta"), n_heads)
     assert plan == nn.PackedPlan(length, None)
     generator = torch.Generator().manual_seed(seed)
     qkv = torch.randn(n_sequences * length, 3, n_heads, 4, generator=generator)
@@ -240,7 +283,7 @@ def test_attention_of_packed_sequences_on_a_gpu_is_that_of_padded_ones(size):
     results = []
     for place, dtype in (("cuda", torch.bfloat16), ("cpu", torch.float64)):
         x = qkv.detach().to(place, dtype).requires_grad_()
-        plan = attention_plan(offsets, 2, x.device, dtype, size)
+        plan = attention_plan(nn.Ragged.of(offsets, x.device), 2, dtype, size)
         assert isinstance(plan, nn.PackedPlan) == (place == "cuda")
         attended = packed_attention(x, plan)
         (grad,) = torch.autograd.grad((attended * weights[:, 0].to(attended)).sum(), x)
@@ -264,7 +307,7 @@ def test_bfloat16_products_stay_near_float64():
         model.zero_grad()
         model.to(dtype)
         with torch.autocast("cpu", torch.bfloat16, enabled=rounds):
-            hidden = model.positive(model.items().embed(items), offsets)
+            hidden = model.encode(model.items().embed(items), offsets)
         (hidden * weights.to(hidden)).sum().backward()
         results.append([hidden.detach(), *(p.grad.clone() for p in model.positive.parameters())])
     errors = [float((a - b).norm() / b.norm()) for a, b in zip(*results, strict=True)]
@@ -279,7 +322,7 @@ def test_later_events_and_other_users_change_nothing(lengths, data):
     other = items.clone()
     other[changed] = (items[changed] + 1) % 9
     with torch.no_grad():
-        before, after = (model.positive(model.items().embed(x), offsets) for x in (items, other))
+        before, after = (model.encode(model.items().embed(x), offsets) for x in (items, other))
     user = int(torch.searchsorted(offsets, changed, right=True)) - 1
     sees = torch.zeros(len(items), dtype=torch.bool)
     sees[changed : int(offsets[user + 1])] = True
@@ -292,7 +335,7 @@ def test_positions_count_from_the_most_recent_event():
     model = encoder(n_layers=0)
     with torch.no_grad():
         short, long = (
-            model.positive(model.items().embed(torch.tensor(items)), offsets_of([len(items)]))
+            model.encode(model.items().embed(torch.tensor(items)), offsets_of([len(items)]))
             for items in ([3, 4], [1, 2, 3, 4])
         )
     assert torch.equal(short, long[-2:])
@@ -430,9 +473,9 @@ def test_like_logits_drop_only_when_they_get_a_generator(rate):
 
 def test_encoder_drops_only_when_it_gets_a_generator():
     model = SequenceEncoder(4, n_layers=1, n_heads=1, max_len=3, dropout=0.5)
-    x, offsets = torch.randn(3, 4), offsets_of([3])
+    x, sequences = torch.randn(3, 4), ragged([3])
     with torch.no_grad():
         model.position_embedding.zero_()
-        plain = model(x, offsets)
-        assert torch.equal(plain, model(x, offsets))
-        assert not torch.equal(plain, model(x, offsets, torch.Generator().manual_seed(0)))
+        plain = model(x, sequences)
+        assert torch.equal(plain, model(x, sequences))
+        assert not torch.equal(plain, model(x, sequences, torch.Generator().manual_seed(0)))

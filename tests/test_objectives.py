@@ -7,6 +7,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from tiny import losses_of
 
 from posneg_rec import objectives, training
 from posneg_rec.ids import ItemVocabulary
@@ -158,7 +159,7 @@ def test_batches_are_of_the_windows_that_are_asked_for(kind, n_negatives, window
         objectives, "_items_of_batch", wraps=objectives._items_of_batch
     ) as taken:
         for _ in range(60):
-            list(made.losses(model, np.array([0]), rng, None))
+            list(losses_of(made, model, np.array([0]), rng, None))
     assert {tuple(call.args[3].tolist()) for call in taken.call_args_list} == seen
 
 
@@ -204,16 +205,48 @@ def test_padding_ends_at_a_multiple_and_weighs_nothing(lists, longest, multiple)
     assert padded_to.weights(None).tolist() == [1] * n + [0] * (len(weights) - n)
 
 
+@given(st.integers(0, 10**6))
+def test_few_sizes_are_eight_between_two_powers_of_two(n):
+    size = objectives._few_sizes(n)
+    assert n <= size <= max(n, n * 9 / 8) and objectives._few_sizes(size) == size
+    assert size % (1 << max(0, (size - 1).bit_length() - 4)) == 0
+    between = range(max(1, 2 ** (max(n, 1).bit_length() - 1)), 2 ** max(n, 1).bit_length())
+    if n < 2000:
+        assert len({objectives._few_sizes(other) for other in between}) <= 9
+
+
+@given(PACKED, st.integers(1, 9))
+def test_parts_of_few_shapes_end_at_few_sizes_and_weigh_nothing_there(lists, longest):
+    packed = PackedSequences.from_lists(lists)
+    windows = objectives._Windows.draw(packed, np.arange(len(lists)), longest + 1, None)
+    plain, few = windows.shifted(), windows.shifted(longest, few_shapes=True)
+    n = plain.n_targets
+    assert few.n_targets == n and few.weights(None).sum() == n
+    assert few.inputs[:n].tolist() == plain.inputs.tolist()
+    assert few.offsets[: len(plain.offsets)].tolist() == plain.offsets.tolist()
+    assert len(few.inputs) == few.offsets[-1] and np.diff(few.offsets).max(initial=0) <= longest
+    if n:
+        assert len(few.inputs) % objectives._POSITIONS_MULTIPLE == 0
+        n_sequences = len(few.offsets) - 1
+        assert objectives._few_sizes(n_sequences) == n_sequences
+
+
 @pytest.mark.parametrize("kind", [PNFRecObjective, JointObjective])
 @pytest.mark.parametrize("negatives", ["window", "past"])
-def test_padding_changes_no_loss_and_no_gradient(kind, negatives):
+@pytest.mark.parametrize("few_shapes", [False, True])
+def test_padding_changes_no_loss_and_no_gradient(kind, negatives, few_shapes):
     made = objective(EVENTS, kind, contrastive_negatives=negatives)
     users = np.arange(2)
     results = []
-    for multiple in (1, 8):
+    for multiple, is_few in ((1, False), (8, few_shapes)):
         model = made.model(6, torch.Generator().manual_seed(0))
-        with mock.patch.multiple(objectives, _POSITIONS_MULTIPLE=multiple, _TIMELESS_SHARE=0):
-            ((loss, *terms),) = made.losses(model, users, np.random.default_rng(0), None)
+        with mock.patch.multiple(
+            objectives,
+            _POSITIONS_MULTIPLE=multiple,
+            _TIMELESS_SHARE=0,
+            _wants_few_shapes=lambda device, is_few=is_few: is_few,
+        ):
+            ((loss, *terms),) = losses_of(made, model, users, np.random.default_rng(0), None)
         loss.backward()
         results.append([loss.detach(), *terms, *(p.grad for p in model.parameters())])
     for plain, padded_to in zip(*results, strict=True):
@@ -231,7 +264,7 @@ def test_parts_of_a_batch_add_up_to_it(kind, negatives, weights):
         sums = torch.zeros(1 + len(made.terms))
         with mock.patch.multiple(objectives, _MAX_POSITIONS=most, _TIMELESS_SHARE=0):
             n_parts.append(0)
-            for losses in made.losses(model, np.arange(2), np.random.default_rng(0), None):
+            for losses in losses_of(made, model, np.arange(2), np.random.default_rng(0), None):
                 losses[0].backward()
                 sums += torch.stack([loss.detach() for loss in losses])
                 n_parts[-1] += 1
@@ -275,14 +308,18 @@ def batch_of(monkeypatch, made, *functions):
     return caught
 
 
+def by_user(layout):
+    """The items that each user's positions are contrasted with."""
+    return [row[:n].tolist() for row, n in zip(layout.negatives, layout.n_negatives, strict=True)]
+
+
 def test_window_contrast_uses_the_negative_encoders_inputs(monkeypatch):
     ((_, positive, negative, dislikes, *_),) = batch_of(
         monkeypatch, objective(EVENTS), "composite_loss"
     )
     assert positive.targets.tolist() == [1, 1, 2]  # the shorter sequence, user 1's, first
     assert negative.targets.tolist() == [4]
-    assert dislikes.items.tolist() == [3]  # each user's latest dislike is left out
-    assert dislikes.offsets.tolist() == [0, 0, 1]
+    assert by_user(dislikes) == [[], [3]]  # each user's latest dislike is left out
     assert dislikes.n_visible is None
 
 
@@ -296,8 +333,7 @@ def test_contrast_is_with_the_users_own_dislikes_in_whatever_order_the_encoders_
     )
     assert positive.targets.tolist() == [1, 1, 2]
     assert positive.weights.tolist() == pytest.approx(np.array([2, 7, 8]) / 17)
-    assert dislikes.items.tolist() == [3, 4, 5]
-    assert dislikes.offsets.tolist() == [0, 2, 3]
+    assert by_user(dislikes) == [[3, 4], [5]]
     assert negative.targets.tolist() == [3, 4, 5]
     assert negative.weights.tolist() == pytest.approx(np.array([10, 4, 5]) / 19)
 
@@ -306,7 +342,7 @@ def test_contrast_is_with_the_users_own_dislikes_in_whatever_order_the_encoders_
 def test_batch_whose_targets_have_no_weight_costs_nothing(kind):
     made = objective(EVENTS, kind, np.array([1, 0, 0, 0, 0, 1, 1, 1], dtype=np.float32))
     model = made.model(6, torch.Generator().manual_seed(0))
-    ((loss, *terms),) = made.losses(model, np.array([0]), np.random.default_rng(0), None)
+    ((loss, *terms),) = losses_of(made, model, np.array([0]), np.random.default_rng(0), None)
     assert [loss.item(), *(term.item() for term in terms)] == [0] * (1 + len(terms))
 
 
@@ -333,7 +369,7 @@ def test_each_part_of_a_model_drops_by_the_generator(kind, parts):
         spy = mock.Mock(wraps=getattr(owner, method))
         setattr(owner, method, spy)
         calls.append(spy)
-    list(made.losses(model, np.arange(2), np.random.default_rng(0), generator))
+    list(losses_of(made, model, np.arange(2), np.random.default_rng(0), generator))
     for spy in calls:
         (call,) = spy.call_args_list
         assert generator in call.args
@@ -344,7 +380,7 @@ def test_joint_encoder_is_shown_nothing_of_its_targets(monkeypatch):
     monkeypatch.setattr(objectives, "_POSITIONS_MULTIPLE", 1)
     model = made.model(6, torch.Generator().manual_seed(0))
     with mock.patch.object(model, "embed_events", wraps=model.embed_events) as read:
-        list(made.losses(model, np.arange(2), np.random.default_rng(0), None))
+        list(losses_of(made, model, np.arange(2), np.random.default_rng(0), None))
     ((_, codes, signs, _, latest),) = [call.args for call in read.call_args_list]
     assert codes.tolist() == [5, 0, 0, 3, 1, 4]  # user 1's are fewer and go first
     assert signs.tolist() == [-1, 1, 1, -1, 1, -1]
@@ -355,7 +391,7 @@ def test_past_contrast_shows_each_target_the_dislikes_before_it(monkeypatch):
     made = objective(EVENTS, contrastive_negatives="past")
     ((_, positive, _, dislikes, *_),) = batch_of(monkeypatch, made, "composite_loss")
     assert positive.targets.tolist() == [1, 1, 2]
-    assert dislikes.items.tolist() == [5, 3, 4]
+    assert by_user(dislikes) == [[5], [3, 4]]
     assert dislikes.n_visible.tolist() == [1, 1, 2]
 
 
@@ -367,7 +403,7 @@ def test_past_contrast_counts_from_where_a_window_of_dislikes_starts(monkeypatch
     made = objective(rows, contrastive_negatives="past", max_len=1)
     ((_, positive, _, dislikes, *_),) = batch_of(monkeypatch, made, "composite_loss")
     assert positive.targets.tolist() == [2, 2]
-    assert dislikes.items.tolist() == [5, 0, 4, 5]
+    assert by_user(dislikes) == [[5, 0], [4, 5]]
     assert dislikes.n_visible.clamp(0).tolist() == [1, 0]
 
 
@@ -404,7 +440,7 @@ def test_windows_hide_all_their_times_or_none(monkeypatch):
     monkeypatch.setattr(objectives, "_POSITIONS_MULTIPLE", 1)
     model = made.model(6, torch.Generator().manual_seed(0))
     with mock.patch.object(model, "embed_events", wraps=model.embed_events) as read:
-        list(made.losses(model, np.arange(n_users), np.random.default_rng(0), None))
+        list(losses_of(made, model, np.arange(n_users), np.random.default_rng(0), None))
     tags = np.concatenate([call.args[3].numpy() for call in read.call_args_list]).reshape(-1, 4)
     hidden = ~tags.any(1)
     assert len(tags) == n_users

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from popularity import PopularityRecommender
+from tiny import losses_of
 
 sys.path.append(str(Path(__file__).parents[1] / "examples"))
 import baselines
@@ -678,7 +679,7 @@ def contrast_of(objective, model, users):
 
     with torch.no_grad():
         generator = torch.Generator().manual_seed(0)
-        parts = objective.losses(model, np.array(users), np.random.default_rng(0), generator)
+        parts = losses_of(objective, model, np.array(users), np.random.default_rng(0), generator)
         ((_, _, contrast),) = parts
     return float(contrast)
 
@@ -715,7 +716,7 @@ def test_session_contrast_by_its_formula(session_contrast):
         table = model.item_embedding.detach()
         with torch.no_grad():
             inputs = table[items[:-1]] * np.sqrt(table.shape[1])
-            states = model.positive(inputs, torch.tensor([0, len(items) - 1]))
+            states = model.encode(inputs, torch.tensor([0, len(items) - 1]))
         for place in range(len(items) - 1):
             later = [other for other in range(place + 1, len(items)) if signs[other] == 1]
             if signs[place] != 1 or not later:

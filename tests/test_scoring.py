@@ -157,7 +157,7 @@ EVENTS = [(1, 1), (4, -1), (2, 0), (9, 1), (4, 1)]
 def test_pnfrec_scores_are_the_positive_encoders_logits_on_the_likes():
     model, likes = trained(TwoSidedEncoder), torch.tensor([1, 9, 4])
     with torch.no_grad():
-        state = model.positive(model.items().embed(likes), torch.tensor([0, 3]))[-1]
+        state = model.encode(model.items().embed(likes), torch.tensor([0, 3]))[-1]
         expected = model.item_embedding @ state
     np.testing.assert_allclose(scores_after(model, EVENTS), expected, atol=1e-5)
 
@@ -218,7 +218,7 @@ def test_joint_scores_are_log_likelihoods_after_all_events(aversion):
     with torch.no_grad():
         vectors = model.embed_events(model.items(), items, signs, gaps, latest)
         clock = Clock(torch.from_numpy(times), EDGES)
-        state = model.encoder(vectors, torch.tensor([0, 5]), clock=clock)[-1]
+        state = model.encode(vectors, torch.tensor([0, 5]), clock)[-1]
         comes = (model.item_embedding @ state).log_softmax(0)
         liked = model.like_logits(state.expand(N_ITEMS, -1), model.items(), everything)
         expected = comes.numpy() + plain_log_worth(liked.numpy().astype(float), aversion)

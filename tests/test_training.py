@@ -101,8 +101,8 @@ class Minimised:
 
     terms = ()
 
-    def __init__(self, *parts):
-        self.parts = parts
+    def __init__(self, *functions):
+        self.functions = functions
 
     def model(self, n_items, generator):
         return Single()
@@ -113,9 +113,11 @@ class Minimised:
     def n_positions(self):
         return 1
 
-    def losses(self, model, users, rng, generator):
-        for part in self.parts:
-            yield (part(model.x).sum(),)
+    def parts(self, model, users, rng):
+        yield from self.functions
+
+    def losses(self, model, part, generator):
+        return (part(model.x).sum(),)
 
 
 def minimise(*parts, **settings):
@@ -340,13 +342,13 @@ def batches_of_an_epoch(n_users, batch_size, n_epochs=1):
     """The users of each step, of users with two events."""
     events = [(user, item, 1) for user in range(n_users) for item in range(2)]
     made = objective(events, batch_size=batch_size, max_epochs=n_epochs)
-    batches, original = [], made.losses
+    batches, original = [], made.parts
 
-    def losses(model, users, *random):
+    def parts(model, users, rng):
         batches.append(users.tolist())
-        return original(model, users, *random)
+        return original(model, users, rng)
 
-    made.losses = losses
+    made.parts = parts
     run(made, n_items=2)
     return batches
 

@@ -77,3 +77,9 @@ class StopAfter(Hooks):
 
     def on_fit_task_end(self, estimator, context):
         return context.task_name == "epoch" and context.task_id + 1 >= self.n_epochs
+
+
+def losses_of(objective, model, users, rng, generator=None, *share):
+    """The losses of one part of a batch after the other."""
+    for part in objective.parts(model, users, rng, *share):
+        yield objective.losses(model, part, generator)

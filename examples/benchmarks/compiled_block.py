@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from common import print_table, timed, write_json
 
-from posneg_rec.nn import AttentionBias, _Block, attention_plan, dropout, packed_attention
+from posneg_rec.nn import AttentionBias, Ragged, _Block, attention_plan, dropout, packed_attention
 from posneg_rec.parameters import DEFAULTS
 
 DIM, N_HEADS, MAX_LEN, RATE = (
@@ -66,9 +66,8 @@ def block_of_default(generator):
 def batch_of(n_positions, generator):
     """Inputs of users with as many events as a window has, and how they are attended."""
     offsets = torch.tensor([*range(0, n_positions, MAX_LEN), n_positions])
-    plan = attention_plan(
-        offsets, N_HEADS, torch.device("cpu"), torch.bfloat16, DIM // N_HEADS, padded=True
-    )
+    sequences = Ragged.of(offsets, torch.device("cpu"))
+    plan = attention_plan(sequences, N_HEADS, torch.bfloat16, DIM // N_HEADS, padded=True)
     return torch.randn(n_positions, DIM, generator=generator, requires_grad=True), plan
 
 
