@@ -47,11 +47,11 @@ def shape_of(part: Any) -> Hashable:
 
 
 def cuda_graphs() -> Record:
-    """Make a function that records what another starts on the current CUDA device.
+    """Make a function that records what another starts on a CUDA device.
 
-    It takes what to record, which is not done then, and the generator of its draws. It returns
-    what that returned, and a function that does it all anew and in place, with the draws that the
-    generator is at. All recordings work in the same memory, one at a time.
+    It takes what to record, which is not done then, and the generator of its draws, on the same
+    device. It returns what that returned, and a function that does it all anew and in place, with
+    the draws that the generator is at. All recordings work in the same memory, one at a time.
     """
     pool = torch.cuda.graph_pool_handle()
 
@@ -59,9 +59,14 @@ def cuda_graphs() -> Record:
         run: Callable[[], Tensor], generator: torch.Generator
     ) -> tuple[Tensor, Callable[[], None]]:
         graph = torch.cuda.CUDAGraph()
-        graph.register_generator_state(generator)
+        with warnings.catch_warnings():  # later versions of torch ask for no telling
+            warnings.simplefilter("ignore")
+            graph.register_generator_state(generator)
         # Other threads of the caller may do on the device what they like meanwhile.
-        with torch.cuda.graph(graph, pool=pool, capture_error_mode="thread_local"):
+        with (
+            torch.cuda.device(generator.device),
+            torch.cuda.graph(graph, pool=pool, capture_error_mode="thread_local"),
+        ):
             result = run()
         return result, graph.replay
 

@@ -254,7 +254,7 @@ def test_one_table_against_peers_has_each_model_in_its_faster_format(tmp_path):
     assert "expect" not in tables  # nothing was fitted to the end
 
 
-def test_all_sets_stand_in_one_order_with_what_did_not_run(tmp_path):
+def test_each_run_has_its_tables_with_what_did_not_run(tmp_path):
     whole = result("posneg-rec", peers.WHOLE, "auto", epoch=2.0, n_epochs=41, fit_seconds=300.4)
     failed = [{"library": "LensKit", "variant": "ALS", "precision": None, "error": "no room"}]
     files = written(
@@ -264,11 +264,13 @@ def test_all_sets_stand_in_one_order_with_what_did_not_run(tmp_path):
         peers__ml__1m=peers_payload("ml-1m", [*RESULTS, whole]),
     )
     tables = performance_page.make_tables(files)
-    sets = tables["peers"]["sets"]
-    titles = [line for line in sets.splitlines() if line.startswith("### ")]
-    assert titles == ["### MovieLens-1M", "### MovieTweetings", "### own"]
-    assert sets.count("Did not run: LensKit, ALS.") == 1
-    assert "| RePlay, SASRec on likes | 32-true | 20.0 |" in sets
+    runs = ["peers-movietweetings", "peers-own", "peers-ml-1m"]
+    assert [*tables] == [*runs, "peers", "expect"]
+    failing, own = (tables[name]["all"] for name in runs[:2])
+    assert "Did not run: LensKit, ALS." in failing and "Did not run" not in own
+    assert "| RePlay, SASRec on likes | 32-true | 20.0 |" in own
+    # A run by itself, maybe of another machine, changes no other's tables.
+    assert performance_page.make_tables(files[:1]) == {runs[0]: tables[runs[0]]}
     rows = [cells(line) for line in tables["expect"]["sizes"].splitlines()[2:4]]
     assert [row[0] for row in rows] == ["MovieLens-1M", "MovieTweetings"]
     assert rows[0][1:] == [
@@ -338,15 +340,19 @@ def test_tables_go_to_the_pages_that_ask_and_others_stay(tmp_path):
     pages[0].write_text(
         "<!-- results:peers/summary -->\nold\n<!-- /results:peers/summary -->\n" + kept
     )
-    pages[1].write_text("<!-- results:peers/sets -->\nold\n<!-- /results:peers/sets -->\n")
+    pages[1].write_text(
+        "<!-- results:peers-ml-1m/all -->\nold\n<!-- /results:peers-ml-1m/all -->\n"
+    )
     files = [str(path) for path in written(tmp_path, peers__ml__1m=peers_payload())]
     docs = ["--docs", *map(str, pages)]
     performance_page.main([*files, *docs])
     assert pages[0].read_text().endswith(kept)
     assert "| RePlay, SASRec on likes | 9.00 (4.5 x) |" in pages[0].read_text()
-    assert "### MovieLens-1M" in pages[1].read_text()
-    with pytest.raises(SystemExit, match="No page has markers of peers"):
+    assert "575,281 likes (from 4) of 6,037 users" in pages[1].read_text()
+    with pytest.raises(SystemExit, match="No page has markers of peers-ml-1m"):
         performance_page.main([*files, "--docs", str(written(tmp_path, other={})[0])])
+    with pytest.raises(SystemExit, match="No page has markers of peers-ml-1m"):
+        performance_page.main([*files, "--docs", str(pages[0])])
     with pytest.raises(SystemExit, match=r"unknown\.json is not named like what is known"):
         performance_page.make_tables(written(tmp_path, unknown={"machine": MACHINE}))
 
@@ -355,6 +361,7 @@ def test_each_marker_of_the_pages_is_written_by_a_script_that_exists():
     pages = (ROOT / "docs" / f"performance{end}.md" for end in ("", "-details"))
     text = "".join(page.read_text() for page in pages)
     folders = {part.split("/")[0] for part in text.split("<!-- results:")[1:]}
-    assert folders == {*performance_page.MAKERS, "peers", "expect"}
+    runs = {folder for folder in folders if folder.startswith("peers-")}
+    assert len(runs) >= 4 and folders - runs == {*performance_page.MAKERS, "peers", "expect"}
     for script in performance_page.MAKERS:
         assert (ROOT / "examples" / "benchmarks" / f"{script}.py").is_file()

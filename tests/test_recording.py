@@ -9,6 +9,7 @@ import pytest
 import torch
 from test_objectives import BOTH, objective, run, with_settings
 from tiny import X, Y, tiny
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from posneg_rec import nn, objectives, recording, training
 from posneg_rec.objectives import JointObjective
@@ -18,7 +19,7 @@ RNG = np.random.default_rng(0)
 # Histories of many lengths, in which some users like nothing and some dislike nothing.
 MANY = [
     (user, int(RNG.integers(6)), int(RNG.choice([-1, 1], p=[share, 1 - share])))
-    for user, share in enumerate(np.linspace(0, 1, 40))
+    for user, share in enumerate(np.linspace(0, 1, 24))
     for _ in range(RNG.integers(1, 9))
 ]
 
@@ -78,8 +79,9 @@ def test_a_fit_of_recorded_steps_is_the_fit(kind, most, n_recordings, recorded, 
     assert bool(recorder._recordings) == bool(n_recordings)
 
 
-def test_a_parameter_that_no_part_reaches_keeps_no_gradient():
+def test_a_parameter_that_no_part_reaches_keeps_no_gradient(monkeypatch):
     """Adam would move it by its momentum, for a gradient of zeros is one."""
+    monkeypatch.setattr(recording, "_MOST", 2)
     a, b = (torch.nn.Parameter(torch.ones(2)) for _ in range(2))
     generator = torch.Generator()
 
@@ -98,6 +100,12 @@ def test_a_parameter_that_no_part_reaches_keeps_no_gradient():
         assert a.grad.tolist() == [5, 5] and b.grad.tolist() == [5, 5]
         recorder((torch.full((2,), 1.0), None))
         assert a.grad.tolist() == [6, 6] and b.grad.tolist() == [5, 5]
+        # A third shape, which is not recorded, before one that is.
+        a.grad = b.grad = None
+        recorder((torch.full((2,), 3.0, dtype=torch.float64), None))
+        assert a.grad.tolist() == [3, 3] and b.grad is None
+        recorder((torch.full((2,), 2.0), torch.full((2,), 5.0)))
+        assert a.grad.tolist() == [5, 5] and b.grad.tolist() == [5, 5]
 
 
 def test_parts_that_differ_in_more_than_numbers_have_recordings_of_their_own():
@@ -182,12 +190,60 @@ def test_losses_and_gradients_can_be_recorded(kind, negatives):
     if kind is JointObjective:
         made.gap_edges = np.geomspace(0.5, 4, 9)
     model = made.model(6, torch.Generator().manual_seed(0)).to(EMPTY)
-    (part, *_) = made.parts(model, np.arange(40), np.random.default_rng(0))
+    (part, *_) = made.parts(model, np.arange(24), np.random.default_rng(0))
     assert kind is not JointObjective or part.elapsed is not None
     assert all(leaf.device == EMPTY for leaf in leaves(part))
     losses = made.losses(model, part, torch.Generator())
     losses[0].backward()
     assert all(p.grad is not None and p.grad.device == EMPTY for p in model.parameters())
+
+
+class Counted(TorchDispatchMode):
+    """Counts the operations that are started, but for those of a recording."""
+
+    def __init__(self):
+        super().__init__()
+        self.n, self.is_on = 0, True
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        self.n += self.is_on and not function.is_view
+        return function(*args, **(kwargs or {}))
+
+
+@BOTH
+def test_of_recorded_steps_a_tenth_is_started(kind, recorded, monkeypatch):
+    monkeypatch.setattr(training, "_MIN_STEPS", 1)
+    counted = Counted()
+
+    def unseen(run, generator):
+        result, replay = again(run, generator)
+
+        def replay_unseen():
+            counted.is_on = False
+            replay()
+            counted.is_on = True
+
+        return result, replay_unseen
+
+    rng = np.random.default_rng(0)
+    events = np.column_stack(
+        [np.repeat(np.arange(48), 8), rng.integers(6, size=384), rng.choice([-1, 1], size=384)]
+    )
+    a_step = []
+    for on in (True, False):
+        recorded(on, unseen)
+        n = []
+        for n_epochs, batch_size in ((2, 4), (4, 4), (2, 8), (4, 8)):
+            made = objective(
+                events, kind, batch_size=batch_size, max_epochs=n_epochs, ema_decay=0.9
+            )
+            counted.n = 0
+            with counted:
+                run(made)
+            n.append(counted.n)
+        # Two epochs of twelve steps less two of six, which take what an epoch takes beside.
+        a_step.append((n[1] - n[0] - (n[3] - n[2])) / 12)
+    assert a_step[0] < a_step[1] / 10
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")

@@ -3,8 +3,8 @@
     python examples/benchmarks/gpu.py [--data ml-1m.parquet] [--json FILE] [--quick]
 
 - ``steps``: an epoch of the published settings (``training_step.py``'s data, 12 steps of 500 users)
-  and of the defaults (94 steps of 64 users), the third; "share" is of the matrix ceiling, the
-  rate of one large bfloat16 product.
+  and of the defaults (94 steps of 64 users), the third, with steps as they are and recorded;
+  "share" is of the matrix ceiling, the rate of one large bfloat16 product.
 - ``fits`` (with --data): the paper's split of MovieLens-1M, from the frame to the best epoch,
   validation included, after an epoch that loads CUDA's libraries.
 - ``answers``: the ten best of 100,000 items for 1,000,000 users with 100 events each, random
@@ -16,7 +16,9 @@ import argparse
 import sys
 import time
 from functools import partial
+from itertools import product
 from pathlib import Path
+from unittest.mock import patch
 
 import numpy as np
 import torch
@@ -29,7 +31,7 @@ sys.path.append(str(Path(__file__).parent.parent))
 from paper_protocol import COLUMNS, paper_split, read_ratings
 from sklearn.base import clone
 
-from posneg_rec import ContrastiveSeqRecommender
+from posneg_rec import ContrastiveSeqRecommender, training
 from posneg_rec.accelerated import AcceleratedScorer
 from posneg_rec.inference import JointModel
 from posneg_rec.memory import WeighedMemory
@@ -74,17 +76,19 @@ def work_of_epoch(objective):
 
 def steps(n_users, teraflops):
     rows = []
-    for label, (params, kind) in KINDS.items():
+    for (label, (params, kind)), recorded in product(KINDS.items(), (False, True)):
         epochs = {"max_epochs": 3, "device": "cuda", "early_stopping": False}
         settings = settings_of(ContrastiveSeqRecommender(**params | epochs))
         objective = kind(make_histories(n_users, np.random.default_rng(0)), settings)
         torch.cuda.reset_peak_memory_stats()
-        _, log = train(objective, N_ITEMS, settings, rng=np.random.default_rng(0))
+        with patch.object(training, "_records", lambda *given, on=recorded: on):
+            _, log = train(objective, N_ITEMS, settings, rng=np.random.default_rng(0))
         read, operations = work_of_epoch(objective)
         seconds = log[-1].seconds
         rows.append(
             {
                 "model": label,
+                "recorded": "yes" if recorded else "no",
                 "ms a step": 1e3 * seconds / -(-n_users // settings.batch_size),
                 "million tokens/s": read / seconds / 1e6,
                 "TFLOP/s": operations / seconds / 1e12,

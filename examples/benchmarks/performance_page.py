@@ -5,11 +5,12 @@
 
 A file is known by its name, that of the script which wrote it: ``training_step.json``,
 ``compiled_block.json``, ``catalogue.json``, ``serving.json``, ``data.json``, ``growth.json``,
-``gpu.json``, and ``peers-SET.json`` of any number of data sets. Its tables go between the markers
+``gpu.json``, and ``peers-RUN.json`` of any number of runs. Its tables go between the markers
 ``<!-- results:SCRIPT/TABLE -->`` and ``<!-- /results:SCRIPT/TABLE -->`` of the pages, each with a
 line that says which script, machine and versions they are of. Tables of files that are not named
-stay as they are. ``expect/sizes`` is made of the peers' files with a whole fit (``--whole-fit``),
-``peers/summary`` of MovieLens-1M's, or of the first where it is not among them.
+stay as they are. ``peers-RUN/all`` is all of one run. MovieLens-1M's makes ``peers/summary``, too,
+and with those that are named beside it, where they have a whole fit (``--whole-fit``),
+``expect/sizes``: what stands in one table is of one machine.
 """
 
 import argparse
@@ -51,18 +52,18 @@ def main(arguments=None):
 
 def make_tables(files):
     """The tables of some JSON files: by script, and in it by name."""
-    peers, made = [], {}
+    peers, made = {}, {}
     for path in files:
         payload = json.loads(path.read_text())
         if path.stem.startswith("peers"):
-            peers.append(payload)
+            peers[path.stem] = payload
         elif path.stem in MAKERS:
             source = source_of(payload, f"{path.stem}.py")
             tables = MAKERS[path.stem](payload)
             made[path.stem] = {name: f"{table}\n{source}" for name, table in tables.items()}
         else:
             known = ", ".join(f"{name}.json" for name in MAKERS)
-            sys.exit(f"{path} is not named like what is known: {known}, peers-SET.json.")
+            sys.exit(f"{path} is not named like what is known: {known}, peers-RUN.json.")
     return made | of_all_peers(peers)
 
 
@@ -118,20 +119,16 @@ def table_of(rows, *, n_labels=1):
 
 
 def of_all_peers(peers):
-    """What to expect, one table against peers, and all tables of all sets."""
-    if not peers:
-        return {}
-    peers = sorted(peers, key=lambda one: place_of(one["data"]["name"]))
-    main = next((one for one in peers if one["data"]["name"] == "ml-1m"), peers[0])
-    made = {
-        "peers": {
-            "summary": summary(main),
-            "sets": "\n".join(map(whole, peers)),
-        }
-    }
-    rows = [row for one in peers for row in expected(one)]
+    """All tables of each run, by its name; of MovieLens-1M's what to expect and the short one."""
+    made = {name: {"all": whole(one)} for name, one in peers.items()}
+    main = next((one for one in peers.values() if one["data"]["name"] == "ml-1m"), None)
+    if main is None:
+        return made
+    made["peers"] = {"summary": summary(main)}
+    ordered = sorted(peers.values(), key=lambda one: place_of(one["data"]["name"]))
+    rows = [row for one in ordered for row in expected(one)]
     if rows:
-        made["expect"] = {"sizes": f"{table_of(rows)}\n{source_of(peers[0], 'peers.py')}"}
+        made["expect"] = {"sizes": f"{table_of(rows)}\n{source_of(main, 'peers.py')}"}
     return made
 
 
@@ -217,7 +214,7 @@ def summary(one):
 
 
 def whole(one):
-    """All that is known of a set: its rows, the ratios, what failed."""
+    """All that is known of a run: its rows, the ratios, what failed."""
     data = one["data"]
     rows = [
         {
@@ -240,7 +237,7 @@ def whole(one):
         f"{data['n_liked_items']:,} items; {data['n_ratings']:,} ratings, {data['n_items']:,} "
         f"items in all. Fits of {one['sizes']['epochs']} epochs.\n"
     )
-    parts = [f"### {title_of(one)}\n", about, table_of(rows, n_labels=2)]
+    parts = [about, table_of(rows, n_labels=2)]
     if one["ratios"]:
         ratios = [
             {
@@ -409,6 +406,7 @@ def of_growth(payload):
 def of_gpu(payload):
     titles = {
         "model": "training",
+        "recorded": None,
         "ms a step": None,
         "million tokens/s": "million positions/s",
         "TFLOP/s": None,
