@@ -363,7 +363,19 @@ def laid_out_contrastive_loss(
     weights: Tensor | None = None,
     reduction: Literal["mean", "sum"] = "mean",
 ) -> Tensor:
-    """:func:`contrastive_loss` of what was laid out before, without waiting for a device."""
+    """:func:`contrastive_loss` of what was laid out before, without waiting for a device.
+
+    Parameters
+    ----------
+    layout : ContrastLayout
+        Of T positions.
+    hidden, item_embedding, targets, similarity, temperature, weights, reduction
+        As there.
+
+    Returns
+    -------
+    Tensor of shape ()
+    """
     position_weights = _position_weights(hidden, weights, reduction)
     if len(hidden) == 0 or layout.negatives.numel() == 0:
         return hidden.sum() * 0.0 + item_embedding[:0].sum()  # 0, still part of the graph
@@ -440,9 +452,7 @@ class Positions(NamedTuple):
 
     hidden: Tensor  # (T, d)
     targets: Tensor  # (T,) item codes
-    offsets: Tensor | None = (
-        None  # (U + 1,) positions of each user, where dislikes are not laid out
-    )
+    offsets: Tensor | None = None  # (U + 1,) of each user; a `ContrastLayout` has its own
     weights: Tensor | None = None  # (T,)
 
 

@@ -285,18 +285,20 @@ def attention_plan(
     row = np.concatenate(rows)  # (P * H,)
     of_heads = Padding.of(row, np.concatenate(filled))
     parts = _of_parts(row, of_heads.positions.numpy(), np.arange(3), n_heads)
-    return AttentionPlan(shapes, of_heads, _unused_back(*map(torch.from_numpy, parts)))
+    return AttentionPlan(shapes, of_heads, _one_way(*map(torch.from_numpy, parts)))
 
 
 def _of_one_group(sequences: Ragged, n_heads: int) -> AttentionPlan:
+    """Plan all sequences as one group, where they are."""
     of_heads = sequences.padding(n_heads)
     three = torch.arange(3, device=of_heads.rows.device)
     parts = _of_parts(of_heads.rows, of_heads.positions, three, n_heads)
     shape = len(sequences.offsets) - 1, sequences.longest
-    return AttentionPlan([shape] if sequences.longest else [], of_heads, _unused_back(*parts))
+    return AttentionPlan([shape] if sequences.longest else [], of_heads, _one_way(*parts))
 
 
-def _unused_back(rows: Tensor, positions: Tensor) -> Padding:
+def _one_way(rows: Tensor, positions: Tensor) -> Padding:
+    """Make a padding by which nothing is unpadded."""
     return Padding(rows, positions, positions[:0])
 
 

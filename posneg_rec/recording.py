@@ -84,7 +84,7 @@ class _Recording:
 class Recorder:
     """Adds the gradients of parts to those of the parameters, from a recording where there is one.
 
-    The first part of each shape goes through the model as it is, and then through its recording:
+    The second part of a shape goes through the model as it is, and then through a recording of it:
     where that does not give the same, or cannot be made, there are no recordings from then on, and
     a warning says so.
 
@@ -111,6 +111,7 @@ class Recorder:
     ) -> None:
         self._add_gradients, self._parameters = add_gradients, parameters
         self._generator, self._record = generator, record
+        self._met: set[Hashable] = set()
         self._recordings: dict[Hashable, _Recording] = {}
         self._is_on = True
         # Where recordings add to, one array: it is set to 0 at once.
@@ -128,8 +129,9 @@ class Recorder:
         shape = shape_of(part)
         if shape in self._recordings:
             return self._replayed(self._recordings[shape], part)
-        if len(self._recordings) < _MOST:
-            return self._first(shape, part)
+        if shape in self._met and len(self._recordings) < _MOST:
+            return self._recorded(shape, part)
+        self._met.add(shape)
         losses = self._add_gradients(part)
         self._settle()
         return losses
@@ -158,7 +160,7 @@ class Recorder:
             if p.grad is not None and p.grad is not place:
                 p.grad = place.copy_(p.grad)
 
-    def _first(self, shape: Hashable, part: Any) -> Tensor:
+    def _recorded(self, shape: Hashable, part: Any) -> Tensor:
         parameters, generator = self._parameters, self._generator
         # Those of the batch's earlier parts, apart.
         earlier = {i: grad.clone() for i, grad in self._taken().items()}

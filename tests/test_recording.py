@@ -24,15 +24,28 @@ MANY = [
 ]
 
 
-def again(run, generator):
-    """Record as a device does: what is started depends on what the held part holds by then."""
-    result = torch.zeros(())
+def again(parameters):
+    """Record as a device does: what is started reads and writes where the recorded did.
 
-    def replay():
-        found = run()
-        result.resize_(found.shape).copy_(found)
+    It depends on what the part holds by then, and adds to the gradients that were there then.
+    """
 
-    return result, replay
+    def record(run, generator):
+        result, places = torch.zeros(()), [p.grad for p in parameters]
+
+        def replay():
+            others = [p.grad for p in parameters]
+            for p, place in zip(parameters, places, strict=True):
+                p.grad = place
+            found = run()
+            result.resize_(found.shape).copy_(found)
+            for p, place, other in zip(parameters, places, others, strict=True):
+                assert p.grad is place  # nothing was made anew
+                p.grad = other
+
+        return result, replay
+
+    return record
 
 
 @pytest.fixture
@@ -41,8 +54,8 @@ def recorded(monkeypatch):
     made = []
 
     class Kept(Recorder):
-        def __init__(self, *arguments):
-            super().__init__(*arguments)
+        def __init__(self, add_gradients, parameters, generator, record):
+            super().__init__(add_gradients, parameters, generator, record(parameters))
             made.append(self)
 
     def switch(on, record=again):
@@ -91,7 +104,7 @@ def test_a_parameter_that_no_part_reaches_keeps_no_gradient(monkeypatch):
         loss.backward()
         return loss.detach()[None]
 
-    recorder = Recorder(add_gradients, [a, b], generator, again)
+    recorder = Recorder(add_gradients, [a, b], generator, again([a, b]))
     for _ in range(3):
         a.grad = b.grad = None
         recorder((torch.full((2,), 3.0), None))
@@ -108,6 +121,24 @@ def test_a_parameter_that_no_part_reaches_keeps_no_gradient(monkeypatch):
         assert a.grad.tolist() == [5, 5] and b.grad.tolist() == [5, 5]
 
 
+def test_what_is_met_once_is_not_recorded():
+    a, recorded = torch.nn.Parameter(torch.ones(2)), []
+
+    def add_gradients(part):
+        (a * part).sum().backward()
+        return a.detach().sum()[None]
+
+    def record(run, generator):
+        recorded.append(len(recorded))
+        return again([a])(run, generator)
+
+    recorder = Recorder(add_gradients, [a], torch.Generator(), record)
+    for n, expected in ((1, 0), (2, 0), (1, 1), (1, 1), (2, 2), (2, 2)):
+        recorder(torch.ones(n))
+        assert len(recorded) == expected
+    assert a.grad.tolist() == [6, 6]
+
+
 def test_parts_that_differ_in_more_than_numbers_have_recordings_of_their_own():
     x, plan = torch.zeros(3), nn.PackedPlan(4, None)
     parts = [(x, None), (x, x), (x.double(), None), (torch.zeros(4), None), (x, plan), (x, [])]
@@ -117,19 +148,26 @@ def test_parts_that_differ_in_more_than_numbers_have_recordings_of_their_own():
     assert [len([*leaves(part)]) for part in parts] == [1, 2, 1, 1, 1, 1, 1, 1, 1, 1]
 
 
-def fails(run, generator):
-    raise RuntimeError("operation not permitted when stream is capturing")
+def fails(parameters):
+    def record(run, generator):
+        raise RuntimeError("operation not permitted when stream is capturing")
+
+    return record
 
 
-def draws_anew(run, generator):
+def draws_anew(parameters):
     """A recording that does not draw by the generator, so that its dropout is another."""
-    result, replay = again(run, generator)
 
-    def replay_with_other_draws():
-        generator.manual_seed(123)
-        replay()
+    def record(run, generator):
+        result, replay = again(parameters)(run, generator)
 
-    return result, replay_with_other_draws
+        def replay_with_other_draws():
+            generator.manual_seed(123)
+            replay()
+
+        return result, replay_with_other_draws
+
+    return record
 
 
 @pytest.mark.parametrize(
@@ -215,15 +253,18 @@ def test_of_recorded_steps_a_tenth_is_started(kind, recorded, monkeypatch):
     monkeypatch.setattr(training, "_MIN_STEPS", 1)
     counted = Counted()
 
-    def unseen(run, generator):
-        result, replay = again(run, generator)
+    def unseen(parameters):
+        def record(run, generator):
+            result, replay = again(parameters)(run, generator)
 
-        def replay_unseen():
-            counted.is_on = False
-            replay()
-            counted.is_on = True
+            def replay_unseen():
+                counted.is_on = False
+                replay()
+                counted.is_on = True
 
-        return result, replay_unseen
+            return result, replay_unseen
+
+        return record
 
     rng = np.random.default_rng(0)
     events = np.column_stack(
@@ -248,9 +289,9 @@ def test_of_recorded_steps_a_tenth_is_started(kind, recorded, monkeypatch):
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-@pytest.mark.parametrize("objective", ["joint", "pnfrec"])
-def test_a_fit_recorded_on_a_gpu_is_the_fit(objective, precision, recorded):
-    changes = {"objective": objective, "device": "cuda", "precision": precision, "max_epochs": 5}
+@pytest.mark.parametrize("method", ["joint", "pnfrec"])
+def test_a_fit_recorded_on_a_gpu_is_the_fit(method, precision):
+    changes = {"objective": method, "device": "cuda", "precision": precision, "max_epochs": 5}
     losses = []
     with warnings.catch_warnings():
         warnings.filterwarnings("error", "Steps are not recorded")
