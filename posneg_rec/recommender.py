@@ -181,8 +181,9 @@ class ContrastiveSeqRecommender(CallbackSupportMixin, EncoderMixin, BaseRecommen
         Number format of the matrix products in training; "auto" takes bfloat16 where the
         hardware multiplies it fast. Weights, sums and recommendations are float32 always.
     device : str, default="auto"
-        Where to train: "auto" takes CUDA, then MPS, then the CPU; or any torch device. On CUDA
-        many histories are also answered there, with scores that differ by rounding.
+        Where to train: "auto" takes CUDA where it is, else the CPU; or any torch device that has
+        float64, as Apple's MPS has not. On CUDA many histories are also answered there, with scores
+        that differ by rounding.
     random_state : int, RandomState instance or None, default=None
         An int makes a fit repeatable on one machine. The global random states are never touched.
     verbose : int, default=0

@@ -143,7 +143,7 @@ class Objective(Protocol):
 
 
 def resolve_device(device: str) -> torch.device:
-    """Choose where to train: "auto" takes CUDA, then MPS, then the CPU.
+    """Choose where to train: "auto" takes CUDA where it is, else the CPU.
 
     Raises
     ------
@@ -151,13 +151,12 @@ def resolve_device(device: str) -> torch.device:
         If there is no such device.
     """
     if device == "auto":
-        if torch.cuda.is_available():
-            return torch.device("cuda")
-        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         found = torch.device(device)
-        torch.empty(0, device=found).cpu()
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        # Times are told apart in float64, which Apple's graphics processors (MPS) do not have.
+        torch.empty(0, dtype=torch.float64, device=found).cpu()
+    except (RuntimeError, AssertionError, NotImplementedError, TypeError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ValueError(
             f"device={device!r:.50} is not to be had here ({reason:.200}). Pass device='auto', or "

@@ -10,6 +10,7 @@ import torch
 sys.path.append(str(Path(__file__).parents[1] / "examples" / "benchmarks"))
 import compiled_block
 import gpu
+import imports
 import training_step
 
 from posneg_rec import ContrastiveSeqRecommender
@@ -58,3 +59,8 @@ def test_the_compiled_block_computes_what_a_block_does(monkeypatch):
     forwards = compiled_block.forward_of(dynamic=True), type(block).forward
     found, expected = (compiled_block.once(block, forward, *batch) for forward in forwards)
     assert compiled_block.differences(found, expected) < 0.02
+
+
+def test_an_import_is_measured_in_a_process_of_its_own():
+    seconds, mib = imports.measured("time.sleep(0.2); held = bytearray(2**26)")
+    assert seconds >= 0.2 and mib >= 64

@@ -235,6 +235,23 @@ def test_a_step_on_a_gpu_never_waits_for_it(kind, precision, monkeypatch):
     assert n_waits[0] == n_waits[1] > 0
 
 
+def test_a_device_without_float64_is_never_taken_and_refused_by_name(monkeypatch):
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert training.resolve_device("auto") == torch.device("cpu")
+    original = torch.empty
+
+    def empty(*shape, device=None, dtype=None):
+        if dtype == torch.float64 and device.type == "mps":  # as there
+            raise TypeError("Cannot convert a MPS Tensor to float64 dtype")
+        return original(*shape, dtype=dtype)
+
+    monkeypatch.setattr(torch, "empty", empty)
+    with pytest.raises(ValueError, match=r"device='mps' is not to be had here \(Cannot .* float64"):
+        training.resolve_device("mps")
+    assert training.resolve_device("cpu") == torch.device("cpu")
+
+
 @BOTH
 def test_dropout_is_at_work_in_training_and_drawn_from_the_seed(kind):
     first = [

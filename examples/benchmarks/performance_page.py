@@ -5,12 +5,12 @@
 
 A file is known by its name, that of the script which wrote it: ``training_step.json``,
 ``compiled_block.json``, ``catalogue.json``, ``serving.json``, ``data.json``, ``growth.json``,
-``gpu.json``, and ``peers-RUN.json`` of any number of runs. Its tables go between the markers
-``<!-- results:SCRIPT/TABLE -->`` and ``<!-- /results:SCRIPT/TABLE -->`` of the pages, each with a
-line that says which script, machine and versions they are of. Tables of files that are not named
-stay as they are. ``peers-RUN/all`` is all of one run. MovieLens-1M's makes ``peers/summary``, too,
-and with those that are named beside it, where they have a whole fit (``--whole-fit``),
-``expect/sizes``: what stands in one table is of one machine.
+``imports.json``, ``gpu.json``, and ``peers-RUN.json`` of any number of runs. Its tables go
+between the markers ``<!-- results:SCRIPT/TABLE -->`` and ``<!-- /results:SCRIPT/TABLE -->`` of the
+pages, each with a line that says which script, machine and versions they are of. Tables of files
+that are not named stay as they are. ``peers-RUN/all`` is all of one run. MovieLens-1M's makes
+``peers/summary``, too, and with those that are named beside it, where they have a whole fit
+(``--whole-fit``), ``expect/sizes``: what stands in one table is of one machine.
 """
 
 import argparse
@@ -368,6 +368,10 @@ def of_data(payload):
     return {"reading": table_of(rows)}
 
 
+def of_imports(payload):
+    return {"all": table_of([*map(shown, payload["rows"])])}
+
+
 PARTS = {"read": "reading a frame", "epoch": "an epoch", "recommend": "answers for all"}
 AXES = {"users": "users", "events": "events per user", "items": "items", "k": "k"}
 
@@ -446,6 +450,7 @@ MAKERS = {
     "serving": of_serving,
     "data": of_data,
     "growth": of_growth,
+    "imports": of_imports,
     "gpu": of_gpu,
 }
 
