@@ -272,17 +272,29 @@ def test_halving_by_samples_draws_whole_histories():
     ids=["callable", "dict"],
 )
 def test_each_of_several_metrics_picks_its_own_best(scoring):
-    aversions = [0.0, 4.0, 1000.0]  # the last keeps away from what is liked, too
+    # Most events are of items that some like and some do not, a few of ones that all like.
+    rng, rows, liked = np.random.default_rng(0), [], []
+    for user in range(80):
+        items = np.concatenate([rng.permutation(12)[:7], 12 + rng.permutation(12)[:1]])
+        rows += [(user, item, time) for time, item in enumerate(rng.permutation(items))]
+        liked += [item >= 12 or rng.random() < 0.6 for _, item, _ in rows[-8:]]
+    rows, liked = np.array(rows), np.array(liked)
+    aversions = [0.0, 4.0, 1000.0]  # the last keeps away from what most people like, too
+    settings = {"max_epochs": 4, "learning_rate": 0.03}
     picked = {}
     for refit in ("ndcg_liked", "neg_ndcg_disliked"):
         grid = {"dislike_aversion": aversions}
-        found = GridSearchCV(tiny(), grid, cv=CV, scoring=scoring, refit=refit).fit(X, Y)
+        search = GridSearchCV(tiny(**settings), grid, cv=CV, scoring=scoring, refit=refit)
+        found = search.fit(rows, liked)
         score = recommender_scorer("ndcg", feedback=refit.split("_")[-1])
-        means = [np.mean(by_hand(score=score, dislike_aversion=value)) for value in aversions]
+        means = [
+            np.mean(by_hand(CV, rows, liked, score, dislike_aversion=value, **settings))
+            for value in aversions
+        ]
         np.testing.assert_allclose(found.cv_results_[f"mean_test_{refit}"], means)
         assert found.best_params_ == {"dislike_aversion": aversions[np.argmax(means)]}
         picked[refit] = found.best_index_
-    assert picked["ndcg_liked"] != picked["neg_ndcg_disliked"] == 2
+    assert picked == {"ndcg_liked": 0, "neg_ndcg_disliked": 2}
 
 
 def test_a_setting_that_cannot_be_fitted_does_not_end_a_search():

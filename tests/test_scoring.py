@@ -101,10 +101,9 @@ def torch_states(model, lists):
                     added = torch.zeros_like(vectors)
                     added[t] = shown[found[-1, 0], part]
                     vectors = vectors + added
-    encoder = model.encoder if joint else model.positive
     vectors = vectors * model.item_embedding.shape[1] ** 0.5
     with torch.no_grad():
-        return encoder(vectors, offsets, clock=Clock(elapsed, EDGES))[offsets[1:] - 1]
+        return model.encode(vectors, offsets, Clock(elapsed, EDGES))[offsets[1:] - 1]
 
 
 def ready(kind, parameters, n_heads=1):
