@@ -4,6 +4,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -11,6 +12,7 @@ sys.path.append(str(Path(__file__).parents[1] / "examples" / "benchmarks"))
 import compiled_block
 import gpu
 import imports
+import parts
 import training_step
 
 from posneg_rec import ContrastiveSeqRecommender
@@ -64,3 +66,17 @@ def test_the_compiled_block_computes_what_a_block_does(monkeypatch):
 def test_an_import_is_measured_in_a_process_of_its_own():
     seconds, mib = imports.measured("time.sleep(0.2); held = bytearray(2**26)")
     assert seconds >= 0.2 and mib >= 64
+
+
+@pytest.mark.parametrize("model", list(parts.KINDS))
+def test_what_a_step_leaves_to_the_host_is_of_all_its_parts(tmp_path, model):
+    rng = np.random.default_rng(0)
+    table = pd.DataFrame({"user_id": np.repeat(np.arange(130), 6)})
+    table["item_id"], table["timestamp"] = rng.integers(20, size=780), np.arange(780)
+    table["rating"] = rng.integers(1, 6, size=780)
+    table.to_parquet(tmp_path / "small.parquet")
+    histories = parts.histories_of(tmp_path / "small.parquet", 4)
+    assert (histories.signs == 1).sum() == (table["rating"] >= 4).sum()
+    row = parts.row_of("small", histories, model)
+    assert row["steps an epoch"] == (3 if model == "defaults" else 1)
+    assert 1 <= row["shapes"] <= 3 * row["steps an epoch"] and row["host, ms a step"] > 0

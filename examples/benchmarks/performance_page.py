@@ -5,12 +5,12 @@
 
 A file is known by its name, that of the script which wrote it: ``training_step.json``,
 ``compiled_block.json``, ``catalogue.json``, ``serving.json``, ``data.json``, ``growth.json``,
-``imports.json``, ``gpu.json``, and ``peers-RUN.json`` of any number of runs. Its tables go
-between the markers ``<!-- results:SCRIPT/TABLE -->`` and ``<!-- /results:SCRIPT/TABLE -->`` of the
-pages, each with a line that says which script, machine and versions they are of. Tables of files
-that are not named stay as they are. ``peers-RUN/all`` is all of one run. MovieLens-1M's makes
-``peers/summary``, too, and with those that are named beside it, where they have a whole fit
-(``--whole-fit``), ``expect/sizes``: what stands in one table is of one machine.
+``imports.json``, ``parts.json``, ``gpu.json``, and ``peers-RUN.json`` of any number of runs. Its
+tables go between the markers ``<!-- results:SCRIPT/TABLE -->`` and ``<!-- /results:SCRIPT/TABLE
+-->`` of the pages, each with a line that says which script, machine and versions they are of.
+Tables of files that are not named stay as they are. ``peers-RUN/all`` is all of one run.
+MovieLens-1M's makes ``peers/summary``, too, and with those that are named beside it, where they
+have a whole fit (``--whole-fit``), ``expect/sizes``: what stands in one table is of one machine.
 """
 
 import argparse
@@ -372,6 +372,11 @@ def of_imports(payload):
     return {"all": table_of([*map(shown, payload["rows"])])}
 
 
+def of_parts(payload):
+    rows = [{**row, "data": TITLES.get(row["data"], row["data"])} for row in payload["rows"]]
+    return {"all": table_of([*map(shown, rows)], n_labels=2)}
+
+
 PARTS = {"read": "reading a frame", "epoch": "an epoch", "recommend": "answers for all"}
 AXES = {"users": "users", "events": "events per user", "items": "items", "k": "k"}
 
@@ -451,6 +456,7 @@ MAKERS = {
     "data": of_data,
     "growth": of_growth,
     "imports": of_imports,
+    "parts": of_parts,
     "gpu": of_gpu,
 }
 
