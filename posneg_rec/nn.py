@@ -131,27 +131,32 @@ class Ragged(NamedTuple):
         last = self.offsets[1:] - 1
         return last[self.owners()] - torch.arange(self.n_tokens, device=last.device)
 
+    def rows(self, n_heads: int = 1) -> Tensor:
+        """Pad to (U, H, longest), H vectors of each token, to the right: which is where; 0 pads."""
+        starts, lengths = self.offsets[:-1, None, None], self.offsets.diff()[:, None, None]
+        places, heads = (torch.arange(n, device=starts.device) for n in (self.longest, n_heads))
+        rows = (starts + places) * n_heads + heads[:, None]  # (U, H, L)
+        return rows.masked_fill(places >= lengths, 0)
+
     def padding(self, n_heads: int = 1) -> Padding:
-        """Pad to (U, H, longest), H vectors of each token, what is there to the left.
+        """Pad as :meth:`rows` says, and back.
 
         Nothing is searched for: tokens and padding before a sequence follow from the offsets.
         """
         starts, lengths = self.offsets[:-1], self.offsets.diff()
         device, n_sequences = starts.device, len(starts)
-        places, heads = (torch.arange(n, device=device) for n in (self.longest, n_heads))
+        heads = torch.arange(n_heads, device=device)
 
         def positions(counts: Tensor, before: Tensor, first: Tensor | int, n: int) -> Tensor:
             own = _repeated(counts, n)  # (n,)
             place = torch.arange(n, device=device) - (before - first)[own]
             return ((own * n_heads)[:, None] + heads) * self.longest + place[:, None]  # (n, H)
 
-        rows = (starts[:, None, None] + places) * n_heads + heads[:, None]  # (U, H, L)
-        rows = rows.masked_fill(places >= lengths[:, None, None], 0)
         filled = positions(lengths, starts, 0, self.n_tokens)
         n_empty = n_sequences * self.longest - self.n_tokens
         n_before = torch.arange(n_sequences, device=device) * self.longest - starts
         empty = positions(self.longest - lengths, n_before, lengths, n_empty)
-        return Padding(rows.flatten(), filled.flatten(), empty.flatten())
+        return Padding(self.rows(n_heads).flatten(), filled.flatten(), empty.flatten())
 
 
 def _repeated(counts: Tensor, total: int) -> Tensor:

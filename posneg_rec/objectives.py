@@ -50,8 +50,6 @@ _TIMELESS_SHARE = 0.1
 # to be busy), and a multiple of so many.
 _MAX_POSITIONS, _ACCELERATOR_POSITIONS = 3 * 2**11, 2**16
 _POSITIONS_MULTIPLE = 256
-# On an accelerator the most dislikes of a user of a part are so, too.
-_CONTRAST_MULTIPLE = 16
 # Events that are counted at once.
 _MANY_EVENTS = 2**20
 
@@ -619,7 +617,6 @@ class PNFRecObjective(_Objective):
         return ContrastLayout.of(
             torch.from_numpy(positions.offsets),
             Dislikes(codes, torch.from_numpy(offsets), n_visible),
-            _CONTRAST_MULTIPLE if _wants_few_shapes(device) else 1,
         )
 
 

@@ -170,7 +170,6 @@ class Recorder:
         try:
             self._start([*own])
             found, replay = self._record(lambda: self._add_gradients(part), generator)
-            self._all.zero_()
             generator.set_state(before)
             replay()
             pairs = [(self._gradients[i], grad) for i, grad in own.items()]

@@ -481,14 +481,10 @@ class _Run:
             )
 
     def _losses(self, batch: NDArray[np.int64], **share: Share) -> Tensor:
-        parts = self.objective.parts(self.model, batch, self.rng, **share)
         sums = torch.zeros(1 + len(self.objective.terms), dtype=torch.float32, device=self.device)
-        while True:
-            with _autocast(self.device, self.dtype):
-                part = next(parts, None)
-            if part is None:
-                return sums
+        for part in self.objective.parts(self.model, batch, self.rng, **share):
             sums += self.gradients_of(part)
+        return sums
 
     def score(self, score: float) -> bool:
         """Keep the weights if they are the best so far; tell whether patience is at its end."""
@@ -619,15 +615,11 @@ def _records(device: torch.device, settings: Settings) -> bool:
     return device.type == "cuda" and settings.n_negatives is None
 
 
-def _autocast(device: torch.device, dtype: torch.dtype) -> torch.autocast:
-    return torch.autocast(device.type, dtype, enabled=dtype != torch.float32)
-
-
 def _add_gradients(
     objective: Objective, model: Any, generator: torch.Generator, dtype: torch.dtype, part: Any
 ) -> Tensor:
     """Add the gradients of a part of a batch to those of the model; return its losses."""
-    with _autocast(generator.device, dtype):
+    with torch.autocast(generator.device.type, dtype, enabled=dtype != torch.float32):
         losses = objective.losses(model, part, generator)
     # Inside another autocast, weights cast before a step would outlive it.
     torch.clear_autocast_cache()

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from test_objectives import BOTH, objective, run, with_settings
-from tiny import X, Y, tiny
+from tiny import X, Y, same_weights, tiny
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from posneg_rec import nn, objectives, recording, training
@@ -184,7 +184,7 @@ def test_what_cannot_be_recorded_is_told_once_and_done_as_it_is(record, reason, 
     (told,) = [one for one in caught if "recorded" in str(one.message)]
     assert reason in str(told.message) and told.filename == __file__
     assert not made[0]._is_on and not made[0]._recordings
-    assert same(models[1].weights_, models[0].weights_)
+    assert same_weights(*models)
 
 
 def test_only_a_device_with_graphs_records_and_no_drawn_items():
@@ -207,7 +207,6 @@ def _no_autocast(monkeypatch):
 
 
 @BOTH
-@pytest.mark.usefixtures("_no_autocast")
 def test_an_epoch_on_a_device_has_few_shapes(kind):
     rng = np.random.default_rng(0)
     lengths = np.minimum(rng.geometric(0.03, 1000) + 1, 200)

@@ -3,8 +3,8 @@
     python examples/benchmarks/parts.py --data ml-1m.parquet amazon-beauty.parquet \
         --thresholds 4 5 --json parts.json
 
-Of each data set (a .parquet file with the columns user_id, item_id, rating and timestamp; a rating
-from its threshold on is a like) three epochs of batches are cut into parts, as for a CUDA device,
+Of each data set (a file with the columns user_id, item_id, rating and timestamp; a rating from its
+threshold on is a like) three epochs of batches are cut into parts, as for a CUDA device,
 but for torch's device "meta", whose tensors hold no numbers: no GPU is needed, and what is timed is
 the host's work alone, copies left out. "shapes" are those that differ; a step is recorded once for
 each of them. It takes an otherwise idle machine.
@@ -15,27 +15,25 @@ import time
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import torch
 from common import print_table, write_json
+from gpu import KINDS
+from paper_protocol import COLUMNS, read_ratings
 from training_step import settings_of
 
 from posneg_rec import ContrastiveSeqRecommender
 from posneg_rec.ids import ItemVocabulary
 from posneg_rec.interactions import build_histories, read_interactions
-from posneg_rec.objectives import JointObjective, PNFRecObjective
-from posneg_rec.recommender import PNFREC
+from posneg_rec.objectives import JointObjective
 from posneg_rec.recording import shape_of
 from posneg_rec.sequences import gap_edges
 
-KINDS = {"PNFRec, published": (PNFREC, PNFRecObjective), "defaults": ({}, JointObjective)}
 N_EPOCHS = 3
 
 
 def histories_of(path, threshold):
-    table = pd.read_parquet(path)
-    rows = table[["user_id", "item_id", "timestamp"]]
-    events = read_interactions(rows, table["rating"], positive_threshold=threshold)
+    table = read_ratings(str(path))
+    events = read_interactions(table[COLUMNS], table["rating"], positive_threshold=threshold)
     return build_histories(events, ItemVocabulary.from_ids(events.item_ids))
 
 
